@@ -1,0 +1,1 @@
+"""What a fitted law says: allocation, extrapolation, comparison, diagnosis."""

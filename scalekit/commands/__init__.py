@@ -1,0 +1,1 @@
+"""Family: the command line, one file per command."""

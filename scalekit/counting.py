@@ -1,0 +1,99 @@
+"""Parameters and FLOPs of a decoder-only transformer, by every named convention, from its shape.
+
+Pure arithmetic: no torch, no numpy. Training is counted as three times the forward pass and a
+multiply-add as two FLOPs, as the whole field does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PARAMS_KINDS = ("total", "non_embedding_head", "non_embedding")
+"""How parameters may be counted.
+
+- `total`: every trained number, a tied embedding once (Hoffmann et al. 2022).
+- `non_embedding_head`: without the input embedding, with the output head, whether or not it is
+  tied (Porian et al. 2024, arXiv:2406.19146).
+- `non_embedding`: without both (Kaplan et al. 2020, arXiv:2001.08361).
+"""
+
+FLOPS_KINDS = (
+    "exact",
+    "exact_no_head",
+    "exact_with_embedding",
+    "6N_total",
+    "6N_non_embedding_head",
+    "6N_non_embedding",
+    "deepseek",
+)
+"""How training FLOPs may be counted.
+
+- `exact`: every matrix product and the full attention square, with the output head, without the
+  embedding look-up (Hoffmann et al. 2022, appendix F, less its embedding term).
+- `exact_no_head`: the same without the head. Table A4 of Hoffmann et al. follows from this one.
+- `exact_with_embedding`: appendix F to the letter, the look-up counted as a matrix product.
+- `6N_*`: six FLOPs a token and parameter, by the count named.
+- `deepseek`: non-embedding FLOPs with attention, `72 n_layers d_model^2 + 12 n_layers d_model
+  context` for their shape (DeepSeek LLM, arXiv:2401.02954, equation 2).
+"""
+
+MLPS = ("swiglu", "relu2", "gelu")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only transformer's shape: all that counting and building need."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    head_dim: int
+    n_kv_heads: int
+    d_ff: int
+    vocab: int
+    context: int
+    mlp: str = "swiglu"
+    tied: bool = False
+    qk_norm: bool = True
+
+
+def count_params(shape: Shape) -> dict[str, int]:
+    """Count parameters by every name of `PARAMS_KINDS`.
+
+    The norms' gains are counted: two a layer and one at the end, of width d_model, and with
+    `qk_norm` two a layer of width head_dim. There are no biases.
+    """
+    s = shape
+    attention = s.d_model * s.head_dim * (2 * s.n_heads + 2 * s.n_kv_heads)
+    mlp = s.d_model * s.d_ff * (3 if s.mlp == "swiglu" else 2)
+    norms = 2 * s.d_model + (2 * s.head_dim if s.qk_norm else 0)
+    body = s.n_layers * (attention + mlp + norms) + s.d_model
+    table = s.vocab * s.d_model
+    return {
+        "total": body + table * (1 if s.tied else 2),
+        "non_embedding_head": body + table,
+        "non_embedding": body,
+    }
+
+
+def count_flops_per_token(shape: Shape) -> dict[str, float]:
+    """Count training FLOPs per token by every name of `FLOPS_KINDS`, at full context."""
+    s = shape
+    width = s.n_heads * s.head_dim
+    projections = 2 * s.d_model * s.head_dim * (2 * s.n_heads + 2 * s.n_kv_heads)
+    # Appendix F per sequence: 2 s^2 kh logits, 3 h s^2 softmax, 2 s^2 kh reduction.
+    attention = 4 * s.context * width
+    softmax = 3 * s.n_heads * s.context
+    mlp = 2 * s.d_model * s.d_ff * (3 if s.mlp == "swiglu" else 2)
+    body = s.n_layers * (projections + attention + softmax + mlp)
+    head = 2 * s.d_model * s.vocab
+    params = count_params(s)
+    return {
+        "exact": 3.0 * (body + head),
+        "exact_no_head": 3.0 * body,
+        "exact_with_embedding": 3.0 * (body + 2 * head),
+        "6N_total": 6.0 * params["total"],
+        "6N_non_embedding_head": 6.0 * params["non_embedding_head"],
+        "6N_non_embedding": 6.0 * params["non_embedding"],
+        "deepseek": 3.0 * s.n_layers * (projections + mlp + attention),
+    }

@@ -1,0 +1,1 @@
+"""Family: sources of tokens, one file each."""

@@ -1,0 +1,1 @@
+"""Family: ways to get runs executed, one file each."""

@@ -1,0 +1,1 @@
+"""Family: readers of other people's logs, one file each."""

@@ -1,0 +1,1 @@
+"""Family: architectures, one file each."""

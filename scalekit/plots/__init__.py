@@ -1,0 +1,1 @@
+"""Family: figures, one file each."""

@@ -1,0 +1,1 @@
+"""The meeting room of both wings: records, the sweep's folder, the table."""

@@ -1,0 +1,183 @@
+"""What a run reports: one JSON object a line, appended, read back with a torn end forgiven.
+
+A resumed run appends an `attempt` line that names the step it resumed from; steps and evaluations
+after that step which an earlier attempt wrote are superseded, so a reader sees one curve.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from scalekit.errors import InputError, SystemTroubleError
+
+SCHEMA = "scalekit.run/1"
+STATUSES = ("done", "diverged", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run's record, as far as it was written.
+
+    Attributes:
+        header: The `run` line: id, config, plan.
+        attempts: The `attempt` lines, oldest first.
+        steps: The `step` lines that stand, by step.
+        evals: The `eval` lines that stand, by step.
+        end: The `end` line, or None while the run is not finished.
+        torn: How many lines could not be read (a killed writer leaves at most one an attempt).
+    """
+
+    header: Mapping[str, Any]
+    attempts: tuple[Mapping[str, Any], ...]
+    steps: tuple[Mapping[str, Any], ...]
+    evals: tuple[Mapping[str, Any], ...]
+    end: Mapping[str, Any] | None
+    torn: int
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the record has an end line."""
+        return self.end is not None
+
+
+class RecordWriter:
+    """Append lines to a run's record; one writer at a time, held by a lock on the file.
+
+    Use as a context manager. Opening mends a torn last line by ending it, so nothing that was
+    written is touched.
+
+    Raises:
+        SystemTroubleError: Another process writes this record, or the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> RecordWriter:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise SystemTroubleError(
+                f"{self.path}: cannot be written, {error.strerror}; free the folder and run again"
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise SystemTroubleError(
+                f"{self.path}: another process is writing this run; wait for it or stop it"
+            ) from error
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            self._append(b"\n")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def write(self, t: str, **fields: Any) -> None:
+        """Append one line of type `t`. NaN and infinity are written as null."""
+        line = json.dumps({"t": t, **_finite(fields)}, allow_nan=False)
+        self._append(line.encode() + b"\n")
+
+    def sync(self) -> None:
+        """Ask the system to put what was written on the disk."""
+        os.fsync(self._fd)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            raise SystemTroubleError(
+                f"{self.path}: cannot be written, {error.strerror}; free some space and run the "
+                "same command again, it continues"
+            ) from error
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read a run's record.
+
+    Raises:
+        InputError: The file has no readable header, or its schema is not ours.
+    """
+    lines, torn = _read_lines(path)
+    headers = [line for line in lines if line.get("t") == "run"]
+    if not headers:
+        raise InputError(f"{path}: no run header in the record; move the file away and run again")
+    if headers[0].get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema {headers[0].get('schema')!r}, not {SCHEMA!r}; read it with the "
+            "version of scalekit that wrote it"
+        )
+    attempts: list[Mapping[str, Any]] = []
+    steps: dict[int, Mapping[str, Any]] = {}
+    evals: dict[int, Mapping[str, Any]] = {}
+    end = None
+    for line in lines:
+        match line.get("t"):
+            case "attempt":
+                attempts.append(line)
+                kept = int(line.get("resumed_from", 0))
+                steps = {k: v for k, v in steps.items() if k <= kept}
+                evals = {k: v for k, v in evals.items() if k <= kept}
+                end = None
+            case "step":
+                steps[int(line["step"])] = line
+            case "eval":
+                evals[int(line["step"])] = line
+            case "end":
+                end = line
+    return RunRecord(
+        headers[0],
+        tuple(attempts),
+        tuple(steps[k] for k in sorted(steps)),
+        tuple(evals[k] for k in sorted(evals)),
+        end,
+        torn,
+    )
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror}") from error
+    lines, torn = [], 0
+    for raw in text.split("\n"):
+        if not raw.strip():
+            continue
+        try:
+            value = json.loads(raw)
+        except ValueError:
+            torn += 1
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+        else:
+            torn += 1
+    return lines, torn
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities by None: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

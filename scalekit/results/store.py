@@ -1,0 +1,96 @@
+"""A sweep's folder: where each thing lies, and whole-file writing that never leaves half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalekit.errors import InputError, SystemTroubleError
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The layout of a sweep on disk (one writer each, append-only or replaced whole)."""
+
+    root: Path
+
+    @property
+    def sweep_file(self) -> Path:
+        """The resolved input, re-runnable."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def plan_file(self) -> Path:
+        """One line per run."""
+        return self.root / "plan.jsonl"
+
+    @property
+    def jobs(self) -> Path:
+        """One file per submission."""
+        return self.root / "jobs"
+
+    @property
+    def table_file(self) -> Path:
+        """The collected table; derived."""
+        return self.root / "data.csv"
+
+    def record(self, run_id: str) -> Path:
+        """One run's record."""
+        return self.root / "runs" / f"{run_id}.jsonl"
+
+    def log(self, run_id: str) -> Path:
+        """What one run's process printed, for people."""
+        return self.root / "logs" / f"{run_id}.log"
+
+    def checkpoints(self, run_id: str) -> Path:
+        """One run's checkpoints, only while needed."""
+        return self.root / "checkpoints" / run_id
+
+    def plan_lines(self) -> Iterator[dict[str, Any]]:
+        """Read the plan, a value a run.
+
+        Raises:
+            InputError: No plan here, or a line of it is not readable.
+        """
+        try:
+            text = self.plan_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: no plan.jsonl, {error.strerror}; name the folder of a sweep"
+            ) from error
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(
+                    f"{self.plan_file}:{number}: not JSON; run the sweep command again, it "
+                    "rewrites the plan"
+                ) from error
+
+
+def write_whole(path: Path, text: str | bytes) -> None:
+    """Write a file under a temporary name and put it in place, so that no reader sees half of it.
+
+    Raises:
+        SystemTroubleError: The disk refuses; the old file, if any, is untouched.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise SystemTroubleError(
+            f"{path}: cannot be written, {error.strerror}; free the folder and run again"
+        ) from error

@@ -1,0 +1,1 @@
+"""From a sweep file to runs: the format, the expansion, the plan."""

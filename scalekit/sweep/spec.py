@@ -1,0 +1,169 @@
+"""What a run is asked to do: the models of a sweep file's parts, and the fully resolved RunSpec.
+
+Fields marked optional here may be left out in a sweep file; `sweep.expand` resolves them all, so a
+RunSpec holds no None that a trainer would have to interpret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scalekit.counting import Shape
+
+
+class Part(BaseModel):
+    """A strict, frozen part of a sweep file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ModelSpec(Part):
+    """Architecture and shape."""
+
+    arch: str = Field(default="gpt", description="a member of models/, by file name")
+    d_model: int | None = Field(default=None, gt=0, description="width of the residual stream")
+    n_layers: int | None = Field(default=None, gt=0)
+    head_dim: int | None = Field(default=None, gt=0, description="d_model / n_heads unless given")
+    n_heads: int | None = Field(default=None, gt=0, description="d_model / head_dim unless given")
+    n_kv_heads: int | None = Field(
+        None, gt=0, description="grouped-query attention; n_heads unless given"
+    )
+    d_ff: int | None = Field(default=None, gt=0, description="from ffn_mult unless given")
+    ffn_mult: float | None = Field(default=None, gt=0, description="d_ff / d_model")
+    mlp: Literal["swiglu", "relu2", "gelu"] = "swiglu"
+    qk_norm: bool = True
+    tied: bool = Field(default=False, description="one matrix for input embedding and output head")
+    rope_theta: float = Field(default=10000.0, gt=0)
+    vocab: int | None = Field(default=None, gt=0, description="from the data unless given")
+    context: int = Field(default=256, gt=1, description="tokens per row")
+    parametrization: Literal["standard", "mup"] = "standard"
+    base_width: int | None = Field(
+        default=None, gt=0, description="width at which mup equals standard"
+    )
+
+
+class SyntheticSpec(Part):
+    """A source whose entropy is known exactly."""
+
+    kind: Literal["graphwalk", "specbigram"] = "graphwalk"
+    symbols: int = Field(default=256, gt=1)
+    degree: int = Field(default=16, gt=0, description="mean out-degree of graphwalk")
+    decay: float = Field(default=0.75, gt=0, description="spectral decay of specbigram")
+    seed: int = Field(default=0, ge=0, description="which source; not which sample of it")
+
+
+class DataSpec(Part):
+    """Where tokens come from."""
+
+    source: str = Field(default="stdlib", description="a member of datasets/, by file name")
+    tokenizer: str = "bytes"
+    path: str | None = Field(default=None, description="folder or file of shards")
+    fingerprint: str | None = Field(
+        default=None, description="resolved at planning: what the path holds"
+    )
+    unique_tokens: int | None = Field(
+        default=None, gt=0, description="use only that many training tokens"
+    )
+    max_epochs: float = Field(
+        default=1.0, gt=0, description="more than one allows repetition, by name"
+    )
+    val_tokens: int = Field(default=131072, gt=0, description="size of the fixed held-out set")
+    synthetic: SyntheticSpec = SyntheticSpec()
+
+
+class TrainSpec(Part):
+    """How the run is trained. Of tokens, steps, flops and tokens_per_param at most one is given."""
+
+    tokens: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    flops: float | None = Field(default=None, gt=0)
+    tokens_per_param: float | None = Field(default=None, gt=0)
+    batch_tokens: int = Field(default=16384, gt=0)
+    lr: float = Field(default=3e-3, gt=0)
+    min_lr_frac: float = Field(
+        default=0.1, ge=0, le=1, description="last learning rate over the peak"
+    )
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_frac: float = Field(default=0.05, ge=0, lt=1)
+    decay_frac: float = Field(default=0.2, ge=0, le=1, description="cooldown share of wsd")
+    decay_shape: Literal["linear", "sqrt"] = Field(
+        default="linear", description="cooldown shape of wsd"
+    )
+    optimizer: Literal["adamw"] = "adamw"
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    seed: int = Field(default=0, ge=0, description="initialisation and order of the data")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LogSpec(Part):
+    """What is reported and saved on the way. Not science: it does not enter a run's id."""
+
+    every: int = Field(default=10, gt=0, description="steps between step lines")
+    evals: int = Field(
+        default=8, gt=0, description="held-out evaluations over the run, the last included"
+    )
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="seconds between checkpoints")
+    checkpoint_steps: int | None = Field(
+        default=None, gt=0, description="steps between checkpoints"
+    )
+
+
+NOT_SCIENCE = ("log", "data.path")
+"""Keys of a config that do not enter a run's id."""
+
+
+class RunConfig(Part):
+    """All that a run is asked to do: the `config` of a run record."""
+
+    model: ModelSpec
+    data: DataSpec = DataSpec()
+    train: TrainSpec = TrainSpec()
+    log: LogSpec = LogSpec()
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, fully resolved: a line of `plan.jsonl`.
+
+    Attributes:
+        id: The first 10 hex digits of the sha256 of the canonical science config.
+        config: Every field of `RunConfig`, resolved: n_heads, head_dim, n_kv_heads, d_ff, vocab
+            and train.tokens (= steps x batch_tokens) and train.steps are numbers.
+        plan: `params` and `flops_per_token` and `flops` by every convention of `counting`,
+            `tokens`, `steps`, `params_kind` and `flops_kind` (the choice made), `budget` (planned
+            FLOPs or None), `group` (a label or None), `estimate` (seconds).
+        resources: What the executor needs: gpus, cpus, nodes, memory_gb, pack, time_s.
+    """
+
+    id: str
+    config: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    resources: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of `plan.jsonl` as a value."""
+        return {
+            "schema": "scalekit.plan/1",
+            "id": self.id,
+            "config": self.config,
+            "plan": self.plan,
+            "resources": self.resources,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> RunSpec:
+        """Read a line of `plan.jsonl` back."""
+        return cls(line["id"], line["config"], line["plan"], line["resources"])
+
+
+def shape_of(model: Mapping[str, Any]) -> Shape:
+    """Build the shape that `counting` and `models` need from a resolved model config."""
+    return Shape(**{name: model[name] for name in Shape.__dataclass_fields__})
