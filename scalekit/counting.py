@@ -14,7 +14,8 @@ PARAMS_KINDS = ("total", "non_embedding_head", "non_embedding")
 - `total`: every trained number, a tied embedding once (Hoffmann et al. 2022).
 - `non_embedding_head`: without the input embedding, with the output head, whether or not it is
   tied (Porian et al. 2024, arXiv:2406.19146).
-- `non_embedding`: without both (Kaplan et al. 2020, arXiv:2001.08361).
+- `non_embedding`: without both (Kaplan et al. 2020, arXiv:2001.08361, who also leave out the
+  norms: a part in d_model).
 """
 
 FLOPS_KINDS = (
@@ -33,8 +34,9 @@ FLOPS_KINDS = (
 - `exact_no_head`: the same without the head. Table A4 of Hoffmann et al. follows from this one.
 - `exact_with_embedding`: appendix F to the letter, the look-up counted as a matrix product.
 - `6N_*`: six FLOPs a token and parameter, by the count named.
-- `deepseek`: non-embedding FLOPs with attention, `72 n_layers d_model^2 + 12 n_layers d_model
-  context` for their shape (DeepSeek LLM, arXiv:2401.02954, equation 2).
+- `deepseek`: non-embedding FLOPs with attention and without the softmax, which is `72 n_layers
+  d_model^2 + 12 n_layers d_model context` for multi-head attention and an MLP of 4 d_model
+  (DeepSeek LLM, arXiv:2401.02954, equation 2); other shapes are counted matrix by matrix.
 """
 
 MLPS = ("swiglu", "relu2", "gelu")
@@ -97,3 +99,25 @@ def count_flops_per_token(shape: Shape) -> dict[str, float]:
         "6N_non_embedding": 6.0 * params["non_embedding"],
         "deepseek": 3.0 * s.n_layers * (projections + mlp + attention),
     }
+
+
+def memory_bytes(shape: Shape, *, batch_tokens: float) -> tuple[float, float]:
+    """Estimate the memory of training: the state, and the activations of tokens held at once.
+
+    The state is weights, gradients and AdamW's two moments in float32. Activations are what the
+    backward pass reads again in float32, with fused attention (no square of scores is kept) and
+    without recomputation: an estimate, to tell what fits from what does not, not to fill a card.
+
+    Args:
+        shape: The model.
+        batch_tokens: Tokens whose activations are alive together (one micro-batch).
+    """
+    s = shape
+    state = 16.0 * count_params(s)["total"]
+    queries, keys = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
+    # Two norms with their inputs; q, k, v and, with qk_norm, both before it; what attention gives.
+    attention = 2 * queries + 2 * keys + (queries + keys if s.qk_norm else 0)
+    mlp = s.d_ff * (4 if s.mlp == "swiglu" else 2)
+    layer = 4 * s.d_model + attention + mlp
+    # The logits and their log-softmax.
+    return state, 4.0 * batch_tokens * (s.n_layers * layer + 2 * s.d_model + 2 * s.vocab)
