@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from scalekit.errors import InputError, SystemTroubleError
 
 SCHEMA = "scalekit.run/1"
 STATUSES = ("done", "diverged", "pruned", "failed")
+LOCK_SECONDS = 1.0
+"""How long a writer waits for the lock: a reader that asks who writes holds it for an instant."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,32 @@ class RecordWriter:
                 f"{self.path}: cannot be written, {error.strerror}; free the folder and run again"
             ) from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock()
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                self._append(b"\n")
+        except BaseException:
             os.close(self._fd)
-            raise SystemTroubleError(
-                f"{self.path}: another process is writing this run; wait for it or stop it"
-            ) from error
-        size = os.fstat(self._fd).st_size
-        if size and os.pread(self._fd, 1, size - 1) != b"\n":
-            self._append(b"\n")
+            raise
         return self
+
+    def _lock(self) -> None:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                return fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                raise SystemTroubleError(
+                    f"{self.path}: another process is writing this run; wait for it or stop it"
+                ) from error
+            except OSError as error:
+                raise SystemTroubleError(
+                    f"{self.path}: cannot be locked, {error.strerror}; put the sweep's folder on "
+                    "a file system with locks"
+                ) from error
 
     def __exit__(
         self,
@@ -108,13 +127,15 @@ class RecordWriter:
             ) from error
 
 
-def read_record(path: Path) -> RunRecord:
+def read_record(path: Path, *, steps: bool = True) -> RunRecord:
     """Read a run's record.
+
+    Without `steps` the step lines, nearly all of a record, are skipped unparsed.
 
     Raises:
         InputError: The file has no readable header, or its schema is not ours.
     """
-    lines, torn = _read_lines(path)
+    lines, torn = _read_lines(path, steps=steps)
     headers = [line for line in lines if line.get("t") == "run"]
     if not headers:
         raise InputError(f"{path}: no run header in the record; move the file away and run again")
@@ -123,6 +144,19 @@ def read_record(path: Path) -> RunRecord:
             f"{path}: schema {headers[0].get('schema')!r}, not {SCHEMA!r}; read it with the "
             "version of scalekit that wrote it"
         )
+    try:
+        return _standing(lines, torn, headers[0])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: a line lacks its step or holds no number there; move the file away and run "
+            "again"
+        ) from error
+
+
+def _standing(
+    lines: Sequence[Mapping[str, Any]], torn: int, header: Mapping[str, Any]
+) -> RunRecord:
+    """Drop what a resumed attempt superseded."""
     attempts: list[Mapping[str, Any]] = []
     steps: dict[int, Mapping[str, Any]] = {}
     evals: dict[int, Mapping[str, Any]] = {}
@@ -142,7 +176,7 @@ def read_record(path: Path) -> RunRecord:
             case "end":
                 end = line
     return RunRecord(
-        headers[0],
+        header,
         tuple(attempts),
         tuple(steps[k] for k in sorted(steps)),
         tuple(evals[k] for k in sorted(evals)),
@@ -151,7 +185,7 @@ def read_record(path: Path) -> RunRecord:
     )
 
 
-def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+def _read_lines(path: Path, *, steps: bool) -> tuple[list[dict[str, Any]], int]:
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
@@ -160,9 +194,11 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for raw in text.split("\n"):
         if not raw.strip():
             continue
+        if not steps and raw.startswith(_STEP) and raw.endswith("}"):
+            continue
         try:
             value = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             torn += 1
             continue
         if isinstance(value, dict):
@@ -170,6 +206,9 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         else:
             torn += 1
     return lines, torn
+
+
+_STEP = '{"t": "step", '
 
 
 def _finite(value: Any) -> Any:

@@ -213,6 +213,15 @@ def _reads_as_number(cell: Any) -> bool:
     return as_column([cell]).dtype != object
 
 
+def as_words(column: np.ndarray) -> np.ndarray:
+    """Return a column (n,) as text: what its cells are in a written table."""
+    import numpy as np
+
+    words = np.empty(len(column), dtype=object)
+    words[:] = _texts(column)
+    return words
+
+
 def _texts(column: np.ndarray) -> list[str]:
     if column.dtype.kind == "b":
         return ["true" if cell else "false" for cell in column.tolist()]

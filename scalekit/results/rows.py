@@ -1,0 +1,174 @@
+"""One row a run: what the plan asked, what the record says came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalekit.errors import InputError, did_you_mean
+from scalekit.results.cells import flatten
+from scalekit.results.record import RunRecord, read_record
+from scalekit.results.states import PENDING, RunState, read_state, record_names
+from scalekit.results.store import SweepFolder
+
+LOSS_UNIT = "nats/token"
+
+NOT_SWEPT = ("log.", "data.path", "data.fingerprint")
+"""Beginnings of config keys that tell nothing about a run's result."""
+
+_SPENT = ("wall_s", "device_s", "energy_j", "mfu", "attempts")
+
+
+def sweep_rows(
+    folder: SweepFolder, asked: Mapping[str, str | None]
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Read a sweep's folder into one row a planned run, in the plan's order.
+
+    `asked` has the kinds for `params` and `flops`, or None for the plan's own.
+
+    Returns:
+        The rows, and in sentences what a reader of them must know: records that cannot be read
+        (their runs are listed without a result), records of no planned run (left out).
+
+    Raises:
+        InputError: No plan, an empty one, or one without the kind asked for.
+    """
+    lines = list(folder.plan_lines())
+    if not lines:
+        raise InputError(f"{folder.plan_file}: no runs in it; run the sweep command again")
+    sweep = _Sweep(folder, asked, tuple(_swept_keys([line["config"] for line in lines])))
+    rows, notes = [], []
+    present = record_names(folder)
+    for line in lines:
+        state = read_state(folder.record(line["id"])) if line["id"] in present else PENDING
+        try:
+            record = _record(folder, line["id"], state)
+        except InputError as error:
+            state, record = RunState("unreadable"), None
+            notes.append(str(error))
+        rows.append(_row(sweep, line, state, record))
+    unplanned = sorted(present - {line["id"] for line in lines})
+    if unplanned:
+        shown = ", ".join(unplanned[:5]) + (", ..." if len(unplanned) > 5 else "")
+        notes.append(
+            f"{folder.root}: {len(unplanned)} records belong to no run of the plan and are left "
+            f"out: {shown}"
+        )
+    notes += _budget_note(folder, lines, asked["flops"])
+    return rows, tuple(notes)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    folder: SweepFolder
+    asked: Mapping[str, str | None]
+    swept: Sequence[str]
+
+    def kind(self, plan: Mapping[str, Any], name: str) -> str:
+        kind = self.asked[name] or plan[f"{name}_kind"]
+        if kind not in plan[name]:
+            raise InputError(
+                f"{self.folder.plan_file}: {name} are not counted as {kind!r} there; "
+                f"{did_you_mean(kind, plan[name])}"
+            )
+        return kind
+
+
+def _record(folder: SweepFolder, run: str, state: RunState) -> RunRecord | None:
+    """Read a run's record; None where there is none, or a killed writer left no whole line."""
+    began = state.status != "pending" and (state.is_finished or state.last)
+    if not began and state.status != "unreadable":
+        return None
+    path = folder.record(run)
+    record = read_record(path, steps=False)
+    if record.header.get("id") != run:
+        raise InputError(
+            f"{path}: holds run {record.header.get('id')!r}; move the file away and run again"
+        )
+    return record
+
+
+def _row(
+    sweep: _Sweep, line: Mapping[str, Any], state: RunState, record: RunRecord | None
+) -> dict[str, Any]:
+    plan, train = line["plan"], line["config"]["train"]
+    params_kind, flops_kind = sweep.kind(plan, "params"), sweep.kind(plan, "flops")
+    reported = {} if record is None else _reported(record, state, plan)
+    tokens = reported.get("tokens", plan["tokens"])
+    # A run that ended before its plan is counted up to the step of its loss.
+    flops = {kind: value * (tokens / plan["tokens"]) for kind, value in plan["flops"].items()}
+    values = dict(flatten(line["config"]))
+    return {
+        "run": line["id"],
+        "source": sweep.folder.root.name,
+        "group": plan.get("group"),
+        "status": state.status,
+        "budget": plan.get("budget"),
+        "params": plan["params"][params_kind],
+        "params_kind": params_kind,
+        "flops": flops[flops_kind],
+        "flops_kind": flops_kind,
+        "loss_unit": LOSS_UNIT,
+        "seed": train.get("seed"),
+        "lr": train.get("lr"),
+        "batch_tokens": train.get("batch_tokens"),
+        **{f"params_{kind}": count for kind, count in plan["params"].items()},
+        **{f"flops_{kind}": count for kind, count in flops.items()},
+        **reported,
+        "tokens": tokens,
+        **{key: values.get(key) for key in sweep.swept},
+    }
+
+
+def _reported(record: RunRecord, state: RunState, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the record adds: the result of an ended run, and how it went."""
+    facts = record.header.get("facts") or {}
+    end = record.end or {}
+    codes = list(dict.fromkeys(str(a["code"]) for a in record.attempts if a.get("code")))
+    last = record.evals[-1] if record.evals and state.is_finished else {}
+    flags = {
+        "resumed": len(record.attempts) > 1,
+        "torn": record.torn > 0,
+        "code_changed": len(codes) > 1,
+        "no_loss": state.is_finished and last.get("val_loss") is None,
+        "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
+    }
+    reported = {
+        "unique_tokens": facts.get("unique_tokens"),
+        "loss": last.get("val_loss"),
+        "loss_sem": last.get("val_sem"),
+        "step": last.get("step"),
+        "code": codes[-1] if codes else "",
+        "flags": " ".join(name for name, is_set in flags.items() if is_set),
+        "val_bpb": last.get("val_bpb"),
+        "entropy": facts.get("entropy"),
+        "oracle_loss": facts.get("oracle_val_loss"),
+        **{name: end.get(name) for name in _SPENT},
+    }
+    if last.get("tokens") is not None and (state.status != "done" or flags["not_at_end"]):
+        reported["tokens"] = last["tokens"]
+    return reported
+
+
+def _budget_note(
+    folder: SweepFolder, lines: Sequence[Mapping[str, Any]], asked: str | None
+) -> list[str]:
+    planned = sorted({line["plan"]["flops_kind"] for line in lines if line["plan"].get("budget")})
+    if asked is None or planned in ([], [asked]):
+        return []
+    return [f"{folder.root}: flops are {asked} but budgets stay counted as {', '.join(planned)}"]
+
+
+def _swept_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the dotted keys that differ between runs, in the config's order."""
+    first = dict(flatten(configs[0]))
+    differ = set()
+    for config in configs[1:]:
+        values = dict(flatten(config))
+        differ |= {k for k in values.keys() | first.keys() if values.get(k) != first.get(k)}
+    order = {key: place for place, key in enumerate(first)}
+    return sorted(
+        (key for key in differ if not key.startswith(NOT_SWEPT)),
+        key=lambda key: (order.get(key, len(order)), key),
+    )
