@@ -1,0 +1,84 @@
+"""`scalekit train DIR RUN`: train one run here, in the foreground; exactly what a job calls."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scalekit import errors
+
+
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or the start of it")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads of this run; torch's choice unless given")
+    ] = None,
+) -> None:
+    """Train one run of a sweep here; started again it carries on where it was."""
+    from scalekit.results.store import SweepFolder
+    from scalekit.sweep.spec import RunSpec
+
+    place = SweepFolder(folder)
+    spec = RunSpec.from_json(_find_run(place.plan_lines(), run, folder))
+
+    from scalekit.train.device import keep_freed_memory
+    from scalekit.train.run import train_run
+    from scalekit.train.stop import StopRequest
+
+    keep_freed_memory()
+    with StopRequest() as stop:
+        status = train_run(
+            spec, place, device=device, threads=threads, report=_Reporter(), stop=stop
+        )
+    print(f"{spec.id} {status}")
+    if status == "stopped":
+        interrupted = stop.signal == signal.SIGINT
+        raise typer.Exit(errors.INTERRUPTED if interrupted else 128 + signal.SIGTERM)
+    if status != "done":
+        raise typer.Exit(errors.RUNS_FAILED)
+
+
+class _Reporter:
+    """Show progress on stderr: a line rewritten in place on a terminal, one now and then off it."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr.isatty()
+        self._seconds = 0.2 if self._on_terminal else 10.0
+        self._last = 0.0
+
+    def __call__(self, line: str) -> None:
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return
+        self._last = now
+        end = "\r" if self._on_terminal else "\n"
+        print(line.ljust(78), end=end, file=sys.stderr, flush=True)
+
+
+def _find_run(lines: Iterable[dict[str, Any]], run: str, folder: Path) -> dict[str, Any]:
+    ids = []
+    matching = []
+    for line in lines:
+        ids.append(line["id"])
+        if line["id"].startswith(run):
+            matching.append(line)
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        raise errors.UsageError(
+            f"{folder}: no run {run!r} in the plan; {errors.did_you_mean(run, ids)}"
+        )
+    raise errors.UsageError(
+        f"{folder}: {run!r} starts {len(matching)} runs; give more digits of the id"
+    )
+
+
+COMMAND = train

@@ -1,0 +1,212 @@
+"""What a dataset must offer: facts for planning, rows of tokens for training, and their order.
+
+A member of `datasets/` binds `DATASET`, a `Dataset`. Importing a member needs neither numpy nor
+torch; opening one does. Nothing here holds a cursor: a batch is a function of seed and step, so a
+run resumes from its step number alone. Legend: B rows, T tokens a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scalekit.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Rows(Protocol):
+    """Rows of a split, each T + 1 tokens long: T inputs and the T tokens after them."""
+
+    @property
+    def n_rows(self) -> int | None:
+        """Return how many different rows there are; None when the source never ends."""
+        ...
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An opened dataset.
+
+    Attributes:
+        train: Rows to learn from.
+        val: The fixed held-out rows, the same for every run of this data config and context.
+        facts: What is known about the source: `vocab`, `train_tokens` (different ones that rows of
+            this context reach, or None when the source never ends), `val_tokens`,
+            `bytes_per_token`, `entropy` (nats per token), `oracle_val_loss` (of these very rows)
+            and `fingerprint`; None where not known.
+    """
+
+    train: Rows
+    val: Rows
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A member of the family.
+
+    Attributes:
+        name: The file name.
+        facts: From a resolved `data` config to `vocab`, `train_tokens`, `val_tokens`,
+            `bytes_per_token` and `fingerprint`, without numpy or torch and in well under a second;
+            None where that is not known so cheaply, or where the source never ends.
+        open: From (data config, context, seed) to a `Corpus`. The seed draws a fresh sample where
+            the source is a generator; it changes nothing else.
+    """
+
+    name: str
+    facts: Callable[[Mapping[str, Any]], dict[str, Any]]
+    open: Callable[[Mapping[str, Any], int, int], Corpus]
+
+
+class ArrayRows:
+    """Rows cut side by side out of token arrays; no row crosses from one array into the next."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], context: int) -> None:
+        import numpy as np
+
+        self._arrays = list(arrays)
+        self._context = context
+        counts = [max(0, (len(a) - 1) // context) for a in self._arrays]
+        self._ends = np.cumsum(counts)
+        self._starts = self._ends - counts
+        self.n_rows = int(self._ends[-1]) if counts else 0
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        import numpy as np
+
+        out = np.empty((len(indices), self._context + 1), dtype=np.int64)
+        places = np.searchsorted(self._ends, indices, side="right")
+        for i, (place, index) in enumerate(zip(places, indices, strict=True)):
+            start = int(index - self._starts[place]) * self._context
+            out[i] = self._arrays[place][start : start + self._context + 1]
+        return out
+
+
+class SpreadRows:
+    """`n_rows` rows spread evenly over more of them: a held-out set that sees the whole split."""
+
+    def __init__(self, rows: Rows, n_rows: int) -> None:
+        assert rows.n_rows is not None
+        self._rows, self._of, self.n_rows = rows, rows.n_rows, n_rows
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        return self._rows.take(indices * self._of // self.n_rows)
+
+
+class Order:
+    """Which rows a step takes: every row once an epoch, in an order drawn anew for each epoch.
+
+    Args:
+        n_rows: Rows of the split, or None for a source that never ends, which is read in sequence.
+        seed: The order's seed.
+    """
+
+    def __init__(self, n_rows: int | None, seed: int) -> None:
+        self._n_rows, self._seed = n_rows, seed
+        self._shuffled: dict[int, np.ndarray] = {}
+
+    def rows(self, step: int, batch: int) -> np.ndarray:
+        """Return the row indices (B,) of a step, counted from one."""
+        import numpy as np
+
+        places = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
+        if self._n_rows is None:
+            return places
+        epochs, within = np.divmod(places, self._n_rows)
+        return np.array(
+            [self._epoch(int(e))[w] for e, w in zip(epochs, within, strict=True)], dtype=np.int64
+        )
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        import numpy as np
+
+        assert self._n_rows is not None
+        if epoch not in self._shuffled:
+            # Two epochs can meet in one batch; older ones never come back.
+            self._shuffled = {e: p for e, p in self._shuffled.items() if e >= epoch - 1}
+            generator = np.random.default_rng([self._seed, epoch])
+            self._shuffled[epoch] = generator.permutation(self._n_rows)
+        return self._shuffled[epoch]
+
+
+def check_supply(tokens: float, available: int | None, data: Mapping[str, Any]) -> None:
+    """Refuse a run that would repeat its data more often than `data.max_epochs` allows.
+
+    Args:
+        tokens: Training tokens asked.
+        available: Different training tokens there are; None when the source never ends.
+        data: The resolved `data` config.
+
+    Raises:
+        InputError: Too few tokens.
+    """
+    if available is None:
+        return
+    epochs = tokens / max(available, 1)
+    if epochs > data["max_epochs"]:
+        raise InputError(
+            f"data.max_epochs: {data['max_epochs']:g}, but {tokens:,.0f} training tokens are asked "
+            f"of {available:,} different ones in {data['source']!r}, {epochs:.2f} epochs; "
+            "train on fewer tokens or set data.max_epochs to allow repetition"
+        )
+
+
+def check_held_out(asked: int, available: int, source: str) -> None:
+    """Refuse a held-out set that is larger than the split it is drawn from.
+
+    Raises:
+        InputError: Too few tokens.
+    """
+    if asked > available:
+        raise InputError(
+            f"data.val_tokens: {asked:,} asked, the held-out split of {source!r} has {available:,};"
+            " ask for fewer"
+        )
+
+
+def split_corpus(
+    train: Sequence[np.ndarray],
+    val: Sequence[np.ndarray],
+    data: Mapping[str, Any],
+    context: int,
+    facts: Mapping[str, Any],
+) -> Corpus:
+    """Make a corpus of token arrays: limit the training tokens, spread the held-out rows.
+
+    Raises:
+        InputError: Fewer tokens than `data.unique_tokens` or `data.val_tokens` ask.
+    """
+    limit = data.get("unique_tokens")
+    have = sum(len(a) for a in train)
+    if limit is not None:
+        if limit > have:
+            raise InputError(
+                f"data.unique_tokens: {limit:,} asked, the training split of {data['source']!r} "
+                f"has {have:,}; ask for fewer"
+            )
+        train = _first(train, limit + 1)
+    rows, held_out = ArrayRows(train, context), ArrayRows(val, context)
+    n_val = data["val_tokens"] // context
+    check_held_out(max(n_val, 1) * context, held_out.n_rows * context, data["source"])
+    known = {"train_tokens": rows.n_rows * context, "val_tokens": n_val * context}
+    return Corpus(rows, SpreadRows(held_out, n_val), {**facts, **known})
+
+
+def _first(arrays: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
+    kept = []
+    for array in arrays:
+        if limit <= 0:
+            break
+        kept.append(array[:limit])
+        limit -= len(array)
+    return kept

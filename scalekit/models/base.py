@@ -1,0 +1,77 @@
+"""What a model must offer: a module with logits and a loss, and its parameters by how they learn.
+
+A member of `models/` binds `MODEL`, a `Model`. Legend: B rows, T tokens a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share a learning-rate factor and whether they decay.
+
+    Attributes:
+        name: For messages and checkpoints.
+        params: The parameters, in the order of the module.
+        lr_scale: Factor on the run's learning rate.
+        decays: Whether weight decay applies; it does to matrices, not to gains.
+    """
+
+    name: str
+    params: list[nn.Parameter]
+    lr_scale: float
+    decays: bool
+
+
+class LanguageModel(nn.Module, ABC):
+    """A module that predicts the next token."""
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, T, V) for tokens (B, T)."""
+
+    @abstractmethod
+    def groups(self) -> list[ParamGroup]:
+        """Return every parameter exactly once, by how it learns."""
+
+    def loss(self, tokens: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Return the cross-entropy in nats: its mean, or with reduction `none` (B, T) of it."""
+        logits = self(tokens)
+        flat = F.cross_entropy(
+            logits.view(-1, logits.shape[-1]), targets.reshape(-1), reduction=reduction
+        )
+        return flat.view(targets.shape) if reduction == "none" else flat
+
+
+@dataclass(frozen=True)
+class Model:
+    """A member of the family.
+
+    Attributes:
+        name: The file name.
+        build: Make an initialised module from a resolved model config; it draws from torch's
+            global generator, so seed that first.
+    """
+
+    name: str
+    build: Callable[[Mapping[str, Any]], LanguageModel]
+
+
+def count_module_params(module: nn.Module) -> int:
+    """Count the trained numbers of a module, a shared tensor once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def build_seeded(model: Model, config: Mapping[str, Any], seed: int) -> LanguageModel:
+    """Build a model whose initial numbers depend on `seed` alone."""
+    torch.manual_seed(seed)
+    return model.build(config)

@@ -1,0 +1,190 @@
+"""A decoder-only transformer: pre-norm RMSNorm, RoPE, SDPA, gated or plain MLP, no biases.
+
+Legend: B rows, T tokens a row, D d_model, H query heads, G key-value heads, d head_dim, F d_ff,
+V vocabulary. Counted by `counting.count_params`, to the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scalekit.counting import Shape
+from scalekit.errors import InputError
+from scalekit.models._parametrization import Rules, rules_for
+from scalekit.models.base import LanguageModel, Model, ParamGroup
+
+NORM_EPS = 1e-6
+
+
+def rotation_table(context: int, head_dim: int, theta: float) -> Tensor:
+    """Return the unit complex numbers (T, 1, d/2) by which RoPE turns neighbouring pairs.
+
+    Pairs are interleaved, as in Su et al. 2021, arXiv:2104.09864, equation 15.
+    """
+    speeds = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), speeds)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn x (B, T, heads, d) by its position: one complex product forward, one backward."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table[: x.shape[1]]).flatten(-2).type_as(x)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with one fused input projection."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        s = shape
+        self.qkv = nn.Parameter(torch.empty((s.n_heads + 2 * s.n_kv_heads) * s.head_dim, s.d_model))
+        self.out = nn.Parameter(torch.empty(s.d_model, s.n_heads * s.head_dim))
+        self.q_gain = nn.Parameter(torch.ones(s.head_dim)) if s.qk_norm else None
+        self.k_gain = nn.Parameter(torch.ones(s.head_dim)) if s.qk_norm else None
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Mix tokens: (B, T, D) to (B, T, D)."""
+        s = self.shape
+        heads = F.linear(x, self.qkv).unflatten(-1, (-1, s.head_dim))  # (B, T, H + 2G, d)
+        q, k, v = heads.split((s.n_heads, s.n_kv_heads, s.n_kv_heads), dim=2)
+        if self.q_gain is not None:
+            q = F.rms_norm(q, (s.head_dim,), self.q_gain, NORM_EPS)
+            k = F.rms_norm(k, (s.head_dim,), self.k_gain, NORM_EPS)
+        q, k = rotate(q, table), rotate(k, table)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            is_causal=True,
+            enable_gqa=s.n_kv_heads != s.n_heads,
+        )
+        return F.linear(mixed.transpose(1, 2).flatten(2), self.out)
+
+
+class FeedForward(nn.Module):
+    """The MLP; for swiglu gate and up are one fused projection."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.mlp = shape.mlp
+        fan_out = shape.d_ff * (2 if shape.mlp == "swiglu" else 1)
+        self.up = nn.Parameter(torch.empty(fan_out, shape.d_model))
+        self.down = nn.Parameter(torch.empty(shape.d_model, shape.d_ff))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map each token: (B, T, D) to (B, T, D)."""
+        x = F.linear(x, self.up)
+        if self.mlp == "swiglu":
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        elif self.mlp == "relu2":
+            x = F.relu(x).square()
+        else:
+            x = F.gelu(x)
+        return F.linear(x, self.down)
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each on a normalised copy of the residual stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention_gain = nn.Parameter(torch.ones(shape.d_model))
+        self.attention = Attention(shape)
+        self.mlp_gain = nn.Parameter(torch.ones(shape.d_model))
+        self.mlp = FeedForward(shape)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Add what attention and MLP say to the stream (B, T, D)."""
+        width = x.shape[-1:]
+        x = x + self.attention(F.rms_norm(x, width, self.attention_gain, NORM_EPS), table)
+        return x + self.mlp(F.rms_norm(x, width, self.mlp_gain, NORM_EPS))
+
+
+class GPT(LanguageModel):
+    """The whole model."""
+
+    rotation: Tensor
+
+    def __init__(self, shape: Shape, rules: Rules, rope_theta: float) -> None:
+        super().__init__()
+        self.shape, self.rules = shape, rules
+        self.embedding = nn.Parameter(torch.empty(shape.vocab, shape.d_model))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
+        self.gain = nn.Parameter(torch.ones(shape.d_model))
+        self.head = None if shape.tied else nn.Parameter(torch.empty(shape.vocab, shape.d_model))
+        table = rotation_table(shape.context, shape.head_dim, rope_theta)
+        self.register_buffer("rotation", table, persistent=False)
+        self._initialise()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, T, V) for tokens (B, T)."""
+        assert tokens.ndim == 2
+        assert tokens.shape[1] <= self.shape.context
+        x = F.embedding(tokens, self.embedding)
+        for block in self.blocks:
+            x = block(x, self.rotation)
+        x = F.rms_norm(x, x.shape[-1:], self.gain, NORM_EPS)
+        if self.rules.logits != 1.0:
+            x = x * self.rules.logits
+        return F.linear(x, self.embedding if self.head is None else self.head)
+
+    def groups(self) -> list[ParamGroup]:
+        """Return hidden matrices, input and output matrices, and gains."""
+        named = dict(self.named_parameters())
+        gains = [p for p in named.values() if p.ndim == 1]
+        hidden = [p for name, p in named.items() if p.ndim == 2 and name.startswith("blocks.")]
+        ends = [p for name, p in named.items() if p.ndim == 2 and not name.startswith("blocks.")]
+        return [
+            ParamGroup("hidden", hidden, self.rules.hidden_lr, decays=True),
+            ParamGroup("ends", ends, 1.0, decays=True),
+            ParamGroup("gains", gains, 1.0, decays=False),
+        ]
+
+    def _initialise(self) -> None:
+        """Draw hidden matrices with variance 1 / fan-in, those that write to the stream smaller."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            quiet = (2 * self.shape.n_layers) ** -0.5
+            _draw(block.attention.qkv)
+            _draw(block.attention.out, quiet)
+            _draw(block.mlp.up)
+            _draw(block.mlp.down, quiet)
+        std = self.rules.head_width**-0.5
+        nn.init.normal_(self.embedding, std=std if self.head is None else 1.0)
+        if self.head is not None:
+            nn.init.normal_(self.head, std=std)
+
+
+def _draw(matrix: nn.Parameter, factor: float = 1.0) -> None:
+    nn.init.normal_(matrix, std=factor * matrix.shape[1] ** -0.5)
+
+
+def build(config: Mapping[str, Any]) -> GPT:
+    """Build from a resolved model config.
+
+    Raises:
+        InputError: Heads that do not divide, or a head of odd size, which RoPE cannot turn.
+    """
+    shape = Shape(**{name: config[name] for name in Shape.__dataclass_fields__})
+    if shape.n_heads % shape.n_kv_heads:
+        raise InputError(
+            f"model.n_kv_heads: {shape.n_kv_heads} does not divide n_heads {shape.n_heads}; "
+            "choose a divisor"
+        )
+    if shape.head_dim % 2:
+        raise InputError(
+            f"model.head_dim: {shape.head_dim} is odd and rotary positions turn pairs; "
+            "choose an even size"
+        )
+    return GPT(shape, rules_for(config), config.get("rope_theta", 10000.0))
+
+
+MODEL = Model("gpt", build)

@@ -1,0 +1,80 @@
+"""Checkpoints: written whole, the last two kept, read back without running anyone's code."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scalekit.errors import InputError
+from scalekit.results.store import write_whole
+
+SCHEMA = "scalekit.checkpoint/1"
+_KEPT = 2
+_NAME = re.compile(r"step-(\d+)\.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own."""
+
+    folder: Path
+    run_id: str
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and drop the ones older than the last but one.
+
+        Raises:
+            SystemTroubleError: The disk refuses; earlier checkpoints are untouched.
+        """
+        buffer = io.BytesIO()
+        torch.save({"schema": SCHEMA, "run": self.run_id, "step": step, **state}, buffer)
+        path = self.folder / f"step-{step:09d}.pt"
+        write_whole(path, buffer.getvalue())
+        for old in self.newest_first()[_KEPT:]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self, device: torch.device, report: Callable[[str], None]) -> Mapping[str, Any] | None:
+        """Return the newest checkpoint that can be read, or None when there is none.
+
+        A damaged one is reported and passed over: the one before it gives the same run.
+
+        Raises:
+            InputError: The newest readable one belongs to another run or to another program.
+        """
+        for path in self.newest_first():
+            try:
+                state = torch.load(path, map_location=device, weights_only=True)
+            except Exception as error:  # torch raises whatever the damaged bytes make of it
+                reason = str(error).partition("\n")[0]
+                report(f"{path}: damaged, {reason}; trying the one before")
+                continue
+            if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+                raise InputError(
+                    f"{path}: not a checkpoint of this version of scalekit; move it away to start "
+                    "this run from its beginning"
+                )
+            if state.get("run") != self.run_id:
+                raise InputError(
+                    f"{path}: belongs to run {state.get('run')!r}, not to {self.run_id!r}; move it "
+                    "away to start this run from its beginning"
+                )
+            return state
+        return None
+
+    def newest_first(self) -> list[Path]:
+        """List the checkpoint files."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
+
+    def remove(self) -> None:
+        """Delete them all: a finished run needs none."""
+        shutil.rmtree(self.folder, ignore_errors=True)

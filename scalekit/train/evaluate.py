@@ -1,0 +1,65 @@
+"""The held-out loss: one fixed set of rows, its mean, its standard error, bits per byte."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from scalekit.datasets.base import Rows
+from scalekit.models.base import LanguageModel
+from scalekit.train.device import Device
+
+_TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A held-out loss.
+
+    Attributes:
+        loss: Mean nats per token.
+        sem: Standard error of the mean, clustered by row: tokens of one row are not independent.
+        tokens: How many tokens were predicted.
+        bits_per_byte: The loss in bits per byte of text, or None where bytes are not defined.
+    """
+
+    loss: float
+    sem: float | None
+    tokens: int
+    bits_per_byte: float | None
+
+
+@torch.inference_mode()
+def evaluate(
+    model: LanguageModel, val: Rows, device: Device, bytes_per_token: float | None
+) -> HeldOut:
+    """Measure the loss on every held-out row."""
+    assert val.n_rows is not None
+    model.eval()
+    means: list[np.ndarray] = []
+    at_once = 0
+    start, context = 0, 0
+    while start < val.n_rows:
+        stop = min(val.n_rows, start + max(1, at_once))
+        rows = val.take(np.arange(start, stop))
+        context = rows.shape[1] - 1
+        at_once = _TOKENS_AT_ONCE // context
+        tokens, targets = device.batch(rows)
+        with device.autocast():
+            losses = model.loss(tokens, targets, reduction="none")
+        means.append(losses.double().mean(dim=1).cpu().numpy())
+        start = stop
+    model.train()
+    return summarise(np.concatenate(means), context, bytes_per_token)
+
+
+def summarise(row_means: np.ndarray, context: int, bytes_per_token: float | None) -> HeldOut:
+    """Turn the mean losses (R,) of equally long rows into a `HeldOut`."""
+    n_rows = len(row_means)
+    loss = float(row_means.mean())
+    sem = float(row_means.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else None
+    bits = loss / math.log(2) / bytes_per_token if bytes_per_token else None
+    return HeldOut(loss, sem, n_rows * context, bits)

@@ -1,0 +1,230 @@
+"""The training loop: what happens in a step, what is written, when a run has diverged.
+
+Everything that decides the numbers is in `Progress`, the model and the optimizer; all three go into
+a checkpoint, so a run that is killed and started again writes the same lines.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scalekit.datasets.base import Corpus, Order
+from scalekit.errors import InputError
+from scalekit.models.base import LanguageModel
+from scalekit.results.record import RecordWriter
+from scalekit.sweep.spec import RunConfig
+from scalekit.train.checkpoint import Checkpoints
+from scalekit.train.device import Device
+from scalekit.train.evaluate import HeldOut, evaluate
+from scalekit.train.optimizer import clip_gradients, set_lr
+from scalekit.train.schedule import lr_factor
+from scalekit.train.stop import StopRequest
+
+EXPLOSION_NATS = 1.0
+EXPLOSION_LINES = 3
+"""A run has diverged when a loss is not finite, or when after warm-up the mean training loss of
+that many step lines in a row lies that far above the mean of the first line: worse than untrained.
+"""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what the next step line and the divergence rule need."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    first_loss: float | None = None
+    bad_lines: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run with everything it needs in hand."""
+
+    config: RunConfig
+    flops_per_token: float
+    model: LanguageModel
+    optimizer: torch.optim.Optimizer
+    corpus: Corpus
+    device: Device
+    record: RecordWriter
+    checkpoints: Checkpoints
+    stop: StopRequest
+    report: Callable[[str], None]
+    wall_before: float
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        assert self.config.train.steps is not None
+        return self.config.train.steps
+
+    def wall_seconds(self) -> float:
+        """Return the seconds that this and all earlier attempts took."""
+        return self.wall_before + time.perf_counter() - self.started
+
+
+def eval_steps(steps: int, evals: int) -> frozenset[int]:
+    """Choose the steps after which the held-out loss is measured: evenly, the last included.
+
+    >>> sorted(eval_steps(10, 3))
+    [3, 7, 10]
+    """
+    return frozenset(max(1, round(i * steps / evals)) for i in range(1, evals + 1))
+
+
+def run_loop(job: Job, progress: Progress) -> str:
+    """Train from where `progress` stands; return `done`, `diverged` or `stopped`."""
+    config, train = job.config, job.config.train
+    batch = train.batch_tokens // config.model.context
+    order = Order(job.corpus.train.n_rows, train.seed)
+    params = [p for group in job.optimizer.param_groups for p in group["params"]]
+    measured = eval_steps(job.steps, config.log.evals)
+    clock = _Clock()
+    pending: list[Tensor] = []
+    job.model.train()
+    while progress.step < job.steps:
+        step = progress.step + 1
+        lr = train.lr * lr_factor(step, job.steps, train)
+        set_lr(job.optimizer, lr)
+        rows = job.corpus.train.take(order.rows(step, batch))
+        _check_vocab(int(rows.max()), config)
+        tokens, targets = job.device.batch(rows)
+        with job.device.autocast():
+            loss = job.model.loss(tokens, targets)
+        loss.backward()
+        norm = clip_gradients(params, train.clip)
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
+        pending.append(loss.detach())
+        progress.step = step
+
+        is_last = step == job.steps
+        has_diverged = False
+        if step % config.log.every == 0 or is_last:
+            has_diverged = _write_step(job, progress, pending, clock, lr=lr, norm=float(norm))
+        if step in measured and not has_diverged:
+            has_diverged = not math.isfinite(_write_eval(job, step).loss)
+            clock.restart(step)
+        if has_diverged:
+            return "diverged"
+        if is_last:
+            break
+        if job.stop.signal is not None or _is_due(config, step, clock):
+            _collect(progress, pending)
+            save(job, progress)
+            clock.saved(step)
+        if job.stop.signal is not None:
+            return "stopped"
+    return "done"
+
+
+def save(job: Job, progress: Progress) -> None:
+    """Write a checkpoint of everything that decides the numbers from here on."""
+    job.record.sync()
+    state = {
+        "model": job.model.state_dict(),
+        "optimizer": job.optimizer.state_dict(),
+        "progress": vars(progress),
+        "torch_rng": torch.get_rng_state(),
+    }
+    job.checkpoints.save(progress.step, state)
+
+
+class _Clock:
+    """Wall-clock bookkeeping: speed since the last line, time since the last checkpoint."""
+
+    def __init__(self) -> None:
+        self.line_at = self.save_at = time.perf_counter()
+        self.line_step: int | None = None
+
+    def restart(self, step: int) -> None:
+        self.line_at, self.line_step = time.perf_counter(), step
+
+    def saved(self, step: int) -> None:
+        self.save_at = time.perf_counter()
+        self.restart(step)
+
+
+def _collect(progress: Progress, pending: list[Tensor]) -> None:
+    """Add the losses of the steps since the last time to the sum; this waits for the device."""
+    for loss in pending:
+        progress.loss_sum += float(loss)
+        progress.loss_steps += 1
+    pending.clear()
+
+
+def _write_step(
+    job: Job, progress: Progress, pending: list[Tensor], clock: _Clock, *, lr: float, norm: float
+) -> bool:
+    """Write a step line with the mean loss since the line before; say whether it diverged."""
+    _collect(progress, pending)
+    train, step = job.config.train, progress.step
+    loss = progress.loss_sum / progress.loss_steps
+    progress.loss_sum, progress.loss_steps = 0.0, 0
+    now = time.perf_counter()
+    speed = None
+    if clock.line_step is not None and step > clock.line_step:
+        speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)
+    clock.restart(step)
+    job.record.write(
+        "step",
+        step=step,
+        tokens=step * train.batch_tokens,
+        loss=loss,
+        lr=lr,
+        grad_norm=norm,
+        tokens_per_second=speed,
+        wall_s=job.wall_seconds(),
+    )
+    job.report(
+        f"step {step:,}/{job.steps:,}  loss {loss:.4f}  lr {lr:.2e}"
+        + (f"  {speed:,.0f} tokens/s" if speed else "")
+    )
+    if progress.first_loss is None:
+        progress.first_loss = loss
+    exploded = loss > progress.first_loss + EXPLOSION_NATS
+    is_warm = step > round(train.warmup_frac * job.steps)
+    progress.bad_lines = progress.bad_lines + 1 if exploded and is_warm else 0
+    return not math.isfinite(loss) or progress.bad_lines >= EXPLOSION_LINES
+
+
+def _write_eval(job: Job, step: int) -> HeldOut:
+    held = evaluate(job.model, job.corpus.val, job.device, job.corpus.facts.get("bytes_per_token"))
+    tokens = step * job.config.train.batch_tokens
+    job.record.write(
+        "eval",
+        step=step,
+        tokens=tokens,
+        flops=tokens * job.flops_per_token,
+        val_loss=held.loss,
+        val_sem=held.sem,
+        val_tokens=held.tokens,
+        val_bpb=held.bits_per_byte,
+    )
+    job.report(f"step {step:,}/{job.steps:,}  held-out loss {held.loss:.4f}")
+    return held
+
+
+def _is_due(config: RunConfig, step: int, clock: _Clock) -> bool:
+    every = config.log.checkpoint_steps
+    if every is not None and step % every == 0:
+        return True
+    return time.perf_counter() - clock.save_at >= config.log.checkpoint_seconds
+
+
+def _check_vocab(largest: int, config: RunConfig) -> None:
+    assert config.model.vocab is not None
+    if largest >= config.model.vocab:
+        raise InputError(
+            f"model.vocab: {config.model.vocab}, but {config.data.source!r} holds token {largest}; "
+            "raise model.vocab above it"
+        )
