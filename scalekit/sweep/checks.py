@@ -1,0 +1,56 @@
+"""What must hold between a run's settings."""
+
+from __future__ import annotations
+
+from scalekit.sweep.point import Point, RunProblemError, indivisible
+from scalekit.sweep.resolve import known_vocab
+from scalekit.sweep.width import d_ff_at
+
+
+def check(p: Point) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        RunProblemError: The first that does not.
+    """
+    width, heads, head_dim = p["model.d_model"], p["model.n_heads"], p["model.head_dim"]
+    if width != heads * head_dim:
+        key = "model.n_heads" if p.is_given("model.n_heads") else "model.d_model"
+        what = f"d_model {width} is not n_heads {heads} x head_dim {head_dim}"
+        raise RunProblemError(key, what, "leave one of the three open")
+    if head_dim % 2:
+        what = f"head_dim {head_dim} is odd, and rotary positions turn pairs"
+        raise RunProblemError("model.head_dim", what, f"take {head_dim - 1 or 2} or {head_dim + 1}")
+    if heads % p["model.n_kv_heads"]:
+        raise indivisible("model.n_heads", heads, "model.n_kv_heads", p["model.n_kv_heads"])
+    if p["train.batch_tokens"] % p["model.context"]:
+        raise indivisible(
+            "train.batch_tokens", p["train.batch_tokens"], "model.context", p["model.context"]
+        )
+    if (
+        p["model.ffn_mult"] is not None
+        and p.is_given("model.d_ff")
+        and p["model.d_ff"] != d_ff_at(p, p["model.d_model"])
+    ):
+        what = f"says twice how wide the MLP is, with d_ff {p['model.d_ff']}"
+        raise RunProblemError("model.ffn_mult", what, "keep one of them")
+    if p["model.parametrization"] == "mup" and p["model.base_width"] is None:
+        what = "mup needs the width at which it equals standard"
+        raise RunProblemError("model.parametrization", what, "set model.base_width")
+    symbols = known_vocab(p)
+    if symbols is not None and p["model.vocab"] < symbols:
+        what = f"vocab {p['model.vocab']} is smaller than the data's {symbols} symbols"
+        raise RunProblemError("model.vocab", what, "leave it out")
+    _check_training(p)
+
+
+def _check_training(p: Point) -> None:
+    if p["train.schedule"] == "wsd" and p["train.warmup_frac"] + p["train.decay_frac"] > 1:
+        what = "warmup_frac and decay_frac together exceed the run"
+        raise RunProblemError("train.decay_frac", what, "shorten one of them")
+    unique = p["data.unique_tokens"]
+    if unique is not None and p["D"] > unique * p["data.max_epochs"]:
+        what = (
+            f"{p['D']} training tokens need {p['D'] / unique:.3g} epochs of {unique} unique tokens"
+        )
+        raise RunProblemError("data.unique_tokens", what, "raise data.max_epochs to repeat them")

@@ -1,0 +1,229 @@
+"""From a SweepSpec to runs: every combination resolved, then kept or dropped with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scalekit.config.problems import ConfigError, Place, Problem, Problems
+from scalekit.counting import FLOPS_KINDS
+from scalekit.quantities import write_count, write_flops
+from scalekit.sweep.checks import check
+from scalekit.sweep.expressions import Expression, ExpressionError
+from scalekit.sweep.identity import run_id
+from scalekit.sweep.keys import DEFAULTS, ValueProblemError, check_value
+from scalekit.sweep.load import BEFORE
+from scalekit.sweep.point import Point, Rule, RunProblemError
+from scalekit.sweep.resolve import RULES, UNGIVEN
+from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec, nest
+
+MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row of the sweep that is not run.
+
+    Attributes:
+        config: The settings that the sweep varies, by dotted key, with `budget`.
+        reason: What was found.
+        because: Why such rows are not wanted, in the user's words.
+    """
+
+    config: Mapping[str, Any]
+    reason: str
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All runs of a sweep, in the order of its file, and the rows that are not run."""
+
+    spec: SweepSpec
+    runs: tuple[RunSpec, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def expand(spec: SweepSpec) -> Expansion:
+    """Resolve every run of a sweep.
+
+    Raises:
+        InputError: Settings that do not go together, each once with its position; more runs than
+            anyone can read; or nothing left to run.
+    """
+    if spec.n_points > MOST_RUNS:
+        what = f"{spec.n_points} runs, more than {MOST_RUNS}"
+        raise ConfigError([Problem(spec.place, what, "split the sweep")])
+    expander = _Expander(spec)
+    for options in spec.points():
+        expander.add(options)
+    expander.problems.raise_if_any()
+    if not expander.runs:
+        raise ConfigError([_nothing_left(spec, expander.dropped)])
+    return Expansion(spec, tuple(expander.runs.values()), tuple(expander.dropped))
+
+
+def _nothing_left(spec: SweepSpec, dropped: list[Dropped]) -> Problem:
+    reasons = Counter(row.because or row.reason for row in dropped).most_common(5)
+    shown = ", ".join(f"{n} x {reason}" for reason, n in reasons)
+    place = spec.where[0].keep.place if spec.where else spec.place
+    what = f"no run is left of {len(dropped)}" + (f", {shown}" if shown else "")
+    return Problem(place, what, "loosen `where`, or change the sizes and budgets")
+
+
+class _Expander:
+    """Collects runs, dropped rows and problems."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self.spec = spec
+        self.runs: dict[str, RunSpec] = {}
+        self.dropped: list[Dropped] = []
+        self.problems = Problems()
+        self.seen: set[tuple[str, str]] = set()
+        self.given = {**UNGIVEN, **spec.base.values}
+        self.rules: dict[str, Rule] = dict(RULES)
+        for key, expression in spec.derive.items():
+            self.rules[key] = _derived(key, expression)
+
+    def add(self, options: tuple[Option, ...]) -> None:
+        """Resolve the run of these options, and keep, drop or refuse it."""
+        try:
+            self._add(options)
+        except RunProblemError as error:
+            place = self._blame(error.key, options)
+            what = error.what if error.key in error.what else f"{error.key}: {error.what}"
+            self.problems.append(Problem(place, what, error.todo))
+        except (ExpressionError, ValueProblemError) as error:
+            self.problems.append(error.problem)
+        except ArithmeticError as error:
+            what = f"numbers too large to count with, {error}"
+            self.problems.append(Problem(self._blame(BUDGET, options), what, "make them smaller"))
+
+    def _add(self, options: tuple[Option, ...]) -> None:
+        varied: dict[str, Any] = {}
+        for option in options:
+            varied.update(option.values)
+        point = self._point(varied)
+        check(point)
+        dropped = self._missed_budget(point) or self._unwanted(point)
+        if dropped:
+            self.dropped.append(Dropped(varied, *dropped))
+            return
+        flat = _config(point)
+        name = run_id(flat)
+        config = nest(flat)
+        twin = self.runs.get(name)
+        if twin is not None:
+            self._refuse_collision(twin, config, options)
+            self.dropped.append(Dropped(varied, f"same as run {name}"))
+            return
+        self.runs[name] = RunSpec(name, config, _plan(point), self._needs(point, options))
+
+    def _point(self, varied: Mapping[str, Any]) -> Point:
+        given = {**self.given, **varied}
+        for key in self.spec.derive:
+            given[BEFORE + key] = given.pop(key, None)
+        for key in [key for key in RULES if key in given and given[key] is None]:
+            del given[key]
+        return Point(given, self.rules, self.spec.derive, self.spec.count)
+
+    def _missed_budget(self, point: Point) -> tuple[str, str] | None:
+        budget, isoflop = point[BUDGET], self.spec.isoflop
+        if budget is None or isoflop is None:
+            return None
+        miss = point["C"] / budget - 1
+        if abs(miss) <= isoflop.tolerance:
+            return None
+        steps = point["steps"]
+        return (
+            f"{steps} whole step{'s' if steps > 1 else ''} give {write_flops(point['C'])} FLOPs, "
+            f"{miss:+.1%} off the budget {write_flops(budget)}",
+            f"tolerance is {isoflop.tolerance:.2%}",
+        )
+
+    def _unwanted(self, point: Point) -> tuple[str, str] | None:
+        for rule in self.spec.where:
+            if not rule.keep.value(point):
+                found = ", ".join(f"{n} = {_short(point[n])}" for n in sorted(rule.keep.names))
+                return f"not {rule.keep.text}, with {found}", rule.because
+        return None
+
+    def _needs(self, point: Point, options: tuple[Option, ...]) -> dict[str, Any]:
+        limit = self.spec.time.limit
+        time_s = None if limit == "auto" else limit
+        for rule in self.spec.resources:
+            if rule.when is None or rule.when.value(point):
+                return {**rule.needs, "time_s": time_s}
+        if self.spec.resources:
+            when = self.spec.resources[-1].when
+            place = when.place if when else self.spec.place
+            what = "no rule of `resources` holds for some runs"
+            raise ExpressionError(Problem(place, what, "end the list with a rule without `when`"))
+        return {"gpus": 0, "nodes": 1, "cpus": None, "memory_gb": None, "pack": 1, "time_s": time_s}
+
+    def _refuse_collision(
+        self, twin: RunSpec, config: Mapping[str, Any], options: tuple[Option, ...]
+    ) -> None:
+        if twin.config == config:
+            return
+        place = next((p for o in options for p in o.places.values()), self.spec.place)
+        what = f"two different runs have the id {twin.id}"
+        todo = "they differ only in what does not change a result; keep one of them"
+        raise ExpressionError(Problem(place, what, todo))
+
+    def _blame(self, key: str, options: tuple[Option, ...]) -> Place:
+        """Find where the setting that is wrong was written."""
+        if key in self.spec.derive:
+            return self.spec.derive[key].place
+        for option in (*options, self.spec.base):
+            if key in option.places:
+                return option.places[key]
+        return next((p for o in options for p in o.places.values()), self.spec.place)
+
+
+def _short(value: Any) -> str:
+    return write_count(value) if isinstance(value, int | float) and value >= 1 else str(value)
+
+
+def _derived(key: str, expression: Expression) -> Rule:
+    def rule(point: Point) -> Any:
+        return check_value(key, expression.value(point), expression.place)
+
+    return rule
+
+
+_RESOLVED = {
+    "train.tokens": "D",
+    "train.steps": "steps",
+}
+_SAID_OTHERWISE = ("train.flops", "train.tokens_per_param", "model.ffn_mult")
+
+
+def _config(point: Point) -> dict[str, Any]:
+    """Return every setting, resolved: equal runs are equal however they were asked for."""
+    flat = {name: point[name] for name in DEFAULTS}
+    for name, quantity in _RESOLVED.items():
+        flat[name] = point[quantity]
+    for name in _SAID_OTHERWISE:
+        flat[name] = None
+    return flat
+
+
+def _plan(point: Point) -> dict[str, Any]:
+    counted, tokens = point["counted"], point["D"]
+    budget = point[BUDGET]
+    return {
+        "params": counted.params,
+        "flops_per_token": counted.flops_per_token,
+        "flops": {kind: counted.flops_per_token[kind] * tokens for kind in FLOPS_KINDS},
+        "tokens": tokens,
+        "steps": point["steps"],
+        "params_kind": point.count.params,
+        "flops_kind": point.count.flops,
+        "budget": budget if budget is not None else point["train.flops"],
+        "group": None,
+        "estimate": None,
+    }

@@ -1,0 +1,218 @@
+"""From a sweep file to a SweepSpec: every mistake of the file at once, each where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scalekit import registry
+from scalekit.config.nodes import Items, Node, Table, Text
+from scalekit.config.problems import Place, Problems
+from scalekit.config.validate import place_of, read_model
+from scalekit.errors import did_you_mean
+from scalekit.sweep.axes import flatten, read_cases, read_grid, read_option, read_zip
+from scalekit.sweep.expressions import Expression, ExpressionError, Lookup, compile_expression
+from scalekit.sweep.files import read_merged, set_keys
+from scalekit.sweep.keys import HORIZON, KEYS, QUANTITIES, Kind, resolve_key
+from scalekit.sweep.sections import ResourceRule, SweepFile
+from scalekit.sweep.sweep_spec import (
+    BUDGET,
+    Axis,
+    Isoflop,
+    Option,
+    Resources,
+    SweepSpec,
+    Where,
+)
+
+BEFORE = "before "
+"""Prefix of the name that a derived key's own expression reads: its value before."""
+
+ASKED = "asked "
+"""Prefix of D and C before they are rounded to whole steps, which is what `derive` reads."""
+
+_READS: dict[str, str] = dict(zip(HORIZON, ("D", "steps", "C", "D / N"), strict=True))
+
+
+def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
+    """Read a sweep file with everything it extends, its profile, and KEY=VALUE changes.
+
+    Raises:
+        InputError: The file is refused, with every mistake and its position.
+        UsageError: A change that is not KEY=VALUE.
+    """
+    problems = Problems()
+    table, profile = read_merged(path, sets, problems)
+    place = table.place
+    file = read_model(table, SweepFile, problems)
+    sections = _Sections(table, problems)
+    base = sections.option("base")
+    grid = read_grid(sections.node("grid"), problems)
+    zipped = read_zip(sections.node("zip"), problems)
+    cases = read_cases(sections.node("cases"), problems)
+    isoflop = sections.isoflop(file)
+    derive = sections.derive()
+    where = sections.where(file)
+    resources = sections.resources(file)
+    axes = [*grid, *([zipped] if zipped else []), *([isoflop.sizes] if isoflop else [])]
+    _refuse_conflicts(axes, derive, base, set_keys(table), problems)
+    known = registry.names("executors")
+    if file is not None and known and file.executor.kind not in known:
+        todo = did_you_mean(file.executor.kind, known)
+        what = f"unknown executor {file.executor.kind!r}"
+        problems.add(place_of(table, ("executor", "kind")), what, todo)
+    problems.raise_if_any()
+    assert file is not None
+    return SweepSpec(
+        path=path,
+        place=place,
+        name=file.name,
+        description=file.description,
+        count=file.count,
+        base=base,
+        grid=grid,
+        zip=zipped,
+        cases=cases,
+        isoflop=isoflop,
+        derive=derive,
+        where=where,
+        resources=resources,
+        time=file.time,
+        executor=file.executor,
+        profile=profile,
+    )
+
+
+def lookup(word: str) -> tuple[str, Kind]:
+    """Find what a word in `where` and `when` reads of a finished run."""
+    if word in QUANTITIES:
+        return word, "number"
+    name = resolve_key(word)
+    return _READS.get(name, name), KEYS[name].kind
+
+
+def _lookup_for(target: str) -> Lookup:
+    """Return what words mean in the expression that derives `target`."""
+
+    def find(word: str) -> tuple[str, Kind]:
+        if word not in QUANTITIES and resolve_key(word) == target:
+            return BEFORE + target, KEYS[target].kind
+        name, kind = lookup(word)
+        return (ASKED + name if name in ("D", "C", "D / N") else name), kind
+
+    return find
+
+
+class _Sections:
+    """Reads the sections that hold keys of runs and expressions."""
+
+    def __init__(self, table: Table, problems: Problems) -> None:
+        self.table = table
+        self.problems = problems
+
+    def node(self, name: str) -> Node:
+        return self.table.entries.get(name) or Text(self.table.place, "")
+
+    def option(self, name: str) -> Option:
+        return read_option(self.node(name), self.problems)
+
+    def isoflop(self, file: SweepFile | None) -> Isoflop | None:
+        node = self.node("isoflop")
+        if not isinstance(node, Table) or "sizes" not in node.entries:
+            return None
+        before = len(self.problems)
+        sizes = read_zip(node.entries["sizes"], self.problems)
+        if sizes is None and len(self.problems) == before:
+            self.problems.add(node.keys["sizes"], "no sizes", "write sizes: {n_layers: [2, 4]}")
+        if file is None or file.isoflop is None or sizes is None:
+            return None
+        budgets = node.entries["budgets"]
+        places = [item.place for item in budgets.items] if isinstance(budgets, Items) else []
+        options = [
+            Option({BUDGET: value}, {BUDGET: place})
+            for value, place in zip(file.isoflop.budgets, places, strict=True)
+        ]
+        return Isoflop(Axis((BUDGET,), tuple(options)), sizes, file.isoflop.tolerance)
+
+    def derive(self) -> dict[str, Expression]:
+        flat = flatten(self.node("derive"), self.problems)
+        found = {}
+        for name, node in flat.entries.items():
+            if isinstance(node, Text) and node.is_null:
+                continue
+            expression = self.compile(node, _lookup_for(name), (KEYS[name].kind,))
+            if expression is not None:
+                found[name] = expression
+        return found
+
+    def where(self, file: SweepFile | None) -> tuple[Where, ...]:
+        rules = (file.where if file else None) or []
+        found = []
+        for i, rule in enumerate(rules):
+            keep = self.compile(self.at("where", i, "keep"), lookup, ("truth",))
+            if keep is not None:
+                found.append(Where(keep, rule.because))
+        return tuple(found)
+
+    def resources(self, file: SweepFile | None) -> tuple[Resources, ...]:
+        rules: list[ResourceRule] = (file.resources if file else None) or []
+        found = []
+        for i, rule in enumerate(rules):
+            needs = rule.model_dump(exclude={"when"})
+            if rule.when is None:
+                found.append(Resources(None, needs))
+                continue
+            when = self.compile(self.at("resources", i, "when"), lookup, ("truth",))
+            if when is not None:
+                found.append(Resources(when, needs))
+        return tuple(found)
+
+    def at(self, section: str, index: int, key: str) -> Node:
+        rules = self.table.entries[section]
+        assert isinstance(rules, Items)
+        rule = rules.items[index]
+        assert isinstance(rule, Table)
+        return rule.entries[key]
+
+    def compile(self, node: Node, find: Lookup, wanted: tuple[Kind, ...]) -> Expression | None:
+        if not isinstance(node, Text):
+            what = f"must be an expression, found {node.describe()}"
+            self.problems.add(node.place, what, "write it as text")
+            return None
+        try:
+            return compile_expression(node, find, wanted)
+        except ExpressionError as error:
+            self.problems.append(error.problem)
+            return None
+
+
+def _refuse_conflicts(
+    axes: list[Axis],
+    derive: dict[str, Expression],
+    base: Option,
+    set_by_hand: list[str],
+    problems: Problems,
+) -> None:
+    """Refuse settings that would silently win over, or lose against, a swept key."""
+    swept: dict[str, Place] = {}
+    for axis in axes:
+        for key in axis.keys if axis.options else ():
+            place = axis.options[0].places[key]
+            if key in swept:
+                what = f"{key!r} is swept twice, first on line {swept[key].line}"
+                problems.add(place, what, "keep one")
+            swept.setdefault(key, place)
+    for key, expression in derive.items():
+        if key in swept and BEFORE + key not in expression.names:
+            what = f"{key!r} is swept on line {swept[key].line} and derived here"
+            problems.add(expression.place, what, "use it in its own expression, or keep one")
+    for key in set_by_hand:
+        if key in swept:
+            what = f"{key!r} is swept, so this would change nothing"
+            problems.add(base.places[key], what, f"write --set 'grid.{key}=[...]'")
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Write settings in one line, by their shortest words."""
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())

@@ -1,0 +1,87 @@
+"""One run's settings, each computed when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from scalekit.counting import Shape, count_flops_per_token, count_params
+from scalekit.sweep.sections import CountSpec
+
+SHAPE = tuple(Shape.__dataclass_fields__)
+"""The fields of a shape, in order."""
+
+_SHAPE_KEYS = tuple(f"model.{field}" for field in SHAPE)
+
+
+class RunProblemError(Exception):
+    """A run's settings do not go together."""
+
+    def __init__(self, key: str, what: str, todo: str) -> None:
+        super().__init__(f"{key}: {what}; {todo}")
+        self.key = key
+        self.what = what
+        self.todo = todo
+
+
+def indivisible(key: str, value: int, by: str, divisor: int) -> RunProblemError:
+    """Say that a value is not a multiple, with the nearest that are."""
+    below = value // divisor * divisor
+    near = f"{below} or {below + divisor}" if below else str(divisor)
+    return RunProblemError(
+        key, f"{key} {value} is not a multiple of {by} {divisor}", f"take {near}"
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Parameters and FLOPs per token of a shape, by every convention."""
+
+    params: Mapping[str, int]
+    flops_per_token: Mapping[str, float]
+
+
+@lru_cache(maxsize=65536)
+def counted(*shape: Any) -> Counted:
+    """Count a shape given by the fields of `Shape`, in order."""
+    built = Shape(*shape)
+    return Counted(count_params(built), count_flops_per_token(built))
+
+
+Rule = Callable[["Point"], Any]
+
+
+class Point(dict[str, Any]):
+    """The settings of one run; what is not given is computed by a rule when first read."""
+
+    __slots__ = ("_given", "count", "open", "rules")
+
+    def __init__(
+        self,
+        given: Mapping[str, Any],
+        rules: Mapping[str, Rule],
+        derived: Container[str],
+        count: CountSpec,
+    ) -> None:
+        super().__init__(given)
+        # What is computed later joins the dict, so what was given is noted now.
+        self._given = {key for key in _SHAPE_KEYS if key in derived or key in given}
+        self.rules = rules
+        self.count = count
+        self.open: list[str] = []
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.open:
+            chain = " -> ".join([*self.open[self.open.index(name) :], name])
+            raise RunProblemError(name, f"depends on itself, {chain}", "give one of them")
+        self.open.append(name)
+        value = self.rules[name](self)
+        self.open.pop()
+        self[name] = value
+        return value
+
+    def is_given(self, key: str) -> bool:
+        """Whether a setting of the shape was written or derived, not left to follow from others."""
+        return key in self._given

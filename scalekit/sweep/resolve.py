@@ -1,0 +1,138 @@
+"""How each setting and quantity of a run follows from others: shape, counts, tokens, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scalekit.sweep.keys import DEFAULTS
+from scalekit.sweep.point import SHAPE, Counted, Point, Rule, RunProblemError, counted, indivisible
+from scalekit.sweep.sweep_spec import BUDGET
+from scalekit.sweep.width import d_ff_at, horizon, too_many, width_for
+
+VOCAB = {"bytes": 256}
+"""Vocabularies that follow from the tokenizer's name."""
+
+
+def _d_model(p: Point) -> int:
+    if p.is_given("model.n_heads") and p.is_given("model.head_dim"):
+        return p["model.n_heads"] * p["model.head_dim"]
+    if len(horizon(p)) < 2:
+        raise RunProblemError("model.d_model", "is not set", "set it, or tokens and FLOPs both")
+    return width_for(p)
+
+
+def _n_layers(p: Point) -> int:
+    raise RunProblemError("model.n_layers", "is not set", "set it")
+
+
+def _head_dim(p: Point) -> int:
+    width = p["model.d_model"]
+    if not p.is_given("model.n_heads"):
+        return min(64, width)
+    heads = p["model.n_heads"]
+    if width % heads:
+        raise indivisible("model.d_model", width, "model.n_heads", heads)
+    return width // heads
+
+
+def _n_heads(p: Point) -> int:
+    width, head_dim = p["model.d_model"], p["model.head_dim"]
+    if width % head_dim:
+        raise indivisible("model.d_model", width, "model.head_dim", head_dim)
+    return width // head_dim
+
+
+def _d_ff(p: Point) -> int:
+    return d_ff_at(p, p["model.d_model"])
+
+
+def _vocab(p: Point) -> int:
+    known = known_vocab(p)
+    if known is None:
+        raise RunProblemError(
+            "model.vocab",
+            f"is not known of data.source {p['data.source']!r} with tokenizer "
+            f"{p['data.tokenizer']!r}",
+            "set model.vocab",
+        )
+    return known
+
+
+def known_vocab(p: Mapping[str, Any]) -> int | None:
+    """Return the number of symbols that the data has, where its names say so."""
+    if p["data.source"] == "synthetic":
+        return p["data.synthetic.symbols"]
+    # Shards hold what they hold; a tokenizer left at its default says nothing of them.
+    return None if p["data.source"] == "shards" else VOCAB.get(p["data.tokenizer"])
+
+
+def _counted(p: Point) -> Counted:
+    return counted(*[p["model." + field] for field in SHAPE])
+
+
+def _asked(p: Point) -> float:
+    """Return D before it is rounded to whole steps."""
+    given = horizon(p)
+    if not given:
+        raise RunProblemError(
+            "train.tokens",
+            "nothing says how long to train",
+            "set one of train.tokens, steps, flops, tokens_per_param, or isoflop",
+        )
+    if len(given) > 1:
+        from_both = len(given) == 2 and ("train.flops" in given) != (BUDGET in given)
+        if not from_both or p.is_given("model.d_model") or p.is_given("model.n_heads"):
+            raise too_many(given)
+        p["model.d_model"]  # chosen so that what was asked goes together
+    if "train.tokens" in given:
+        return given["train.tokens"]
+    if "train.steps" in given:
+        return given["train.steps"] * p["train.batch_tokens"]
+    if "train.tokens_per_param" in given:
+        return given["train.tokens_per_param"] * p["N"]
+    return given.get("train.flops", p[BUDGET]) / p["flops_per_token"]
+
+
+def _steps(p: Point) -> int:
+    if p["train.steps"] is not None:
+        return p["train.steps"]
+    asked, batch = p["asked D"], p["train.batch_tokens"]
+    steps = round(asked / batch)
+    if steps < 1 and p[BUDGET] is None:
+        raise RunProblemError(
+            "train.batch_tokens",
+            f"{asked:.4g} tokens are less than half a batch, found batch_tokens {batch}",
+            "train longer or take smaller batches",
+        )
+    return max(1, steps)
+
+
+RULES: dict[str, Rule] = {
+    "model.d_model": _d_model,
+    "model.n_layers": _n_layers,
+    "model.head_dim": _head_dim,
+    "model.n_heads": _n_heads,
+    "model.n_kv_heads": lambda p: p["model.n_heads"],
+    "model.d_ff": _d_ff,
+    "model.vocab": _vocab,
+    "counted": _counted,
+    "N": lambda p: p["counted"].params[p.count.params],
+    "N_total": lambda p: p["counted"].params["total"],
+    "N_embedding": lambda p: p["counted"].params["total"] - p["counted"].params["non_embedding"],
+    "flops_per_token": lambda p: p["counted"].flops_per_token[p.count.flops],
+    "asked D": _asked,
+    "asked C": lambda p: p["asked D"] * p["flops_per_token"],
+    "asked D / N": lambda p: p["asked D"] / p["N"],
+    "steps": _steps,
+    "D": lambda p: p["steps"] * p["train.batch_tokens"],
+    "C": lambda p: p["D"] * p["flops_per_token"],
+    "D / N": lambda p: p["D"] / p["N"],
+}
+"""How each value follows from others, where it is not given."""
+
+UNGIVEN: dict[str, Any] = {
+    BUDGET: None,
+    **{name: value for name, value in DEFAULTS.items() if name not in RULES},
+}
+"""A run of which nothing was said."""

@@ -1,0 +1,133 @@
+"""The sections of a sweep file that are not keys of a run: what may stand in them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from scalekit.config.validate import GIGABYTES, SECONDS
+from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
+from scalekit.sweep.spec import Part
+
+
+class CountSpec(Part):
+    """What N and C mean in this sweep."""
+
+    params: Literal[PARAMS_KINDS] = Field(  # type: ignore[valid-type]
+        default="non_embedding_head", description="which count of parameters N is"
+    )
+    flops: Literal[FLOPS_KINDS] = Field(  # type: ignore[valid-type]
+        default="exact", description="which count of training FLOPs C is"
+    )
+    tolerance: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="how far FLOPs may miss when d_model is chosen from tokens and FLOPs",
+    )
+
+
+class IsoflopSection(Part):
+    """Sizes trained at equal FLOPs."""
+
+    budgets: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=1, description="training FLOPs of a run"
+    )
+    sizes: Any = Field(description="model keys with lists, walked together")
+    tolerance: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="a run whose whole steps miss its budget by more is dropped",
+    )
+
+
+class WhereRule(Part):
+    """Which runs to keep."""
+
+    keep: str = Field(description="an expression that is true for the runs to keep")
+    because: str = Field(default="", description="why the others are dropped")
+
+
+class ResourceRule(Part):
+    """What a run needs; the first rule whose `when` holds is taken."""
+
+    when: str | None = Field(default=None, description="an expression; always, where left out")
+    gpus: int = Field(default=0, ge=0, description="GPUs a run")
+    nodes: int = Field(default=1, gt=0)
+    cpus: int | None = Field(default=None, gt=0, description="CPU cores a run")
+    memory_gb: Annotated[float, GIGABYTES] | None = Field(default=None, gt=0)
+    pack: int = Field(default=1, gt=0, description="runs that share one job's resources")
+
+
+class TimeSpec(Part):
+    """How long a job may take."""
+
+    limit: Annotated[float, SECONDS] | Literal["auto"] = Field(
+        default="auto", description="a duration, or auto: from the plan's estimate"
+    )
+    safety: float = Field(default=1.5, ge=1, description="auto is the estimate times this")
+
+
+class ExecutorSpec(Part):
+    """Where runs are executed."""
+
+    kind: str = Field(default="local", description="a member of executors/, by file name")
+    profile: str | None = Field(default=None, description="the site's file in profiles/")
+    max_parallel: int | None = Field(default=None, gt=0, description="runs or jobs at a time")
+    threads: int | None = Field(default=None, gt=0, description="CPU threads a run")
+
+
+class Profile(Part):
+    """A site: names, prices and powers that do not belong into a sweep."""
+
+    name: str = ""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    setup: list[str] = Field(default=[], description="shell lines before the run")
+    python: str | None = Field(default=None, description="the interpreter on the nodes")
+    gpus_per_node: int | None = Field(default=None, gt=0)
+    cpus_per_gpu: int | None = Field(default=None, gt=0)
+    max_array_size: int | None = Field(default=None, gt=0)
+    price_per_gpu_hour: float | None = Field(default=None, ge=0)
+    currency: str = "USD"
+    peak_flops: float | None = Field(default=None, gt=0, description="FLOP/s of one GPU")
+    mfu: float | None = Field(default=None, gt=0, le=1, description="expected share of the peak")
+    gpu_watts: float | None = Field(default=None, gt=0)
+    pue: float | None = Field(default=None, ge=1, description="site energy over IT energy")
+    grid_intensity: float | None = Field(default=None, ge=0, description="gCO2e per kWh")
+
+
+class ProfileFile(Profile):
+    """A profile file: a site, and what it says of the sections of every sweep."""
+
+    executor: Any = Field(default=None, description="settings over the sweep's `executor`")
+    resources: Any = Field(default=None, description="instead of the sweep's `resources`")
+    time: Any = Field(default=None, description="settings over the sweep's `time`")
+
+
+class SweepFile(Part):
+    """A whole sweep file, its keys of runs still as nodes."""
+
+    scalekit: Literal[1] = Field(description="version of the format")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="its folder's name")
+    description: str = Field(default="", description="what this sweep asks")
+    extends: Any = Field(default=None, description="files to merge this one over")
+    base: Any = Field(default=None, description="what all runs share")
+    grid: Any = Field(default=None, description="every combination of these lists")
+    zip: Any = Field(default=None, description="lists of one length, walked together")
+    cases: Any = Field(default=None, description="single runs beside the others")
+    isoflop: IsoflopSection | None = None
+    derive: Any = Field(default=None, description="settings computed from others")
+    where: list[WhereRule] | None = None
+    resources: list[ResourceRule] | None = None
+    time: TimeSpec = TimeSpec()
+    executor: ExecutorSpec = ExecutorSpec()
+    profile: Profile | None = Field(
+        default=None, description="a profile written out, as in a sweep's own folder"
+    )
+    count: CountSpec = CountSpec()
