@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scalekit.errors import NOT_FINISHED, OK, RUNS_FAILED
 from scalekit.results.record import STATUSES
 from scalekit.results.store import SweepFolder
 
@@ -26,8 +27,8 @@ STATES = (*STATUSES, "running", "stopped", "pending", "unreadable")
 - `unreadable`: the file is not a record; the sweep command moves it aside and starts the run.
 """
 
-RESULTS = ("done", "pruned")
-"""States of runs that ended as they should."""
+OPEN = ("running", "stopped", "pending")
+"""States of runs that are still to end."""
 
 TROUBLES = ("diverged", "failed", "unreadable")
 """States that a person should look at."""
@@ -62,6 +63,14 @@ class RunState:
 
 
 PENDING = RunState("pending")
+
+
+def verdict(states: Iterable[RunState]) -> int:
+    """Return the exit code that says how a sweep stands: not finished, some failed, or all well."""
+    found = {state.status for state in states}
+    if found & set(OPEN):
+        return NOT_FINISHED
+    return RUNS_FAILED if found & set(TROUBLES) else OK
 
 
 def scan_states(folder: SweepFolder, ids: Iterable[str]) -> dict[str, RunState]:

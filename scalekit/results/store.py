@@ -43,6 +43,14 @@ class SweepFolder:
         """One run's record."""
         return self.root / "runs" / f"{run_id}.jsonl"
 
+    def superseded(self, run_id: str) -> Path:
+        """A free place for a record that another one replaces; records are never deleted."""
+        place = self.root / "runs" / "superseded"
+        number = 1
+        while (path := place / f"{run_id}.{number}.jsonl").exists():
+            number += 1
+        return path
+
     def log(self, run_id: str) -> Path:
         """What one run's process printed, for people."""
         return self.root / "logs" / f"{run_id}.log"

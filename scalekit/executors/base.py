@@ -1,0 +1,113 @@
+"""What an executor must offer: start jobs, say where they are, stop them.
+
+A member of `executors/` binds `EXECUTOR`, a function from `Settings` to an `Executor`. A job trains
+one run by a command line, so that an executor needs to know nothing of runs; those that share
+resources between runs (packing, arrays) group jobs themselves and report one handle for the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+Handle = Mapping[str, Any]
+"""What an executor needs to find a started job again, from another process: a JSON value."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to execute.
+
+    Attributes:
+        run: The run's id.
+        argv: The command line; an executor appends `--threads N` where it decides on threads.
+        log: Where the job's output goes, for people.
+        resources: What the run needs: gpus, cpus, nodes, memory_gb, pack, time_s.
+        flops: Training FLOPs, for the order and for what remains.
+        seconds: The plan's estimate, or None.
+    """
+
+    run: str
+    argv: tuple[str, ...]
+    log: Path
+    resources: Mapping[str, Any]
+    flops: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the sweep file and the command line say of the executor.
+
+    Attributes:
+        max_parallel: Jobs at a time; the executor's choice when None.
+        threads: CPU threads a run; the executor's choice when None.
+        folder: Where the executor may keep files of its own (one subfolder, its name).
+        profile: The site's names, prices and powers; empty where there is none.
+    """
+
+    max_parallel: int | None = None
+    threads: int | None = None
+    folder: Path | None = None
+    profile: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where a started job is: `pending`, `running`, `gone` or `unknown`, and why in words."""
+
+    word: str
+    why: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the job still holds or awaits resources, as far as one can tell."""
+        return self.word in ("pending", "running")
+
+
+class Watch(Protocol):
+    """Who an executor tells what happens."""
+
+    def is_wanted(self, job: Job) -> bool:
+        """Say whether the job is still to be started: a person may have cancelled it meanwhile."""
+        ...
+
+    def started(self, jobs: Sequence[Job], handle: Handle) -> None:
+        """Note that these jobs were handed over; from now on `handle` finds them."""
+        ...
+
+    def ended(self, job: Job, code: int) -> None:
+        """Note a job's exit code; negative is the signal that killed it."""
+        ...
+
+    def tick(self) -> None:
+        """Called several times a second while jobs run in the foreground."""
+        ...
+
+
+class Executor(Protocol):
+    """A way to execute jobs."""
+
+    in_foreground: bool
+    """Whether `start` returns only when the jobs have ended."""
+
+    def start(self, jobs: Sequence[Job], watch: Watch) -> None:
+        """Start the jobs.
+
+        Raises:
+            SystemTroubleError: The scheduler or the machine refuses; what was started before is
+                known to `watch`.
+            KeyboardInterrupt: A signal asked to stop; jobs in the foreground were asked to save
+                their state and have ended.
+        """
+        ...
+
+    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+        """Say where the jobs are, in the order of the handles, with few calls however many."""
+        ...
+
+    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+        """Ask the jobs to save their state and stop; say in a sentence which could not be asked."""
+        ...

@@ -1,0 +1,73 @@
+"""Runs one after the other inside this process: for debuggers, and where no process may start."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Sequence
+
+from scalekit.executors._process import process_handle, process_state, stop_process
+from scalekit.executors.base import Handle, Job, JobState, Settings, Watch
+
+_INTERRUPTED = (130, 128 + signal.SIGTERM)
+
+
+class Inline:
+    """Each job's command line, executed in this interpreter; output goes where ours goes."""
+
+    in_foreground = True
+
+    def __init__(self, settings: Settings) -> None:
+        self.threads = settings.threads or 1
+
+    def start(self, jobs: Sequence[Job], watch: Watch) -> None:
+        """Run the jobs in the order given.
+
+        Raises:
+            KeyboardInterrupt: A run was interrupted; it saved its state first.
+        """
+        for job in jobs:
+            if not watch.is_wanted(job):
+                continue
+            watch.started([job], process_handle(os.getpid()))
+            code = run_here([*job.argv, "--threads", str(self.threads)])
+            watch.ended(job, code)
+            watch.tick()
+            if code in _INTERRUPTED:
+                raise KeyboardInterrupt
+
+    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+        """Say of every process whether it still runs."""
+        return [process_state(handle) for handle in handles]
+
+    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+        """Ask every process that still runs to save and stop."""
+        return [told for told in map(stop_process, handles) if told]
+
+
+def run_here(argv: Sequence[str]) -> int:
+    """Execute a Python command line (`python -m module ...`, `python file ...`) in this process.
+
+    Returns:
+        Its exit code.
+    """
+    _, *words = argv
+    is_module = words[0] == "-m"
+    name, *rest = words[1:] if is_module else words
+    before = sys.argv
+    sys.argv = [name, *rest]
+    try:
+        if is_module:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(name, run_name="__main__")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+EXECUTOR = Inline

@@ -1,0 +1,247 @@
+"""Runs as subprocesses of this command: a bounded pool, longest first, GPUs dealt out as slots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.executors._process import process_handle, process_state, stop_process
+from scalekit.executors.base import Handle, Job, JobState, Settings, Watch
+
+GRACE_SECONDS = 60.0
+"""How long runs that were asked to stop may take to save a checkpoint."""
+
+POLL_SECONDS = 0.05
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    gpus: tuple[str, ...]
+
+
+class Local:
+    """A bounded pool of subprocesses.
+
+    Every run has its own process group, so that a signal to the pool reaches a run only when the
+    pool decides so. On a machine with GPUs every run gets at least one; with `pack` as many runs
+    share a GPU.
+
+    The number of threads is the same whatever the number of runs: sums are taken in another order
+    with other threads, and a resumed run would differ in its last bits.
+    """
+
+    in_foreground = True
+
+    def __init__(self, settings: Settings, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.grace_seconds = grace_seconds
+        self.threads = settings.threads or 1
+        self.gpus = visible_gpus()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self._max_parallel = settings.max_parallel
+        self._by_cores = max(1, (cores or 1) // self.threads)
+
+    def start(self, jobs: Sequence[Job], watch: Watch) -> None:
+        """Run the jobs to their ends; on a signal, ask those that run to save and stop.
+
+        Raises:
+            InputError: A run needs more GPUs than there are.
+            SystemTroubleError: A process or its log cannot be started.
+            KeyboardInterrupt: A signal came, or a run was interrupted from outside.
+        """
+        self._check(jobs)
+        queue = sorted(jobs, key=lambda job: (-(job.seconds or 0.0), -job.flops))
+        running: list[_Running] = []
+        free = dict.fromkeys(self.gpus, Fraction(1))
+        with _stop_requests() as requests:
+            try:
+                while (queue or running) and not requests:
+                    self._fill(queue, running, free, watch)
+                    self._reap(running, free, watch)
+                    watch.tick()
+                    if running:
+                        time.sleep(POLL_SECONDS)
+            finally:
+                self._stop(running, free, watch, requests)
+            if requests:
+                raise KeyboardInterrupt
+
+    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+        """Say of every process whether it still runs."""
+        return [process_state(handle) for handle in handles]
+
+    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+        """Ask every process that still runs to save and stop."""
+        return [told for told in map(stop_process, handles) if told]
+
+    @property
+    def max_parallel(self) -> int:
+        """How many runs may run at a time."""
+        if self._max_parallel is not None:
+            return self._max_parallel
+        # With GPUs the slots are the bound; cores are not what runs wait for.
+        return 10**6 if self.gpus else self._by_cores
+
+    def _check(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            asked = int(job.resources.get("gpus") or 0)
+            if asked > len(self.gpus):
+                raise InputError(
+                    f"run {job.run}: {asked} GPUs asked but this machine shows {len(self.gpus)}; "
+                    "lower resources.gpus or run it elsewhere"
+                )
+
+    def _fill(
+        self,
+        queue: list[Job],
+        running: list[_Running],
+        free: dict[str, Fraction],
+        watch: Watch,
+    ) -> None:
+        """Start jobs while there is room; a job that does not fit lets smaller ones pass."""
+        for job in list(queue):
+            if len(running) >= self.max_parallel:
+                return
+            gpus = _fitting(job, free)
+            if gpus is None:
+                continue
+            queue.remove(job)
+            if not watch.is_wanted(job):
+                continue
+            process = self._spawn(job, gpus)
+            for gpu in gpus:
+                free[gpu] -= _share(job)
+            running.append(_Running(job, process, gpus))
+            watch.started([job], process_handle(process.pid))
+
+    def _spawn(self, job: Job, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        try:
+            with _open_log(job.log) as log:
+                return subprocess.Popen(
+                    [*job.argv, "--threads", str(self.threads)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise SystemTroubleError(
+                f"run {job.run}: cannot be started, {error.strerror} ({error.filename}); mend that "
+                "and run the same command again, it continues"
+            ) from error
+
+    def _reap(self, running: list[_Running], free: dict[str, Fraction], watch: Watch) -> None:
+        for one in list(running):
+            code = one.process.poll()
+            if code is None:
+                continue
+            running.remove(one)
+            for gpu in one.gpus:
+                free[gpu] += _share(one.job)
+            watch.ended(one.job, code)
+
+    def _stop(
+        self,
+        running: list[_Running],
+        free: dict[str, Fraction],
+        watch: Watch,
+        requests: Sequence[int],
+    ) -> None:
+        """Ask what still runs to save and stop, and kill what does not in time."""
+        for one in running:
+            _signal_group(one.process, signal.SIGTERM)
+        deadline = time.monotonic() + self.grace_seconds
+        while running:
+            # A second request means: now.
+            if time.monotonic() > deadline or len(requests) > 1:
+                for one in running:
+                    _signal_group(one.process, signal.SIGKILL)
+            self._reap(running, free, watch)
+            watch.tick()
+            if running:
+                time.sleep(POLL_SECONDS)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """List the GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        names = [name.strip() for name in told.split(",") if name.strip()]
+        # CUDA ignores what follows the first invalid name.
+        return tuple(names[: names.index("-1")] if "-1" in names else names)
+    found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(sorted((name for name in found if name.isdigit()), key=int))
+
+
+def _share(job: Job) -> Fraction:
+    """Return the part of each of its GPUs that a job takes."""
+    packs = int(job.resources.get("gpus") or 0) <= 1
+    return Fraction(1, int(job.resources.get("pack") or 1)) if packs else Fraction(1)
+
+
+def _fitting(job: Job, free: Mapping[str, Fraction]) -> tuple[str, ...] | None:
+    """Choose GPUs for a job: the fullest that still fit, so that whole ones stay for large runs."""
+    if not free:
+        return ()
+    wanted = max(1, int(job.resources.get("gpus") or 0))
+    fitting = sorted((room, gpu) for gpu, room in free.items() if room >= _share(job))
+    return tuple(gpu for _, gpu in fitting[:wanted]) if len(fitting) >= wanted else None
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("ab")
+    if log.tell():
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        log.write(f"\n--- started again {now}\n".encode())
+        log.flush()
+    return log
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:  # macOS says this of a group of zombies
+        process.send_signal(number)
+
+
+@contextmanager
+def _stop_requests() -> Any:
+    """Collect the signals that ask this process to stop, instead of dying of them."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # Python allows handlers in the main thread only
+        return
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores SIGHUP, and so do we then.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, lambda n, _: seen.append(n))
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+EXECUTOR = Local

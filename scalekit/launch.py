@@ -1,0 +1,296 @@
+"""Which runs of a sweep are missing, and handing them to an executor, each exactly once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scalekit.errors import OK, RUNS_FAILED
+from scalekit.executors._process import process_handle
+from scalekit.executors._progress import Count, Progress
+from scalekit.executors.base import Executor, Handle, Job
+from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
+from scalekit.results.plan import (
+    check_same_sweep,
+    move_aside,
+    one_command,
+    planned_ids,
+    write_plan,
+)
+from scalekit.results.states import RunState, read_state, scan_states, verdict
+from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import RunSpec
+
+RETRIABLE = ("failed", "diverged", "pruned")
+"""Ends that `--retry` may name; runs without an end are started again in any case."""
+
+STOPPED = (130, 143)
+"""Exit codes of a run that saved its state because a signal asked for it."""
+
+
+class NamedSweep(Protocol):
+    """A sweep's name and its resolved file."""
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        ...
+
+    def resolved_yaml(self) -> str:
+        """Write the sweep as one file that gives the same runs."""
+        ...
+
+
+class Expanded(Protocol):
+    """What `sweep.expand` makes: the sweep and its runs."""
+
+    @property
+    def spec(self) -> NamedSweep:
+        """The sweep."""
+        ...
+
+    @property
+    def runs(self) -> Sequence[RunSpec]:
+        """The runs, fully resolved."""
+        ...
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a submission would do in a folder.
+
+    Attributes:
+        start: Runs to start, in the plan's order.
+        replace: Those of them whose record is moved aside first, because it is unreadable or its
+            end is to be retried; a failed run continues its own record.
+        states: Every planned run's state.
+        vanished: Runs of the folder's plan that the new one lacks; their records stay.
+    """
+
+    start: tuple[RunSpec, ...]
+    replace: frozenset[str]
+    states: Mapping[str, RunState]
+    vanished: tuple[str, ...] = ()
+
+    @property
+    def n_finished(self) -> int:
+        """How many runs are finished and left alone."""
+        begin = {spec.id for spec in self.start}
+        return sum(s.is_finished and run not in begin for run, s in self.states.items())
+
+    @property
+    def n_running(self) -> int:
+        """How many runs someone trains at this moment."""
+        return sum(state.status == "running" for state in self.states.values())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a submission left behind.
+
+    Attributes:
+        started: Runs that were handed to the executor.
+        states: Every planned run's state afterwards.
+        codes: Exit codes by run, of jobs that ended while we watched.
+    """
+
+    started: tuple[str, ...]
+    states: Mapping[str, RunState]
+    codes: Mapping[str, int] = field(default_factory=dict)
+
+    def count(self, *statuses: str) -> int:
+        """Count the runs in these states."""
+        return sum(state.status in statuses for state in self.states.values())
+
+    @property
+    def crashed(self) -> tuple[str, ...]:
+        """Runs that left no end although nobody asked them to stop."""
+        return tuple(
+            run
+            for run, code in self.codes.items()
+            if code not in (OK, *STOPPED) and not self.states[run].is_finished
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """What a command exits with after this: done, some runs failed, or not finished."""
+        return RUNS_FAILED if self.crashed else verdict(self.states.values())
+
+
+def job_argv(folder: SweepFolder, run: str) -> tuple[str, ...]:
+    """Return the command line that trains one run: what every job calls."""
+    return (sys.executable, "-m", "scalekit", "train", str(folder.root.absolute()), run)
+
+
+def find_missing(
+    runs: Sequence[RunSpec],
+    folder: SweepFolder,
+    *,
+    retry: Sequence[str] = (),
+    force: bool = False,
+) -> Todo:
+    """Say which runs have to be started; nothing on disk changes.
+
+    Runs without an end are started, those that someone trains now are not. `retry` adds runs that
+    ended so; `force` starts all.
+
+    Raises:
+        InputError: The folder's plan cannot be read.
+    """
+    states = scan_states(folder, [spec.id for spec in runs])
+    start, replace = [], set()
+    for spec in runs:
+        state = states[spec.id]
+        if state.status == "running":
+            continue
+        if state.is_finished and not force and state.status not in retry:
+            continue
+        start.append(spec)
+        continues = state.status == "failed" and not force
+        # A writer killed within its first line left no header that a trainer could go on from.
+        continues |= state.status == "stopped" and bool(state.last) and not force
+        if state.status != "pending" and not continues:
+            replace.add(spec.id)
+    planned = {spec.id for spec in runs}
+    vanished = tuple(run for run in planned_ids(folder) if run not in planned)
+    return Todo(tuple(start), frozenset(replace), states, vanished)
+
+
+def submit(
+    expansion: Expanded,
+    folder: SweepFolder,
+    executor: Executor,
+    *,
+    kind: str = "local",
+    retry: Sequence[str] = (),
+    force: bool = False,
+    argv: Callable[[SweepFolder, str], Sequence[str]] = job_argv,
+) -> Outcome:
+    """Write the sweep's folder and hand the runs that are missing to the executor.
+
+    Running the same command again is the retry: finished runs are left alone, interrupted ones
+    continue. A second command at the same time is refused by a lock that this one holds until it
+    returns.
+
+    Args:
+        expansion: The sweep and its runs.
+        folder: Where the sweep lives; made if need be.
+        executor: Who executes.
+        kind: The executor's name, written down so that `cancel` finds it.
+        retry: Ends that are tried again: of `RETRIABLE`.
+        force: Start every run anew; old records are moved aside.
+        argv: The command line that trains one run.
+
+    Raises:
+        InputError: The folder holds another sweep.
+        SystemTroubleError: Another command works in the folder, or the disk refuses.
+        KeyboardInterrupt: A signal asked to stop; the same command continues.
+    """
+    with one_command(folder):
+        check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
+        todo = find_missing(expansion.runs, folder, retry=retry, force=force)
+        lines = [spec.to_json() for spec in expansion.runs]
+        write_plan(folder, expansion.spec.resolved_yaml(), lines)
+        if not todo.start:
+            return Outcome((), todo.states)
+        jobs = [_job(spec, folder, argv) for spec in todo.start]
+        log = JobLog(folder)
+        log.write(
+            "intent",
+            schema=SCHEMA,
+            executor=kind,
+            command=process_handle(os.getpid()),
+            runs=[job.run for job in jobs],
+        )
+        for run in todo.replace:
+            move_aside(folder, run)
+        codes = _execute(jobs, todo, folder, executor, log)
+        states = scan_states(folder, todo.states)
+    return Outcome(tuple(job.run for job in jobs), states, codes)
+
+
+def _execute(
+    jobs: Sequence[Job], todo: Todo, folder: SweepFolder, executor: Executor, log: JobLog
+) -> Mapping[str, int]:
+    watch = _Watch(jobs, todo, folder, log)
+    try:
+        if executor.in_foreground:
+            with watch.progress:
+                executor.start(jobs, watch)
+        else:
+            executor.start(jobs, watch)
+    finally:
+        log.write("closed")
+    return watch.codes
+
+
+class _Watch:
+    """Writes down what an executor tells, and shows it."""
+
+    def __init__(self, jobs: Sequence[Job], todo: Todo, folder: SweepFolder, log: JobLog) -> None:
+        self.codes: dict[str, int] = {}
+        self.progress = Progress(self._count)
+        self._folder, self._log = folder, log
+        self._running: dict[str, Job] = {}
+        self._ended: dict[str, Job] = {}
+        self._total = len(todo.states)
+        self._before = todo.n_finished
+        self._flops = sum(job.flops for job in jobs)
+        self._steps = {spec.id: spec.plan.get("steps") or 0 for spec in todo.start}
+        self._cancels_seen = -1
+        self._cancelled: set[str] = set()
+        self._since = time.time()
+
+    def is_wanted(self, job: Job) -> bool:
+        files = len(list(self._folder.jobs.glob("*-cancel-*.jsonl")))
+        if files != self._cancels_seen:
+            self._cancels_seen = files
+            self._cancelled = read_cancels(self._folder, self._since)
+        return job.run not in self._cancelled
+
+    def started(self, jobs: Sequence[Job], handle: Handle) -> None:
+        self._log.write("started", runs=[job.run for job in jobs], handle=dict(handle))
+        self._running |= {job.run: job for job in jobs}
+
+    def ended(self, job: Job, code: int) -> None:
+        self._running.pop(job.run, None)
+        self._ended[job.run] = job
+        self.codes[job.run] = code
+        self._log.write("ended", runs=[job.run], code=code)
+
+    def tick(self) -> None:
+        self.progress.tick()
+
+    def _count(self) -> Count:
+        good = [job for run, job in self._ended.items() if self.codes[run] == 0]
+        flops = sum(job.flops for job in self._ended.values())
+        for run, job in self._running.items():
+            step = read_state(self._folder.record(run)).step
+            flops += job.flops * min(1.0, step / self._steps[run]) if self._steps[run] else 0.0
+        return Count(
+            done=self._before + len(good),
+            running=len(self._running),
+            failed=len(self._ended) - len(good),
+            total=self._total,
+            flops_done=flops,
+            flops_total=self._flops,
+        )
+
+
+def _job(
+    spec: RunSpec, folder: SweepFolder, argv: Callable[[SweepFolder, str], Sequence[str]]
+) -> Job:
+    plan = spec.plan
+    estimate = plan.get("estimate")
+    return Job(
+        run=spec.id,
+        argv=tuple(argv(folder, spec.id)),
+        log=folder.log(spec.id),
+        resources=spec.resources,
+        flops=float(plan["flops"][plan["flops_kind"]]),
+        seconds=float(estimate) if isinstance(estimate, int | float) else None,
+    )
