@@ -1,0 +1,241 @@
+"""Axes that say what they count: labels with units, and ticks that read 30M, 1B and 10^18."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
+
+from scalekit.analysis.words import flops_words, loss_words, params_words
+from scalekit.plots._look import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+_FINER = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    tuple(np.round(np.arange(1.0, 10.0, 0.5), 1)),
+    tuple(np.round(np.arange(1.0, 10.0, 0.2), 1)),
+    tuple(np.round(np.arange(1.0, 10.0, 0.1), 1)),
+)
+"""Leading digits of labelled ticks, from coarse to fine."""
+
+
+def params_label(kind: str, *, short: bool = False) -> str:
+    """Label an axis of parameters; `short` for a third of a page."""
+    return f"N ({params_words(kind)})" if short else f"Parameters N ({params_words(kind)})"
+
+
+def tokens_label() -> str:
+    """Label an axis of training tokens."""
+    return "Training tokens D (tokens)"
+
+
+def flops_label(kind: str, params_kind: str = "", *, short: bool = False) -> str:
+    """Label an axis of training compute; 6ND needs no second word on N where the count agrees."""
+    if short:
+        return "Compute C (FLOPs)"
+    agrees = params_kind and kind == f"6N_{params_kind}"
+    return f"Training compute C ({'FLOPs, 6ND' if agrees else flops_words(kind)})"
+
+
+def loss_label(unit: str, what: str = "Loss") -> str:
+    """Label an axis of loss."""
+    return f"{what} ({loss_words(unit)})"
+
+
+def count_text(value: float) -> str:
+    """Write a count short, for a tick or a label.
+
+    >>> [count_text(v) for v in (850, 3e4, 3e7, 1.5e9, 1e12)]
+    ['850', '30k', '30M', '1.5B', '1T']
+    """
+    if value < 1e-2:
+        return f"{value:.1g}"
+    for size, letter in _SUFFIXES:
+        # 999.6M reads 1B, not 1000M
+        if value >= size * 0.9995:
+            return f"{_short(value / size)}{letter}"
+    return _short(value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
+def rate_text(value: float) -> str:
+    """Write a small number such as a learning rate for a tick."""
+    return power_text(value) if value < 1e-2 else f"{value:.3g}"
+
+
+def power_text(value: float) -> str:
+    r"""Write compute as a power of ten, in matplotlib's mathematics.
+
+    >>> power_text(1e18), power_text(3e18)
+    ('$10^{18}$', '$3{\\times}10^{18}$')
+    """
+    power = math.floor(math.log10(value) + 1e-9)
+    digits = f"{value / 10.0**power:.2g}"
+    if digits == "1":
+        return f"$10^{{{power}}}$"
+    return f"${digits}{{\\times}}10^{{{power}}}$"
+
+
+def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[float]]:
+    """Choose labelled and bare ticks of a log axis.
+
+    Over 1.2 decades the labels are 1 and 3, over 0.6 they are 1, 2 and 5, under that denser; where
+    that is more than `most`, coarser. An axis of many decades keeps every second, third, ... one.
+
+    Returns:
+        The labelled ticks and the bare ones, rising.
+    """
+    decades = math.log10(high / low)
+    place = 1 if decades > 1.2 else 2 if decades > 0.6 else 3
+    major = _leading(low, high, _FINER[place])
+    while len(major) < 3 and place + 1 < len(_FINER):
+        place += 1
+        major = _leading(low, high, _FINER[place])
+    while len(major) > most and place > 0:
+        place -= 1
+        major = _leading(low, high, _FINER[place])
+    if len(major) > most:
+        major = _every(major, math.ceil(len(major) / most))
+    if len(major) < 2:
+        major = [float(v) for v in MaxNLocator(4).tick_values(low, high) if low <= v <= high]
+    bare = _leading(low, high, tuple(range(1, 10))) if decades < 6 else _leading(low, high, (1.0,))
+    return major, [v for v in bare if not _holds(major, v)]
+
+
+def _leading(low: float, high: float, digits: Sequence[float]) -> list[float]:
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    ticks = (d * 10.0**p for p in range(first, last) for d in digits)
+    return [t for t in ticks if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
+
+
+def _every(decades: list[float], step: int) -> list[float]:
+    """Keep the decades whose power is divisible by `step`, so that the kept ones are round."""
+    kept = [t for t in decades if round(math.log10(t)) % step == 0]
+    return kept if len(kept) > 1 else decades[::step]
+
+
+def _holds(ticks: list[float], value: float) -> bool:
+    return any(abs(t - value) <= 1e-9 * value for t in ticks)
+
+
+def finish_log(
+    axis: Axis, text: Callable[[float], str] = count_text, most: int = 6, *, bare: bool = True
+) -> None:
+    """Put ticks on a log axis once its limits stand."""
+    low, high = sorted(axis.get_view_interval())
+    major, minor = log_ticks(float(low), float(high), most)
+    axis.set_major_locator(FixedLocator(major))
+    axis.set_major_formatter(FixedFormatter([text(v) for v in major]))
+    axis.set_minor_locator(FixedLocator(minor) if bare else NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def finish_loss(axis: Axis, most: int = 6) -> None:
+    """Put round ticks on a log axis of loss: losses span far less than a decade."""
+    low, high = sorted(axis.get_view_interval())
+    low, high = float(low), float(high)
+    if high / low > 6:
+        finish_log(axis, lambda v: f"{v:.3g}", most)
+        return
+    ticks = [v for v in MaxNLocator(most).tick_values(low, high) if low <= v <= high]
+    digits = max(1, 1 - math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if ticks[1:] else 2
+    texts = [f"{v:.{digits}f}" for v in ticks]
+    if all(t.endswith("0") for t in texts) and digits > 1:
+        texts = [t[:-1] for t in texts]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter(texts))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:
+    """Return limits of a log axis around positive `values`, with room of `by` of their span."""
+    known = values[np.isfinite(values) & (values > 0)]
+    low, high = math.log(float(known.min())), math.log(float(known.max()))
+    room = max((high - low) * by, 0.02)
+    return math.exp(low - room), math.exp(high + room)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move label places apart by at least `gap` while keeping their order, inside [low, high].
+
+    >>> spread([0.0, 0.1, 5.0], 1.0, -10, 10)
+    [-0.45, 0.55, 5.0]
+    """
+    order = sorted(range(len(places)), key=lambda k: places[k])
+    blocks: list[list[float]] = []  # each: sum of (place - offset), count
+    for k in order:
+        blocks.append([places[k], 1.0])
+        while len(blocks) > 1 and _start(blocks[-1], gap) < _stop(blocks[-2], gap) - 1e-12:
+            last = blocks.pop()
+            shifted = last[0] - last[1] * gap * blocks[-1][1]
+            blocks[-1] = [blocks[-1][0] + shifted, blocks[-1][1] + last[1]]
+    out = [0.0] * len(places)
+    taken = 0
+    for total, count in blocks:
+        first = min(max(total / count, low), high - gap * (count - 1))
+        for j in range(int(count)):
+            out[order[taken]] = round(first + gap * j, 9)
+            taken += 1
+    return out
+
+
+def _start(block: list[float], gap: float) -> float:
+    return block[0] / block[1] - gap * 0.5
+
+
+def _stop(block: list[float], gap: float) -> float:
+    return block[0] / block[1] + gap * (block[1] - 0.5)
+
+
+def label_ends(
+    axes: Axes,
+    ends: Sequence[tuple[float, float, str, Any]],
+    *,
+    size: float = 6.5,
+    dx: float = 4.0,
+    ha: str = "left",
+) -> None:
+    """Write a label beside each curve's end, moved apart where they would touch.
+
+    Args:
+        axes: Axes whose limits stand and whose figure has its size.
+        ends: x, y, text and colour of each.
+        size: Points.
+        dx: Points between the end and the text.
+        ha: left writes to the right of the point, right to its left.
+    """
+    figure = axes.get_figure()
+    assert figure is not None
+    height = axes.get_window_extent().height * 72.0 / figure.dpi
+    to_points = axes.transData.transform
+    bottom = axes.transAxes.transform((0, 0))[1]
+    ys = [(float(to_points((x, y))[1]) - bottom) * 72.0 / figure.dpi for x, y, _, _ in ends]
+    moved = spread(ys, size * 1.15, 0.0, height)
+    for (x, y, text, color), was, now in zip(ends, ys, moved, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(dx if ha == "left" else -dx, now - was),
+            textcoords="offset points",
+            ha=ha,
+            va="center",
+            fontsize=size,
+            color=color or INK,
+            annotation_clip=False,
+            zorder=7,
+        )

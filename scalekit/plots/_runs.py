@@ -1,0 +1,96 @@
+"""Runs as points: one mark a role, coloured by compute, the same in every figure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scalekit.plots import _look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+    from scalekit.analysis.study import Study
+
+ROLES = ("fitted", "held_out", "dropped", "diverged")
+
+
+def role_words(study: Study) -> dict[str, str]:
+    """Say in a legend what each role means here."""
+    return {
+        "fitted": "run" if study.fit is None else "in the fit",
+        "held_out": "held out",
+        "dropped": "dropped",
+        "diverged": "diverged",
+    }
+
+
+def colors_by_compute(study: Study, compute: np.ndarray) -> np.ndarray:
+    """Return a colour (n, 4) a row from its compute; the middle one where it is unknown."""
+    norm = _look.compute_norm(compute[study.is_used] if study.is_used.any() else compute)
+    middle = float(np.sqrt(norm.vmin * norm.vmax))  # type: ignore[operator]
+    return _look.SEQUENCE(norm(np.where(np.isfinite(compute), compute, middle)))
+
+
+def scatter_runs(
+    axes: Axes, study: Study, x: np.ndarray, y: np.ndarray, colors: np.ndarray, *, size: float = 1.0
+) -> list[Line2D]:
+    """Draw each run at (x, y) by its role and return the legend's entries with counts.
+
+    A diverged run has no loss worth a place: where y is missing it stands at the top edge.
+    """
+    handles = []
+    for role in ROLES:
+        here = (study.roles == role) & np.isfinite(x)
+        if role != "diverged":
+            here &= np.isfinite(y)
+        if not here.any():
+            continue
+        style = dict(_look.POINT[role])
+        style["s"] = style["s"] * size
+        if role == "diverged":
+            _at_top_edge(axes, x[here], y[here], colors[here], style)
+        elif role == "held_out":
+            axes.scatter(x[here], y[here], edgecolors=[*colors[here]], **style)
+        elif role == "fitted":
+            axes.scatter(x[here], y[here], color=colors[here], **style)
+        else:
+            axes.scatter(x[here], y[here], **style)
+        handles.append(_look.key_of_role(role, f"{role_words(study)[role]} ({int(here.sum())})"))
+    return handles
+
+
+def _at_top_edge(
+    axes: Axes, x: np.ndarray, y: np.ndarray, colors: np.ndarray, style: dict[str, Any]
+) -> None:
+    low, high = axes.get_ylim()
+    inside = np.isfinite(y) & (y >= low) & (y <= high)
+    if inside.any():
+        axes.scatter(x[inside], y[inside], color=colors[inside], **style)
+    if not inside.all():
+        top = np.ones(int((~inside).sum()))
+        axes.scatter(
+            x[~inside], top, color=colors[~inside], transform=axes.get_xaxis_transform(), **style
+        )
+
+
+def rows_of(study: Study, keep: np.ndarray, **more: np.ndarray) -> list[dict[str, Any]]:
+    """Describe the table's rows where `keep` (n,) for a figure's CSV, with `more` columns (n,)."""
+    columns = {
+        "what": study.roles,
+        "run": study.runs,
+        "budget": study.column("budget"),
+        "params": study.column("params"),
+        "tokens": study.column("tokens"),
+        "flops": study.flops,
+        "loss": study.column("loss"),
+        **more,
+    }
+    return [{name: v[k] for name, v in columns.items()} for k in np.flatnonzero(keep).tolist()]
+
+
+def is_drawn(study: Study) -> np.ndarray:
+    """Rows (n,) that a figure marks: all but unfinished ones."""
+    return np.isin(study.roles, ROLES)

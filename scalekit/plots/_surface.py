@@ -1,0 +1,72 @@
+"""The fitted law as figures read it: loss on (N, D), tokens at a budget, the efficient frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scalekit import registry
+from scalekit.fit.optimum import SIX_N_D, fit_cost
+from scalekit.fit.result import FitStatus
+from scalekit.plots.base import has_law
+
+if TYPE_CHECKING:
+    from scalekit.analysis.study import Study
+    from scalekit.fit.result import CostLaw, FitResult
+
+
+def loss(
+    fit: FitResult, N: np.ndarray, D: np.ndarray, theta: Mapping[str, float] | None = None
+) -> np.ndarray:
+    """Predict the loss at sizes and tokens by the fit's law, or by another `theta` of it.
+
+    The result has the shape that N and D broadcast to, NaN where either is missing.
+    """
+    law = registry.find("laws", fit.law)
+    N, D = np.broadcast_arrays(np.asarray(N, dtype=float), np.asarray(D, dtype=float))
+    out = np.full(N.shape, np.nan)
+    # A law centres its inputs on their mean, which one missing cell would turn into NaN for all.
+    known = (N > 0) & (D > 0)
+    if known.any():
+        inputs = {"N": N[known], "D": D[known]}
+        cost = fit.cost or SIX_N_D
+        inputs["C"] = cost.factor * inputs["N"] ** cost.power * inputs["D"]
+        out[known] = law.predict(theta or fit.theta, inputs)
+    return out
+
+
+def tokens_at(study: Study, flops: float | np.ndarray, N: np.ndarray) -> np.ndarray:
+    """Return the tokens that a budget buys at each size, by the table's own cost law or 6 N D."""
+    cost = _cost(study)
+    return flops / (cost.factor * N**cost.power)
+
+
+def params_at(study: Study, flops: float | np.ndarray, D: np.ndarray) -> np.ndarray:
+    """Return the size that a budget buys at each number of tokens."""
+    cost = _cost(study)
+    return (flops / (cost.factor * D)) ** (1.0 / cost.power)
+
+
+def _cost(study: Study) -> CostLaw:
+    """Return the fit's cost law, else one through the table's own FLOPs, else 6 N D."""
+    if study.fit is not None and study.fit.cost is not None:
+        return study.fit.cost
+    N, D, C = study.column("params"), study.column("tokens"), study.column("flops")
+    known = (N > 0) & (D > 0) & (C > 0)
+    return fit_cost(N[known], D[known], C[known]) if known.any() else SIX_N_D
+
+
+def has_frontier(study: Study) -> bool:
+    """Whether the study's headline law gives a compute-optimal path."""
+    fit = study.fit
+    is_told = fit is not None and fit.status is not FitStatus.UNIDENTIFIED and bool(fit.exponents)
+    return is_told and has_law(study)
+
+
+def frontier(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the compute-optimal path: flops, params, tokens, loss, each with _low and _high."""
+    from scalekit.analysis import allocation
+
+    return dict(allocation.frontier(fit, flops))

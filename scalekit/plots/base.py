@@ -1,0 +1,100 @@
+"""What a plot must offer: a name, what it shows, what it needs, and a way to draw a study.
+
+A member binds `PLOT`. All draw from one `Study`; what cannot be drawn from it says why in a
+sentence. This file imports no matplotlib, so listing and refusing stay cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scalekit import registry
+from scalekit.analysis.study import Study
+from scalekit.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class CannotDrawError(InputError):
+    """A figure cannot be drawn from this study; the message is the reason, one sentence."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn figure, what it shows as rows for a CSV, and its caption with numbers."""
+
+    figure: Figure
+    shown: Sequence[Mapping[str, Any]]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure that a study can be asked for.
+
+    Attributes:
+        name: The public name, equal to the file's.
+        title: A few words.
+        shows: One sentence on how to read it.
+        needs: Names of `NEEDS` that must hold before `draw` is called.
+        draw: Draws; raises `CannotDrawError` with the reason where the study is not enough.
+    """
+
+    name: str
+    title: str
+    shows: str
+    needs: tuple[str, ...]
+    draw: Callable[[Study], Drawing]
+
+
+def _has_table(study: Study) -> bool:
+    return study.table is not None and len(study.table) > 0
+
+
+def _has_used_rows(study: Study) -> bool:
+    return _has_table(study) and bool(study.is_used.any())
+
+
+def has_law(study: Study) -> bool:
+    """Whether the headline is a law of N, D and C alone, so that every point has a loss."""
+    fit = study.fit
+    if fit is None or fit.approach != "parametric" or not fit.theta:
+        return False
+    return set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}
+
+
+NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
+    "table": (_has_table, "there is no table of runs"),
+    "runs": (_has_used_rows, "no run in the table is finished, kept and has a loss"),
+    "budgets": (
+        lambda s: _has_table(s) and s.budgets.size > 0,
+        "no run names a planned budget (column `budget`)",
+    ),
+    "fit": (lambda s: s.fit is not None, "there is no fit; run `scalekit fit` first"),
+    "law": (has_law, "there is no parametric fit of a law of params and tokens"),
+    "curves": (
+        lambda s: any(c.steps or c.evals for c in s.curves),
+        "the source holds no loss curves (run records), only final numbers",
+    ),
+    "holdout": (
+        lambda s: s.fit is not None and bool(s.fit.holdout.get("rows")),
+        "no runs were held out; fit with --hold-out",
+    ),
+    "draws": (
+        lambda s: s.fit is not None and bool(s.fit.draws),
+        "the fit holds no bootstrap draws; fit with --bootstrap",
+    ),
+}
+"""What a plot may need: how to see it, and what to say when it is missing."""
+
+
+def refusal(plot: Plot, study: Study) -> str | None:
+    """Say what is missing before `plot` could be drawn from `study`, or None."""
+    for need in plot.needs:
+        holds, reason = NEEDS[need]
+        if not holds(study):
+            return reason
+    return None

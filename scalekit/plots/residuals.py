@@ -1,0 +1,159 @@
+"""Residuals: predicted against observed loss, and what is left over C, N, D and D/N."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scalekit.analysis.study import Study
+from scalekit.plots import _axes, _look, _surface
+from scalekit.plots._runs import colors_by_compute, rows_of, scatter_runs
+from scalekit.plots.base import Drawing, Plot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw(study: Study) -> Drawing:
+    """Draw six panels; a held-out run is judged by the fit that did not see it."""
+    predicted = predictions(study)
+    L = study.column("loss")
+    residual = 100.0 * (L / predicted - 1.0)
+    figure = _look.new_figure(_look.DOUBLE, 4.3)
+    panels = figure.subplots(2, 3)
+    handles = _draw_agreement(panels[0, 0], study, predicted)
+    N, D = study.column("params"), study.column("tokens")
+    over: tuple[tuple[np.ndarray, str, Any], ...] = (
+        (study.flops, _axes.flops_label(study.flops_kind, short=True), _axes.power_text),
+        (N, _axes.params_label(study.params_kind, short=True), _axes.count_text),
+        (D, _axes.tokens_label(), _axes.count_text),
+        (D / N, "D/N (tokens per parameter)", _axes.count_text),
+    )
+    limit = _limit(residual[study.is_used])
+    for axes, (x, label, text) in zip(panels.flat[1:5], over, strict=True):
+        _draw_over(axes, study, x, residual, limit)
+        axes.set_xlabel(label)
+        _axes.finish_log(axes.xaxis, text, most=4)
+    _draw_per_budget(panels[1, 2], study, residual, limit)
+    for axes in panels.flat[1:]:
+        axes.set_ylabel("Residual (% of predicted)")
+    for letter, axes in zip("abcdef", panels.flat, strict=True):
+        _look.panel_letter(axes, letter)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    more = {"predicted": predicted, "residual_percent": residual}
+    shown = rows_of(study, np.isfinite(residual), **more)
+    return Drawing(figure, shown, _caption(study, residual))
+
+
+def predictions(study: Study) -> np.ndarray:
+    """Predict each row's loss (n,), that of held-out rows by the fit without them."""
+    fit = study.fit
+    assert fit is not None
+    N, D = study.column("params"), study.column("tokens")
+    out = _surface.loss(fit, N, D)
+    without = fit.holdout.get("theta")
+    if without:
+        held = study.roles == "held_out"
+        out = np.where(held, _surface.loss(fit, N, D, theta=without), out)
+    return out
+
+
+def _limit(residual: np.ndarray) -> float:
+    """Return a symmetric limit that one wild run cannot blow up."""
+    size = np.sort(np.abs(residual[np.isfinite(residual)]))
+    if size.size == 0:
+        return 1.0
+    typical = float(size[int(0.9 * (size.size - 1))])
+    return max(min(float(size[-1]), 4.0 * typical) * 1.15, 1e-3)
+
+
+def _draw_agreement(axes: Axes, study: Study, predicted: np.ndarray) -> list[Any]:
+    L = study.column("loss")
+    seen = study.is_used & np.isfinite(predicted)
+    limits = _axes.widen(np.concatenate([L[seen], predicted[seen]]))
+    axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+    axes.plot(limits, limits, color=_look.INK, lw=0.7, zorder=1)
+    colors = colors_by_compute(study, study.flops)
+    handles = scatter_runs(axes, study, predicted, L, colors, size=0.7)
+    axes.set_xlabel(_axes.loss_label(study.loss_unit, "Predicted loss"))
+    axes.set_ylabel(_axes.loss_label(study.loss_unit, "Observed loss"))
+    _axes.finish_loss(axes.xaxis, most=5)
+    _axes.finish_loss(axes.yaxis, most=5)
+    return handles
+
+
+def _draw_over(axes: Axes, study: Study, x: np.ndarray, residual: np.ndarray, limit: float) -> None:
+    """Draw residuals over one input; what lies outside the limits stands at the edge, marked."""
+    axes.set(xscale="log", xlim=_axes.widen(x[study.is_used]), ylim=(-limit, limit))
+    axes.axhline(0.0, color=_look.INK, lw=0.7, zorder=1)
+    colors = colors_by_compute(study, study.flops)
+    inside = np.where(np.abs(residual) <= limit, residual, np.nan)
+    scatter_runs(axes, study, x, inside, colors, size=0.7)
+    for k in np.flatnonzero((np.abs(residual) > limit) & study.is_used).tolist():
+        mark = "^" if residual[k] > 0 else "v"
+        edge = np.sign(residual[k]) * limit
+        axes.scatter(x[k], edge, marker=mark, s=14, color=colors[k], clip_on=False, zorder=5)
+
+
+def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: float) -> None:
+    """Draw each budget's mean residual and its spread; without budgets, quarters of compute."""
+    axes.set(ylim=(-limit, limit))
+    axes.axhline(0.0, color=_look.INK, lw=0.7, zorder=1)
+    groups, texts = _groups(study)
+    for place, here in enumerate(groups):
+        part = residual[here]
+        axes.scatter(np.full(part.shape, place), part, s=6, color=_look.FAINT, zorder=2)
+        axes.errorbar(
+            place,
+            part.mean(),
+            yerr=part.std(ddof=1) if part.size > 1 else 0.0,
+            color=_look.INK,
+            marker="o",
+            ms=3.5,
+            lw=0.9,
+            capsize=2,
+            zorder=3,
+        )
+    step = max(1, -(-len(texts) // 4))
+    axes.set_xticks(range(0, len(texts), step), texts[::step])
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_xlabel("Budget (FLOPs)" if study.budgets.size else "Compute, quarters (FLOPs)")
+
+
+def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
+    used = study.is_used & np.isfinite(study.flops)
+    budget = study.column("budget")
+    if study.budgets.size:
+        groups = [used & (budget == value) for value in study.budgets]
+        return groups, [_axes.power_text(value) for value in study.budgets]
+    edges = np.quantile(study.flops[used], [0.0, 0.25, 0.5, 0.75, 1.0])
+    place = np.clip(np.searchsorted(edges, study.flops, side="right") - 1, 0, 3)
+    groups = [used & (place == k) for k in range(4)]
+    kept = [(g, _axes.power_text(float(edges[k]))) for k, g in enumerate(groups) if g.any()]
+    return [g for g, _ in kept], [f"from {t}" for _, t in kept]
+
+
+def _caption(study: Study, residual: np.ndarray) -> str:
+    fitted = residual[study.roles == "fitted"]
+    parts = ["Observed against predicted loss (a) and the residual over each input (b to f)."]
+    if fitted.size:
+        rms = float(np.sqrt(np.mean(fitted**2)))
+        parts.append(f"Root mean square of the {fitted.size} fitted runs: {rms:.2g} %.")
+    held = residual[study.roles == "held_out"]
+    if held.size:
+        mean = float(np.mean(np.abs(held)))
+        parts.append(
+            f"Hollow: {held.size} held-out runs, predicted by a fit that did not see them, mean "
+            f"absolute error {mean:.2g} %."
+        )
+    return " ".join(parts)
+
+
+PLOT = Plot(
+    name="residuals",
+    title="Residuals",
+    shows="how far each run lies from the fitted law, and whether that depends on C, N, D or D/N",
+    needs=("runs", "law"),
+    draw=draw,
+)
