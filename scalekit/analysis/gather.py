@@ -1,0 +1,143 @@
+"""Gather a study from what a user names: a fit, a table, or a sweep's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalekit.analysis.study import Curve, Study
+from scalekit.errors import InputError, ScalekitError
+from scalekit.fit.run import read_fit
+from scalekit.results.collect import collect
+from scalekit.results.record import RunRecord, read_record
+from scalekit.results.store import SweepFolder
+from scalekit.results.table import RunTable, read_table
+
+_STEP_COLUMNS = ("tokens", "loss", "lr", "grad_norm")
+_EVAL_COLUMNS = ("tokens", "flops", "val_loss")
+
+
+def gather(
+    source: Path, *, params_kind: str | None = None, mapping: Mapping[str, str] | None = None
+) -> tuple[Study, list[str]]:
+    """Read a study from a `fit.json`, a table or a sweep's folder.
+
+    Args:
+        source: The path that the user named.
+        params_kind: Which count of parameters a sweep's or table's `params` shall be.
+        mapping: Columns to rename or compute in a table made elsewhere.
+
+    Returns:
+        The study, and in sentences what a reader of it must know.
+
+    Raises:
+        InputError: The source cannot be read.
+    """
+    if source.suffix.lower() == ".json" and _is_fit(source):
+        return _from_fit(source)
+    if SweepFolder(source).plan_file.exists():
+        return _from_sweep(source, params_kind)
+    if source.is_dir():
+        raise InputError(f"{source}: no plan.jsonl in it; name a sweep's folder, a table or a fit")
+    table = collect([source], params_kind=params_kind, mapping=mapping)
+    return Study(table, name=source.stem), list(table.meta.get("notes", ()))
+
+
+def _is_fit(path: Path) -> bool:
+    """Whether a JSON file is one value with a schema; JSON lines of runs are a table."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return not path.exists()
+    return isinstance(value, dict)
+
+
+def _from_fit(path: Path) -> tuple[Study, list[str]]:
+    """Read a fit and, where it is still there, the table that it was made from."""
+    fit = read_fit(path)
+    named = str(fit.data.get("path") or "")
+    places = (path.parent / Path(named).name, Path(named)) if named else ()
+    place = next((p for p in places if p.exists()), None)
+    if place is None:
+        note = f"{path}: its data {named or 'path'} is not here; only what the fit holds is drawn"
+        return Study(fit=fit, name=path.stem), [note]
+    if SweepFolder(place).plan_file.exists():
+        study, notes = _from_sweep(place, str(fit.data.get("params_kind") or "") or None)
+    else:
+        study, notes = Study(read_table(place, fit.data.get("mapping")), name=place.stem), []
+    assert study.table is not None
+    told, found = fit.data.get("sha256"), study.table.meta.get("sha256")
+    if told and found and told != found:
+        notes.append(f"{place}: has changed since {path.name} was fitted; fit it again")
+    return replace(study, fit=fit), notes
+
+
+def _from_sweep(root: Path, params_kind: str | None) -> tuple[Study, list[str]]:
+    folder = SweepFolder(root)
+    table = collect([root], params_kind=params_kind)
+    lines = tuple(folder.plan_lines())
+    curves, records = [], []
+    for line in lines:
+        record = _record(folder.record(line["id"]))
+        if record is None:
+            continue
+        records.append({"header": record.header, "attempts": record.attempts, "end": record.end})
+        curves.append(_curve(line, record, table))
+    notes = [str(note) for note in table.meta.get("notes", ())]
+    return Study(table, None, tuple(curves), lines, tuple(records), root.name), notes
+
+
+def _record(path: Path) -> RunRecord | None:
+    """Read a run's record; None where there is none to read (`collect` has said so already)."""
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)
+    except ScalekitError:
+        return None
+
+
+def _curve(line: Mapping[str, Any], record: RunRecord, table: RunTable) -> Curve:
+    plan = line["plan"]
+    counts = plan.get("params")
+    kind = str(table.meta.get("params_kind") or plan.get("params_kind"))
+    params = counts.get(kind) if isinstance(counts, Mapping) else counts
+    budget = plan.get("budget")
+    return Curve(
+        line["id"],
+        str((record.end or {}).get("status", "")),
+        float("nan") if params is None else float(params),
+        float("nan") if budget is None else float(budget),
+        _columns(record.steps, _STEP_COLUMNS),
+        _columns(record.evals, _EVAL_COLUMNS),
+    )
+
+
+def _columns(lines: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Turn lines into columns (n,); what a line lacks is NaN, what all lack is left out."""
+    lines = list(lines)
+    found = {}
+    for name in names:
+        values = [line.get(name) for line in lines]
+        if any(v is not None for v in values):
+            found[name] = np.array([np.nan if v is None else float(v) for v in values])
+    return found
+
+
+def envelope_curves(study: Study) -> list[dict[str, Any]]:
+    """Return the held-out curves that approach 1 may use: complete runs with two points or more."""
+    out = []
+    for curve in study.curves:
+        if curve.status != "done" or not set(_EVAL_COLUMNS) <= set(curve.evals):
+            continue
+        tokens, flops, loss = (curve.evals[name] for name in _EVAL_COLUMNS)
+        keep = (flops > 0) & (loss > 0) & np.isfinite(tokens)
+        if keep.sum() >= 2:
+            numbers = {"tokens": tokens[keep], "flops": flops[keep], "loss": loss[keep]}
+            out.append({"params": curve.params, **numbers})
+    return out

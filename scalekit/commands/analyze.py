@@ -1,0 +1,233 @@
+"""scalekit analyze: collect, fit, draw and report in one go."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scalekit.commands._output import Format, FormatOption, print_json
+from scalekit.errors import FitError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from scalekit.analysis.study import Study
+    from scalekit.fit.result import FitResult
+
+NO_HOLD_OUT = "none"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the fit of an analysis is asked to do."""
+
+    laws: tuple[str, ...]
+    bootstrap: int
+    hold_out: str
+    predict: tuple[float, ...]
+    drop: tuple[str, ...]
+    seed: int
+
+
+def analyze(
+    source: Annotated[Path, typer.Argument(help="a sweep's folder or a table of runs")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder; beside the source unless given")
+    ] = None,
+    law: Annotated[
+        list[str] | None, typer.Option("--law", help="a law, or a file with one; repeatable")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="resamples of the runs")] = 200,
+    hold_out: Annotated[
+        str, typer.Option(help="largest-budget, an expression over columns, or none")
+    ] = "largest-budget",
+    predict: Annotated[
+        str | None, typer.Option(help="budgets in FLOPs whose optimum is asked: 1e22,1e24")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="rows to leave out: a column or an expression")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="columns of a table, renamed or computed: params=wte+body"),
+    ] = None,
+    params_kind: Annotated[
+        str | None,
+        typer.Option(
+            "--n-kind", help="how params are counted: total, non_embedding, non_embedding_head"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of resampling and of starts")] = 0,
+    types: Annotated[
+        str, typer.Option("--type", "-t", help="formats of the figures: pdf, svg, png")
+    ] = "pdf,svg,png",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="exit 6 unless the fit passed its gate")
+    ] = False,
+    output_format: FormatOption = Format.TABLE,
+) -> None:
+    """Collect, fit, draw and report: all that a study says, in one folder."""
+    from scalekit.analysis.gather import gather
+    from scalekit.plots._write import chosen_formats
+    from scalekit.results.mapping import parse_mapping
+
+    kinds = chosen_formats(types)
+    budgets = read_budgets(predict)
+    folder = output or _beside(source)
+    study, notes = gather(source, params_kind=params_kind, mapping=parse_mapping(mapping or []))
+    if study.table is None or study.fit is not None:
+        raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
+    asked = Asked(
+        tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
+    )
+    study, more = _fitted(study, asked)
+    assert study.fit is not None
+    _write_all(study, folder, kinds, _command())
+    for note in dict.fromkeys([*notes, *more, *study.fit.warnings]):
+        print(f"warning: {note}", file=sys.stderr)
+    if output_format is Format.TABLE:
+        print("\n".join(summary(study, folder)))
+    else:
+        print_json("analyze", _value(study.fit, folder))
+    if strict and not study.fit.is_trusted:
+        raise FitError(f"{source}: {study.fit.status}, {study.fit.message}")
+
+
+def read_budgets(text: str | None) -> tuple[float, ...]:
+    """Read `1e22,1e24`.
+
+    Raises:
+        UsageError: A word that is no positive number.
+    """
+    from scalekit.quantities import read_number
+
+    found = []
+    for word in (text or "").split(","):
+        if not word.strip():
+            continue
+        try:
+            value = read_number(word)
+        except InputError as error:
+            raise UsageError(f"--predict {error}") from error
+        if not value > 0:
+            raise UsageError(f"--predict {word.strip()!r}: FLOPs are positive; write 1e22")
+        found.append(value)
+    return tuple(found)
+
+
+def _beside(source: Path) -> Path:
+    return source / "analysis" if source.is_dir() else source.with_name(f"{source.stem}-analysis")
+
+
+def _command() -> str:
+    """Return the command line as typed, so that the report can be made again."""
+    return shlex.join(["scalekit", *sys.argv[1:]])
+
+
+def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
+    """Fit every approach that the runs allow; return the study with its fit, and notes."""
+    import numpy as np
+
+    notes = []
+    approaches = ["parametric", "isoflop", "envelope"]
+    if study.budgets.size == 0:
+        approaches.remove("isoflop")
+        notes.append("approach isoflop is left out: no run names a planned budget")
+    used = study.flops[study.is_used]
+    if used.size == 0:
+        raise InputError(f"{study.name}: no run is finished and has a loss; wait for some")
+    largest = float(np.nanmax(used))
+    predict = asked.predict or (largest, 10 * largest)
+    rule = None if asked.hold_out == NO_HOLD_OUT else asked.hold_out
+    if rule == "largest-budget" and study.budgets.size == 1:
+        rule = None
+        notes.append("no run is held out: all runs have one budget")
+    try:
+        fit = _fit(study, replace(asked, predict=predict), approaches, rule)
+    except FitError as error:
+        if rule is None:
+            raise
+        fit = _fit(study, replace(asked, predict=predict), approaches, None)
+        notes.append(f"no run is held out: {error}")
+    return replace(study, fit=fit), notes
+
+
+def _fit(study: Study, asked: Asked, approaches: Sequence[str], rule: str | None) -> FitResult:
+    from scalekit.analysis.gather import envelope_curves
+    from scalekit.fit.run import fit
+
+    assert study.table is not None
+    return fit(
+        study.table,
+        laws=asked.laws,
+        approaches=approaches,
+        drop=asked.drop,
+        hold_out=rule,
+        predict=asked.predict,
+        bootstrap=asked.bootstrap,
+        curves=envelope_curves(study),
+        seed=asked.seed,
+    )
+
+
+def _write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -> None:
+    """Write data.csv, fit.json, the figures and the reports."""
+    from scalekit.fit.run import write_fit
+    from scalekit.plots import _write
+    from scalekit.reports import _facts
+    from scalekit.reports.base import FigureOf
+    from scalekit.results.table import write_table
+
+    assert study.table is not None
+    assert study.fit is not None
+    write_table(study.table, folder / "data.csv")
+    # The fit names the table that lies beside it, whatever the source was.
+    write_fit(replace(study.fit, data={**study.fit.data, "path": "data.csv"}), folder / "fit.json")
+    figures, skipped = [], []
+    for name in _write.plot_names():
+        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", "png"])))
+        if isinstance(drawn, _write.Skipped):
+            skipped.append((drawn.name, drawn.reason))
+            continue
+        files = drawn.files
+        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files["png"]))
+        # report.md shows the SVG files, so they are always written.
+        kept = {kind: files[kind] for kind in files if kind in kinds or kind == "svg"}
+        _write.save(replace(drawn, files=kept), folder / "figures")
+    _facts.write(_facts.gather(study, figures, skipped, command), folder)
+
+
+def summary(study: Study, folder: Path) -> list[str]:
+    """Say in a few lines what came out and where the report is."""
+    from scalekit.reports import _wording
+
+    fit = study.fit
+    assert fit is not None
+    lines = [f"law         {_wording.law_text(fit)}"]
+    lines += [f"            {sentence}" for sentence in _wording.headline(study)]
+    lines += [f"held out    {_wording.holdout(fit)}"]
+    entropy = _wording.known_entropy(study)
+    lines += [f"entropy     {entropy}"] if entropy else []
+    lines += [f"approaches  {_wording.disagreement(study)}"]
+    lines += [f"status      {fit.status}: {fit.message}"]
+    return [*lines, f"report      {folder / 'report.html'}"]
+
+
+def _value(fit: FitResult, folder: Path) -> dict[str, Any]:
+    value = fit.to_json()
+    kept = ("law", "approach", "theta", "intervals", "exponents", "optimum", "status", "message")
+    held = {k: v for k, v in fit.holdout.items() if k not in ("rows", "theta")}
+    return {
+        **{name: value[name] for name in kept},
+        "holdout": held,
+        "report": str(folder / "report.html"),
+        "fit": str(folder / "fit.json"),
+    }
+
+
+COMMAND = analyze

@@ -1,0 +1,71 @@
+"""BibTeX of the methods that a study used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_ENTRIES = {
+    "hoffmann2022": """@article{hoffmann2022training,
+  title = {Training Compute-Optimal Large Language Models},
+  author = {Hoffmann, Jordan and Borgeaud, Sebastian and Mensch, Arthur and Buchatskaya, Elena and
+            Cai, Trevor and Rutherford, Eliza and de Las Casas, Diego and Hendricks, Lisa Anne and
+            Welbl, Johannes and Clark, Aidan and Hennigan, Tom and Noland, Eric and
+            Millican, Katie and van den Driessche, George and Damoc, Bogdan and Guy, Aurelia and
+            Osindero, Simon and Simonyan, Karen and Elsen, Erich and Rae, Jack W. and
+            Vinyals, Oriol and Sifre, Laurent},
+  year = {2022},
+  eprint = {2203.15556},
+  archivePrefix = {arXiv},
+}""",
+    "besiroglu2024": """@article{besiroglu2024chinchilla,
+  title = {Chinchilla Scaling: A replication attempt},
+  author = {Besiroglu, Tamay and Erdil, Ege and Barnett, Matthew and You, Josh},
+  year = {2024},
+  eprint = {2404.10102},
+  archivePrefix = {arXiv},
+}""",
+    "kaplan2020": """@article{kaplan2020scaling,
+  title = {Scaling Laws for Neural Language Models},
+  author = {Kaplan, Jared and McCandlish, Sam and Henighan, Tom and Brown, Tom B. and
+            Chess, Benjamin and Child, Rewon and Gray, Scott and Radford, Alec and Wu, Jeffrey and
+            Amodei, Dario},
+  year = {2020},
+  eprint = {2001.08361},
+  archivePrefix = {arXiv},
+}""",
+    "porian2024": """@article{porian2024resolving,
+  title = {Resolving Discrepancies in Compute-Optimal Scaling of Language Models},
+  author = {Porian, Tomer and Wortsman, Mitchell and Jitsev, Jenia and Schmidt, Ludwig and
+            Carmon, Yair},
+  year = {2024},
+  eprint = {2406.19146},
+  archivePrefix = {arXiv},
+}""",
+    "li2025": """@inproceedings{li2025misfitting,
+  title = {(Mis)Fitting Scaling Laws: A Survey of Scaling Law Fitting Techniques in Deep Learning},
+  author = {Li, Margaret and Kudugunta, Sneha and Zettlemoyer, Luke},
+  booktitle = {The Thirteenth International Conference on Learning Representations},
+  year = {2025},
+  eprint = {2502.18969},
+  archivePrefix = {arXiv},
+}""",
+}
+
+
+def used(approaches: Iterable[str], law: str, params_kind: str, *, bootstrap: bool) -> list[str]:
+    """Name the entries whose methods a study used, in the order of `_ENTRIES`."""
+    keys = {"li2025"}
+    if {"parametric", "isoflop", "envelope"} & set(approaches):
+        keys.add("hoffmann2022")
+    if bootstrap:
+        keys.add("besiroglu2024")
+    if law in ("kaplan", "power") or params_kind == "non_embedding":
+        keys.add("kaplan2020")
+    if params_kind == "non_embedding_head" or "isoflop" in approaches:
+        keys.add("porian2024")
+    return [key for key in _ENTRIES if key in keys]
+
+
+def bibtex(keys: Iterable[str]) -> str:
+    """Return the entries' text."""
+    return "\n\n".join(_ENTRIES[key] for key in keys)

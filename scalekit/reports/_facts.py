@@ -1,0 +1,64 @@
+"""Gather all that a report says from a study, its figures and the command that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scalekit import registry
+from scalekit.analysis.study import Study
+from scalekit.reports import _citations, _tables, _wording
+from scalekit.reports._checklist import checklist
+from scalekit.reports._provenance import provenance
+from scalekit.reports.base import Facts, FigureOf, Report
+from scalekit.results.store import write_whole
+
+
+def gather(
+    study: Study,
+    figures: Sequence[FigureOf],
+    skipped: Sequence[tuple[str, str]],
+    command: str,
+) -> Facts:
+    """Turn a study with a fit into facts; nothing here computes a number that is not in it."""
+    fit = study.fit
+    assert fit is not None
+    fits = (fit, *fit.others)
+    keys = _citations.used(
+        [f.approach for f in fits], fit.law, study.params_kind, bootstrap=bool(fit.draws)
+    )
+    warnings = dict.fromkeys(warning for one in fits for warning in one.warnings)
+    return Facts(
+        title=study.name or "Scaling law",
+        headline=_wording.headline(study),
+        law=_wording.law_text(fit),
+        law_note=_wording.law_note(fit),
+        is_trusted=fit.is_trusted,
+        holdout=_wording.holdout(fit),
+        entropy=_wording.known_entropy(study),
+        warnings=[w[0].upper() + w[1:] for w in warnings if w],
+        parameters=_tables.parameters(fit),
+        optimum=_tables.optimum(study),
+        approaches=_tables.approaches(study),
+        disagreement=_wording.disagreement(study),
+        figures=tuple(figures),
+        skipped=tuple(skipped),
+        runs=_tables.runs(study),
+        dropped=_tables.dropped(fit),
+        options=_tables.options(fit),
+        provenance=provenance(study),
+        checklist=checklist(study),
+        command=command,
+        bibtex=_citations.bibtex(keys),
+    )
+
+
+def write(facts: Facts, folder: Path) -> list[Path]:
+    """Write every kind of report into a folder; return the paths."""
+    paths = []
+    for name in registry.names("reports"):
+        report: Report = registry.find("reports", name)
+        for path, text in report.files(facts).items():
+            write_whole(folder / path, text)
+            paths.append(folder / path)
+    return paths

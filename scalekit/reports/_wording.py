@@ -1,0 +1,199 @@
+"""The report's sentences: the law with its numbers, the held-out error, the known entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scalekit import registry
+from scalekit.analysis.study import Study
+from scalekit.analysis.words import loss_words, params_words
+from scalekit.fit.result import FitResult, FitStatus, Interval
+from scalekit.reports import _numbers
+from scalekit.reports._numbers import NOTHING
+
+APPROACHES = {
+    "parametric": "parametric (approach 3)",
+    "isoflop": "isoFLOP parabolas (approach 2)",
+    "envelope": "envelope (approach 1)",
+}
+
+_SYMBOLS = {"alpha": "α", "beta": "β", "kappa": "κ"}  # noqa: RUF001
+
+
+def ends(value: Any) -> tuple[float | None, float | None]:
+    """Return the two ends of an interval, however it is kept."""
+    if isinstance(value, Interval):
+        return value.low, value.high
+    if isinstance(value, Mapping):
+        return value.get("low"), value.get("high")
+    return None, None
+
+
+def level_of(fit: FitResult) -> float:
+    """Return the level of the fit's intervals."""
+    return next((i.level for i in fit.intervals.values()), 0.9)
+
+
+def symbol(name: str) -> str:
+    """Write a parameter's name as the papers do."""
+    return _SYMBOLS.get(name, name)
+
+
+def law_text(fit: FitResult) -> str:
+    """Write the law out with its fitted numbers, rounded to their intervals."""
+    if fit.approach != "parametric" or fit.law not in registry.names("laws"):
+        return ", ".join(f"{symbol(k)} = {_numbers.number(v)}" for k, v in fit.theta.items())
+    text = registry.find("laws", fit.law).formula
+    values = {n: _numbers.number(v, *ends(fit.intervals.get(n))) for n, v in fit.theta.items()}
+    words = []
+    for word in _split(text):
+        # The first E, A, ... of a formula is the parameter; what is not one stays a symbol.
+        words.append(values.get(word, word))
+    return "".join(words)
+
+
+def _split(formula: str) -> list[str]:
+    """Split a formula into names and what stands between them.
+
+    >>> _split("E + A N^-alpha")
+    ['E', ' + ', 'A', ' ', 'N', '^-', 'alpha']
+    """
+    out: list[str] = []
+    for character in formula:
+        is_word = character.isalnum() or character == "_"
+        if out and is_word == (out[-1][-1].isalnum() or out[-1][-1] == "_"):
+            out[-1] += character
+        else:
+            out.append(character)
+    return out
+
+
+def headline(study: Study) -> list[str]:
+    """Say the main numbers: exponents and the optimum at the largest asked budget."""
+    fit = study.fit
+    assert fit is not None
+    level = level_of(fit)
+    out = []
+    if fit.exponents:
+        a, b = fit.exponents.get("params", {}), fit.exponents.get("tokens", {})
+        percent = f"{100 * level:.0f} % intervals"
+        out.append(
+            "Compute-optimal parameters grow as C^"
+            f"{_numbers.with_interval(a.get('value'), *ends(a), level=level)} and tokens as C^"
+            f"{_numbers.with_interval(b.get('value'), *ends(b), level=level)} ({percent})."
+        )
+    out += [optimum_sentence(study, row) for row in fit.optimum]
+    return out
+
+
+def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:
+    """Say what to train at one budget, and how far that is from what was measured."""
+    between = row.get("intervals", {})
+    size = _numbers.count(row.get("params"), *ends(between.get("params")))
+    tokens = _numbers.count(row.get("tokens"), *ends(between.get("tokens")))
+    ratio = _numbers.number(row.get("tokens_per_param"), *ends(between.get("tokens_per_param")))
+    loss = _numbers.with_interval(row.get("loss"), *ends(between.get("loss")))
+    text = (
+        f"At {_numbers.flops(row.get('flops'))} FLOPs: {size} parameters "
+        f"({params_words(study.params_kind)}) on {tokens} tokens, {ratio} tokens per parameter, "
+        f"loss {loss} {loss_words(study.loss_unit)}"
+    )
+    factor = row.get("extrapolation")
+    if factor is not None and factor > 1.0001:
+        text += f"; an extrapolation, {factor:.3g} times the largest measured budget"
+    return text + "."
+
+
+def holdout(fit: FitResult) -> str:
+    """Say how well the law predicted runs that it did not see, in words."""
+    held = fit.holdout
+    if not held or not held.get("n_runs"):
+        return "No runs were held out, so how well the law extrapolates is not known."
+    error, bias = held.get("mape"), held.get("bias")
+    text = (
+        f"Fitted without {held['n_runs']} runs ({held.get('rule', 'rule not stated')}), the law "
+        f"predicts their losses with a mean absolute error of {_numbers.percent(error)}"
+    )
+    if held.get("worst") is not None:
+        text += f" and at worst {_numbers.percent(abs(held['worst']))}"
+    if bias is not None:
+        side = "worse" if bias > 0 else "better"
+        text += (
+            f"; on average the runs came out {_numbers.percent(abs(bias))} {side} than predicted"
+        )
+    rows = [r for r in held.get("rows", ()) if r.get("low") is not None]
+    if rows:
+        inside = sum(r["low"] <= r["loss"] <= r["high"] for r in rows)
+        text += f"; {inside} of {len(rows)} lie inside their prediction intervals"
+    return text + "."
+
+
+def known_entropy(study: Study) -> str:
+    """Compare the fitted irreducible loss with the source's entropy, where that is a fact."""
+    fit = study.fit
+    values = study.column("entropy")
+    known = np.unique(values[np.isfinite(values)])
+    if fit is None or known.size == 0:
+        return ""
+    if known.size > 1:
+        shown = ", ".join(f"{v:.5g}" for v in known[:4])
+        return f"The runs' sources have different entropies ({shown} nats/token): no one E fits."
+    truth = float(known[0])
+    text = f"The source's entropy is known: {truth:.5g} nats/token."
+    if "E" not in fit.theta:
+        return f"{text} The law {fit.law} has no irreducible loss to compare with it."
+    low, high = ends(fit.intervals.get("E"))
+    found = _numbers.with_interval(fit.theta["E"], low, high)
+    if low is None or high is None:
+        return f"{text} The fitted irreducible loss E is {found}, without an interval."
+    holds = low <= truth <= high
+    verdict = "holds" if holds else "does not hold"
+    miss = "" if holds else f"; E misses it by {_numbers.percent(fit.theta['E'] / truth - 1)}"
+    return f"{text} The fitted irreducible loss is E = {found}: its interval {verdict} it{miss}."
+
+
+def law_note(fit: FitResult) -> list[str]:
+    """Say what was fitted, by which approach and how it ended."""
+    out = []
+    if fit.approach == "parametric" and fit.law in registry.names("laws"):
+        law = registry.find("laws", fit.law)
+        out.append(f"Law {fit.law}: {law.formula} ({law.source}).")
+    name = APPROACHES.get(fit.approach, fit.approach)
+    out.append(f"Approach: {name}, on {fit.n_runs} runs.")
+    ended = "passed its gate" if fit.status is FitStatus.CONVERGED else "did not pass its gate"
+    out.append(f"The fit {ended}: {fit.status}, {fit.message.rstrip('.')}.")
+    return out
+
+
+def disagreement(study: Study) -> str:
+    """Say how far the approaches' exponents lie apart, against their own intervals."""
+    fit = study.fit
+    assert fit is not None
+    found = []
+    for approach in APPROACHES:
+        other = study.other(approach)
+        part = other.exponents.get("params", {}) if other is not None else {}
+        if part.get("value") is not None:
+            found.append((approach, float(part["value"]), *ends(part)))
+    if len(found) < 2:
+        return "Only one approach gave an exponent, so there is nothing to compare."
+    values = [v for _, v, _, _ in found]
+    text = f"The exponents of N* by {len(found)} approaches differ by {np.ptp(values):.2g}"
+    _, _, low, high = found[0]
+    if low is None or high is None or not _numbers.is_interval(low, high):
+        return text + "."
+    outside = [a for a, v, _, _ in found[1:] if not low <= v <= high]
+    if not outside:
+        return f"{text}; all lie inside the {found[0][0]} fit's interval."
+    return (
+        f"{text}; outside the {found[0][0]} fit's interval: {', '.join(outside)}. Approaches 1 and "
+        "2 are biased where a valley is wide, off-centre or lopsided, even without noise."
+    )
+
+
+def or_nothing(text: Any) -> str:
+    """Return a cell's text, a dash where it is empty."""
+    return str(text) if text not in (None, "") else NOTHING

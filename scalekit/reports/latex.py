@@ -1,0 +1,57 @@
+"""Tables for a paper: booktabs, one file each, to be taken in with input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scalekit.reports.base import Facts, Report, TableOf
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"$\sim$",
+    "^": r"\textasciicircum{}",
+    "α": r"$\alpha$",  # noqa: RUF001
+    "β": r"$\beta$",
+    "κ": r"$\kappa$",
+    "±": r"$\pm$",
+}
+
+
+def files(facts: Facts) -> Mapping[str, str]:
+    """Return `tables/parameters.tex` and `tables/optimum.tex`."""
+    parameters = TableOf(facts.parameters.columns[:3], [r[:3] for r in facts.parameters.rows])
+    tables = {"parameters": parameters, "optimum": facts.optimum}
+    return {f"tables/{name}.tex": _table(table) for name, table in tables.items() if table.rows}
+
+
+def _table(table: TableOf) -> str:
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{tabular}{l" + "r" * (len(table.columns) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(escape, table.columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(escape, row)) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    r"""Write a text so that TeX prints it.
+
+    >>> escape("50 % of N_1")
+    '50 \\% of N\\_1'
+    """
+    return "".join(_SPECIAL.get(c, c) for c in text)
+
+
+REPORT = Report("latex", files)
