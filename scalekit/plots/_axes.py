@@ -90,19 +90,22 @@ def power_text(value: float) -> str:
     return f"${digits}{{\\times}}10^{{{power}}}$"
 
 
-def log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[float]]:
+def log_ticks(
+    low: float, high: float, most: int, *, long: bool = False
+) -> tuple[list[float], list[float]]:
     """Choose labelled and bare ticks of a log axis.
 
     Over 1.2 decades the labels are 1 and 3, over 0.6 they are 1, 2 and 5, under that denser; where
     that is more than `most`, coarser. An axis of many decades keeps every second, third, ... one.
+    Where the labels are `long` two suffice.
 
     Returns:
         The labelled ticks and the bare ones, rising.
     """
     decades = math.log10(high / low)
-    place = 1 if decades > 1.2 else 2 if decades > 0.6 else 3
+    place = 1 if decades > 1.2 else 2 if decades > 0.6 or long else 3
     major = _leading(low, high, _FINER[place])
-    while len(major) < 3 and place + 1 < len(_FINER):
+    while len(major) < (2 if long else 3) and place + 1 < len(_FINER):
         place += 1
         major = _leading(low, high, _FINER[place])
     while len(major) > most and place > 0:
@@ -137,7 +140,7 @@ def finish_log(
 ) -> None:
     """Put ticks on a log axis once its limits stand."""
     low, high = sorted(axis.get_view_interval())
-    major, minor = log_ticks(float(low), float(high), most)
+    major, minor = log_ticks(float(low), float(high), most, long=text is power_text)
     axis.set_major_locator(FixedLocator(major))
     axis.set_major_formatter(FixedFormatter([text(v) for v in major]))
     axis.set_minor_locator(FixedLocator(minor) if bare else NullLocator())

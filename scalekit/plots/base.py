@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.errors import InputError
+from scalekit.fit.result import FitStatus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ def _has_used_rows(study: Study) -> bool:
 def has_law(study: Study) -> bool:
     """Whether the headline is a law of N, D and C alone, so that every point has a loss."""
     fit = study.fit
-    if fit is None or fit.approach != "parametric" or not fit.theta:
+    if fit is None or fit.approach != "parametric" or fit.status is FitStatus.UNIDENTIFIED:
         return False
     return set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}
 

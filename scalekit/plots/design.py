@@ -102,7 +102,7 @@ def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any)
         axes.plot(N, D, color=color, lw=0.7, alpha=0.8, zorder=1)
         inside = np.flatnonzero((low < D) & (high > D))
         if inside.size and k % max(1, -(-budgets.size // 6)) == 0:
-            at = inside[int(0.93 * (inside.size - 1))]
+            at = _free_place(axes, study, N, D, inside)
             _note(
                 axes,
                 (float(N[at]), float(D[at])),
@@ -110,6 +110,21 @@ def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any)
                 _look.text_color(color),
                 "on",
             )
+
+
+def _free_place(axes: Axes, study: Study, N: np.ndarray, D: np.ndarray, inside: np.ndarray) -> int:
+    """Choose the place of a line's lower half that is farthest from any run and from the ends."""
+    lower = inside[inside.size // 2 :]
+    wide, tall = np.log(axes.get_xlim()), np.log(axes.get_ylim())
+    x, y = (np.log(N[lower]) - wide[0]) / np.ptp(wide), (np.log(D[lower]) - tall[0]) / np.ptp(tall)
+    known = (study.column("params") > 0) & (study.column("tokens") > 0)
+    runs_x = (np.log(study.column("params")[known]) - wide[0]) / np.ptp(wide)
+    runs_y = (np.log(study.column("tokens")[known]) - tall[0]) / np.ptp(tall)
+    room = np.minimum.reduce([1.0 - x, y, np.full(x.shape, 0.08)])
+    if runs_x.size:
+        gaps = np.hypot(x[:, None] - runs_x, y[:, None] - runs_y).min(axis=1)
+        room = np.minimum(room, gaps)
+    return int(lower[np.argmax(room)])
 
 
 def _draw_rays(axes: Axes) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import compute_number
+from scalekit.fit.result import FitStatus
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._valleys import valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
@@ -27,7 +28,7 @@ def draw(study: Study) -> Drawing:
     """Draw N* and D* over C with a strip each of every approach's ratio to the best fit."""
     approaches = _approaches(study)
     if not approaches:
-        raise CannotDrawError("no fit gives a compute-optimal path, its exponents are missing")
+        raise CannotDrawError("no fit gives a compute-optimal path")
     used = study.flops[study.is_used]
     measured = float(used.min()), float(used.max())
     assert study.fit is not None
@@ -56,7 +57,8 @@ def _approaches(study: Study) -> list[FitResult]:
         return []
     found: dict[str, FitResult] = {}
     for fit in (study.fit, *study.fit.others):
-        if {"params", "tokens"} <= set(fit.exponents):
+        is_told = fit.status is not FitStatus.UNIDENTIFIED
+        if is_told and {"params", "tokens"} <= set(fit.exponents):
             found.setdefault(fit.approach, fit)
     return list(found.values())
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_QUARTERS = ("lowest", "2nd", "3rd", "highest")
+
+
 def draw(study: Study) -> Drawing:
     """Draw six panels; a held-out run is judged by the fit that did not see it."""
     predicted = predictions(study)
@@ -118,7 +121,9 @@ def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: floa
     step = max(1, -(-len(texts) // 4))
     axes.set_xticks(range(0, len(texts), step), texts[::step])
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_xlabel("Budget (FLOPs)" if study.budgets.size else "Compute, quarters (FLOPs)")
+    axes.set_xlabel(
+        "Budget (FLOPs)" if study.budgets.size else "Quarter of the runs by compute (FLOPs)"
+    )
 
 
 def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
@@ -130,8 +135,8 @@ def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
     edges = np.quantile(study.flops[used], [0.0, 0.25, 0.5, 0.75, 1.0])
     place = np.clip(np.searchsorted(edges, study.flops, side="right") - 1, 0, 3)
     groups = [used & (place == k) for k in range(4)]
-    kept = [(g, _axes.power_text(float(edges[k]))) for k, g in enumerate(groups) if g.any()]
-    return [g for g, _ in kept], [f"from {t}" for _, t in kept]
+    kept = [(g, _QUARTERS[k]) for k, g in enumerate(groups) if g.any()]
+    return [g for g, _ in kept], [text for _, text in kept]
 
 
 def _caption(study: Study, residual: np.ndarray) -> str:

@@ -95,13 +95,16 @@ def count(value: float | None, low: float | None = None, high: float | None = No
 
     >>> count(7.14e10), count(7.14e10, 6.0e10, 8.5e10), count(1234.0)
     ('71.4B', '71.4B [60B, 85B]', '1.23k')
+    >>> count(1.41e8, 1.358e8, 1.462e8)
+    '141M [136M, 146M]'
     """
     if value is None or not math.isfinite(value):
         return NOTHING
     text = _short(value)
     if low is None or high is None or not is_interval(low, high):
         return text
-    return f"{text} [{_short(low, 2)}, {_short(high, 2)}]"
+    digits = 3 if high - low < 0.3 * abs(value) else 2
+    return f"{text} [{_short(low, digits)}, {_short(high, digits)}]"
 
 
 def _short(value: float, digits: int = 3) -> str:

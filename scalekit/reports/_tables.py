@@ -11,7 +11,7 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words
-from scalekit.fit.result import FitResult
+from scalekit.fit.result import FitResult, FitStatus
 from scalekit.reports import _numbers, _wording
 from scalekit.reports._numbers import NOTHING
 from scalekit.reports.base import TableOf
@@ -40,6 +40,8 @@ def parameters(fit: FitResult) -> TableOf:
             ]
         )
     note = "Rounded for reading. Rounded constants move the optimum: compute with fit.json."
+    if fit.status is FitStatus.UNIDENTIFIED:
+        note = "Not identified: this is where the solver stopped, not a law."
     return TableOf(("parameter", "value", "interval", "level", "meaning"), rows, note)
 
 
@@ -47,7 +49,8 @@ def optimum(study: Study) -> TableOf:
     """List the compute-optimal choice at each asked budget."""
     assert study.fit is not None
     rows = []
-    for row in study.fit.optimum:
+    told = study.fit.status is not FitStatus.UNIDENTIFIED
+    for row in study.fit.optimum if told else ():
         between = row.get("intervals", {})
         factor = row.get("extrapolation")
         rows.append(
@@ -70,7 +73,7 @@ def optimum(study: Study) -> TableOf:
         f"loss ({loss_words(study.loss_unit)})",
         "of the largest measured budget",
     )
-    note = "" if rows else "No budgets were asked for; give some with --predict."
+    note = "" if rows or not told else "No budgets were asked for; give some with --predict."
     return TableOf(columns, rows, note)
 
 
@@ -80,7 +83,8 @@ def approaches(study: Study) -> TableOf:
     assert fit is not None
     rows = []
     for one in (fit, *fit.others):
-        a, b = one.exponents.get("params", {}), one.exponents.get("tokens", {})
+        told = {} if one.status is FitStatus.UNIDENTIFIED else one.exponents
+        a, b = told.get("params", {}), told.get("tokens", {})
         held = one.holdout.get("mape") if one.holdout else None
         rows.append(
             [

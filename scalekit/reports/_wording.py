@@ -44,6 +44,8 @@ def symbol(name: str) -> str:
 
 def law_text(fit: FitResult) -> str:
     """Write the law out with its fitted numbers, rounded to their intervals."""
+    if fit.status is FitStatus.UNIDENTIFIED:
+        return f"{fit.law}: not identified by these runs"
     if fit.approach != "parametric" or fit.law not in registry.names("laws"):
         return ", ".join(f"{symbol(k)} = {_numbers.number(v)}" for k, v in fit.theta.items())
     text = registry.find("laws", fit.law).formula
@@ -75,6 +77,8 @@ def headline(study: Study) -> list[str]:
     """Say the main numbers: exponents and the optimum at the largest asked budget."""
     fit = study.fit
     assert fit is not None
+    if fit.status is FitStatus.UNIDENTIFIED:
+        return ["No optimum and no exponent is given: many laws describe these runs equally well."]
     level = level_of(fit)
     out = []
     if fit.exponents:
@@ -94,16 +98,19 @@ def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:
     between = row.get("intervals", {})
     size = _numbers.count(row.get("params"), *ends(between.get("params")))
     tokens = _numbers.count(row.get("tokens"), *ends(between.get("tokens")))
-    ratio = _numbers.number(row.get("tokens_per_param"), *ends(between.get("tokens_per_param")))
-    loss = _numbers.with_interval(row.get("loss"), *ends(between.get("loss")))
+    ratio = _numbers.with_interval(
+        row.get("tokens_per_param"), *ends(between.get("tokens_per_param"))
+    )
     text = (
         f"At {_numbers.flops(row.get('flops'))} FLOPs: {size} parameters "
-        f"({params_words(study.params_kind)}) on {tokens} tokens, {ratio} tokens per parameter, "
-        f"loss {loss} {loss_words(study.loss_unit)}"
+        f"({params_words(study.params_kind)}) on {tokens} tokens, {ratio} tokens per parameter"
     )
+    if row.get("loss") is not None:
+        loss = _numbers.with_interval(row["loss"], *ends(between.get("loss")))
+        text += f", loss {loss} ({loss_words(study.loss_unit)})"
     factor = row.get("extrapolation")
     if factor is not None and factor > 1.0001:
-        text += f"; an extrapolation, {factor:.3g} times the largest measured budget"
+        text += f"; an extrapolation to {factor:.3g} times the largest measured compute"
     return text + "."
 
 
@@ -112,23 +119,37 @@ def holdout(fit: FitResult) -> str:
     held = fit.holdout
     if not held or not held.get("n_runs"):
         return "No runs were held out, so how well the law extrapolates is not known."
-    error, bias = held.get("mape"), held.get("bias")
     text = (
-        f"Fitted without {held['n_runs']} runs ({held.get('rule', 'rule not stated')}), the law "
-        f"predicts their losses with a mean absolute error of {_numbers.percent(error)}"
+        f"Held-out check, {held.get('rule', 'rule not stated')}: fitted without these "
+        f"{held['n_runs']} runs, the law predicts their losses with a mean absolute error of "
+        f"{_numbers.percent(held.get('mape'))}"
     )
     if held.get("worst") is not None:
         text += f" and at worst {_numbers.percent(abs(held['worst']))}"
+    bias = held.get("bias")
     if bias is not None:
         side = "worse" if bias > 0 else "better"
         text += (
-            f"; on average the runs came out {_numbers.percent(abs(bias))} {side} than predicted"
+            f"; the runs came out {_numbers.percent(abs(bias))} {side} than predicted on average"
         )
+    return f"{text}. {_covered(held)}".strip()
+
+
+def _covered(held: Mapping[str, Any]) -> str:
+    """Say how many held-out runs lie inside their intervals, and whether that is too few."""
     rows = [r for r in held.get("rows", ()) if r.get("low") is not None]
-    if rows:
-        inside = sum(r["low"] <= r["loss"] <= r["high"] for r in rows)
-        text += f"; {inside} of {len(rows)} lie inside their prediction intervals"
-    return text + "."
+    if not rows:
+        return ""
+    inside = sum(r["low"] <= r["loss"] <= r["high"] for r in rows)
+    level = held.get("level", 0.9)
+    text = f"{inside} of {len(rows)} lie inside their {100 * level:.0f} % prediction intervals"
+    # Two standard errors of a binomial share below its level is more than chance.
+    chance = level - 2.0 * (level * (1 - level) / len(rows)) ** 0.5
+    if inside / len(rows) < chance:
+        return (
+            f"Only {text}, fewer than chance allows: beyond the fitted budgets they are too narrow."
+        )
+    return f"{text}."
 
 
 def known_entropy(study: Study) -> str:
@@ -175,7 +196,8 @@ def disagreement(study: Study) -> str:
     found = []
     for approach in APPROACHES:
         other = study.other(approach)
-        part = other.exponents.get("params", {}) if other is not None else {}
+        is_told = other is not None and other.status is not FitStatus.UNIDENTIFIED
+        part = other.exponents.get("params", {}) if other is not None and is_told else {}
         if part.get("value") is not None:
             found.append((approach, float(part["value"]), *ends(part)))
     if len(found) < 2:

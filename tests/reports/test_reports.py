@@ -1,0 +1,233 @@
+"""The report: self-contained, well formed, true to the fit, and open about what it lacks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
+from study_examples import full_study, small_study  # pyright: ignore[reportMissingImports]
+
+from scalekit import registry
+from scalekit.analysis.study import Study
+from scalekit.fit.result import FitStatus, Interval
+from scalekit.plots import _write
+from scalekit.reports import _facts, _numbers, _wording
+from scalekit.reports.base import Facts, FigureOf
+from scalekit.results.table import RunTable
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+def facts_of(study: Study, names: tuple[str, ...] = ("isoflop", "residuals")) -> Facts:
+    figures, skipped = [], []
+    for name in names:
+        made = _write.draw(name, study, ["svg", "png"])
+        if isinstance(made, _write.Skipped):
+            skipped.append((made.name, made.reason))
+        else:
+            svg, png = made.files["svg"], made.files["png"]
+            figures.append(FigureOf(name, made.title, made.caption, svg, png))
+    return _facts.gather(study, figures, skipped, "scalekit analyze runs/demo --seed 7")
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return full_study()
+
+
+@pytest.fixture(scope="module")
+def facts(study: Study) -> Facts:
+    return facts_of(study)
+
+
+@pytest.fixture(scope="module")
+def page(facts: Facts) -> str:
+    return registry.find("reports", "html").files(facts)["report.html"]
+
+
+class Balance(HTMLParser):
+    """Collects what is opened and never closed, and closed and never opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [str(value) for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [str(value) for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def visible(page: str) -> str:
+    """The text a reader sees, without tags, entities and figures."""
+    text = re.sub(r"<(svg|style).*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text)).replace("\xa0", " ")
+
+
+def test_every_tag_is_closed_and_every_identifier_stands_once(page: str) -> None:
+    parser = Balance()
+    parser.feed(page)
+    assert parser.wrong == []
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_every_identifier_that_a_figure_uses_is_there(page: str) -> None:
+    used = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used
+    assert used <= set(re.findall(r'\bid="([^"]+)"', page))
+
+
+def test_the_page_fetches_nothing(page: str) -> None:
+    assert "http:" not in page
+    assert "https:" not in page
+    assert not re.findall(r'<(?:script|link|iframe)\b|@import|src="(?!data:)', page)
+
+
+def test_the_page_stays_small_with_ten_thousand_runs(study: Study) -> None:
+    assert study.table is not None
+    many = 300
+    columns = {name: np.tile(values, many) for name, values in study.table.columns.items()}
+    columns["run"] = np.array([f"r{k}" for k in range(len(columns["loss"]))], dtype=object)
+    large = replace(study, table=RunTable(columns, study.table.meta))
+    heavy = FigureOf("heavy", "Heavy", "", b"<svg>" + b"<g></g>" * 300_000 + b"</svg>", b"png")
+    facts = facts_of(large, ())
+    page = registry.find("reports", "html").files(replace(facts, figures=(heavy,)))["report.html"]
+    assert len(page.encode()) < 2_000_000
+    assert "data.csv holds all" in page
+
+
+def test_the_page_says_each_parameter_exponent_and_optimum(study: Study, page: str) -> None:
+    fit = study.fit
+    assert fit is not None
+    text = visible(page)
+    for name, value in fit.theta.items():
+        between = fit.intervals[name]
+        assert _numbers.number(value, between.low, between.high) in text
+        assert _numbers.interval(between.low, between.high) in text
+    assert "0.513 [0.493, 0.533]" in text
+    for row in fit.optimum:
+        low, high = row["intervals"]["params"]["low"], row["intervals"]["params"]["high"]
+        assert _numbers.count(row["params"], low, high) in text
+        assert _numbers.flops(row["flops"]) in text
+    assert "mean absolute error of 0.21 %" in text
+    assert "scalekit analyze runs/demo --seed 7" in text
+
+
+def test_the_page_lists_each_row_left_out_with_its_reason(study: Study, page: str) -> None:
+    assert study.fit is not None
+    for row in study.fit.dropped:
+        assert f"<td>{row['run']}</td><td>{row['reason']}</td>" in page
+
+
+def test_blanks_of_the_checklist_are_marked(facts: Facts, page: str) -> None:
+    blanks = [a for part in facts.checklist.values() for a in part if not a.answer]
+    assert blanks
+    assert page.count("blank: not recorded") == len(blanks)
+    markdown = registry.find("reports", "markdown").files(facts)["report.md"]
+    assert markdown.count("**blank**") == len(blanks)
+
+
+def test_energy_that_no_run_recorded_is_unknown(study: Study) -> None:
+    assert study.table is not None
+    columns = {k: v for k, v in study.table.columns.items() if k not in ("energy_j", "device_s")}
+    told = dict(facts_of(replace(study, table=RunTable(columns)), ()).provenance)
+    assert told["energy"] == "unknown"
+    assert told["device time"] == "unknown"
+
+
+def test_energy_that_some_runs_did_not_record_is_said_to_miss_them(facts: Facts) -> None:
+    # 34 runs of 0.1 kWh
+    assert dict(facts.provenance)["energy"] == "3.4 kWh, 1 of 35 runs unknown"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(1.80, 1.83, "its interval holds it"), (1.83, 1.90, "its interval does not hold it")],
+)
+def test_the_known_entropy_is_compared_with_the_interval(
+    study: Study, low: float, high: float, verdict: str
+) -> None:
+    assert study.fit is not None
+    between = {**study.fit.intervals, "E": Interval(low, high, 0.9, "profile")}
+    other = replace(study, fit=replace(study.fit, intervals=between))
+    assert verdict in _wording.known_entropy(other)
+
+
+def test_nothing_is_said_of_entropy_where_it_is_not_known() -> None:
+    assert _wording.known_entropy(small_study()) == ""
+
+
+def test_a_fit_that_failed_its_gate_says_so_loudly(study: Study) -> None:
+    assert study.fit is not None
+    bad = replace(study.fit, status=FitStatus.BOUND_HIT, message="beta ended on its bound")
+    page = registry.find("reports", "html").files(facts_of(replace(study, fit=bad), ()))
+    text = page["report.html"]
+    assert "did not pass its gate: BOUND_HIT, beta ended on its bound" in text
+    assert 'class="soft status bad"' in text
+
+
+def test_too_few_held_out_runs_inside_their_intervals_are_called_out(study: Study) -> None:
+    assert study.fit is not None
+    rows = [{**row, "low": 0.0, "high": 0.1} for row in study.fit.holdout["rows"]]
+    held = {**study.fit.holdout, "rows": rows}
+    assert "too narrow" in _wording.holdout(replace(study.fit, holdout=held))
+    assert "too narrow" not in _wording.holdout(study.fit)
+
+
+def test_text_from_outside_cannot_become_markup(study: Study) -> None:
+    evil = replace(study, name="<script>alert(1)</script> & co")
+    page = registry.find("reports", "html").files(facts_of(evil, ()))["report.html"]
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in page
+
+
+def test_a_poor_study_is_reported_with_what_it_has() -> None:
+    facts = facts_of(small_study(), ("isoflop", "curves"))
+    page = registry.find("reports", "html").files(facts)["report.html"]
+    assert "No runs were held out" in page
+    assert "Only one approach gave an exponent" in page
+    assert "curves (the source holds no loss curves" in page
+
+
+def test_the_latex_tables_are_booktabs_with_one_width(facts: Facts) -> None:
+    files = registry.find("reports", "latex").files(facts)
+    assert set(files) == {"tables/parameters.tex", "tables/optimum.tex"}
+    for text in files.values():
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        assert len({line.count(" & ") for line in rows}) == 1
+        for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+            assert rule in text
+
+
+def test_the_markdown_tables_have_one_width_each(facts: Facts) -> None:
+    text = registry.find("reports", "markdown").files(facts)["report.md"]
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+
+
+@pytest.mark.parametrize("low", [0.1234, 1.0])
+@pytest.mark.parametrize("width", [1e-6, 0.01, 3.0, 4e5])
+def test_a_rounded_value_stays_within_a_standard_error_of_the_whole_one(
+    low: float, width: float
+) -> None:
+    value = low + 0.37 * width
+    error = _numbers.standard_error(low, low + width)
+    assert abs(float(_numbers.number(value, low, low + width)) - value) < 0.5 * error
