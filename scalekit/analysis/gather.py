@@ -130,11 +130,22 @@ def _columns(lines: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[s
 
 
 def envelope_curves(study: Study) -> list[dict[str, Any]]:
-    """Return the held-out curves that approach 1 may use: complete runs with two points or more."""
+    """Return the held-out curves that approach 1 may use beside the runs' ends.
+
+    Only runs at a constant learning rate qualify: before a schedule has decayed the loss lies a
+    tenth of a nat and more above what a run of that length ends at, and an envelope through both
+    kinds follows the schedules, not the sizes.
+    """
+    schedules = {
+        record["header"]["id"]: record["header"]["config"]["train"].get("schedule")
+        for record in study.records
+    }
     out = []
     for curve in study.curves:
         if curve.status != "done" or not set(_EVAL_COLUMNS) <= set(curve.evals):
             continue
+        if schedules.get(curve.run) != "constant":
+            return []
         tokens, flops, loss = (curve.evals[name] for name in _EVAL_COLUMNS)
         keep = (flops > 0) & (loss > 0) & np.isfinite(tokens)
         if keep.sum() >= 2:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from scalekit.fit.result import CostLaw, FitResult
 
 
+WORDS = {"parametric": "parametric", "isoflop": "parabolas", "envelope": "envelope"}
+"""What a legend calls each approach."""
+
+
 def loss(
     fit: FitResult, N: np.ndarray, D: np.ndarray, theta: Mapping[str, float] | None = None
 ) -> np.ndarray:
@@ -63,6 +67,16 @@ def has_frontier(study: Study) -> bool:
     fit = study.fit
     is_told = fit is not None and fit.status is not FitStatus.UNIDENTIFIED and bool(fit.exponents)
     return is_told and has_law(study)
+
+
+def approaches(study: Study) -> list[FitResult]:
+    """Return one fit an approach that gives both exponents, the headline first."""
+    found: dict[str, FitResult] = {}
+    for fit in (study.fit, *study.fit.others) if study.fit is not None else ():
+        is_told = fit.status is not FitStatus.UNIDENTIFIED
+        if is_told and {"params", "tokens"} <= set(fit.exponents):
+            found.setdefault(fit.approach, fit)
+    return list(found.values())
 
 
 def frontier(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import compute_number
-from scalekit.fit.result import FitStatus
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._valleys import valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
 _REACH = 30.0
 """How far beyond the largest measured compute the frontier is drawn, unless a budget asks more."""
 
-_WORDS = {"parametric": "parametric", "isoflop": "parabolas", "envelope": "envelope"}
-
 
 def draw(study: Study) -> Drawing:
     """Draw N* and D* over C with a strip each of every approach's ratio to the best fit."""
-    approaches = _approaches(study)
+    approaches = _surface.approaches(study)
     if not approaches:
         raise CannotDrawError("no fit gives a compute-optimal path")
     used = study.flops[study.is_used]
@@ -51,18 +48,6 @@ def draw(study: Study) -> Drawing:
     return Drawing(figure, rows, _caption(study, approaches, measured))
 
 
-def _approaches(study: Study) -> list[FitResult]:
-    """Return the fits that give both exponents: the headline first, one a approach."""
-    if study.fit is None:
-        return []
-    found: dict[str, FitResult] = {}
-    for fit in (study.fit, *study.fit.others):
-        is_told = fit.status is not FitStatus.UNIDENTIFIED
-        if is_told and {"params", "tokens"} <= set(fit.exponents):
-            found.setdefault(fit.approach, fit)
-    return list(found.values())
-
-
 def _style(place: int) -> dict[str, Any]:
     style = _look.group_style(place)
     return {"color": style["color"], "ls": style["linestyle"]}
@@ -75,7 +60,7 @@ def _draw_axis(
     top, strip = pair
     rows: list[dict[str, Any]] = []
     best: np.ndarray | None = None
-    for place, fit in enumerate(_approaches(study)):
+    for place, fit in enumerate(_surface.approaches(study)):
         path = _path(fit, axis, C)
         best = path["value"] if best is None else best
         style = _style(place)
@@ -130,7 +115,9 @@ def _draw_minima(
     top: Axes, strip: Axes, study: Study, axis: str, best: Any
 ) -> list[dict[str, Any]]:
     """Draw the valleys' minima with their intervals; return a row each."""
-    place = next((k for k, f in enumerate(_approaches(study)) if f.approach == "isoflop"), None)
+    place = next(
+        (k for k, f in enumerate(_surface.approaches(study)) if f.approach == "isoflop"), None
+    )
     if place is None:
         return []
     color = _look.group_style(place)["color"]
@@ -207,7 +194,7 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
     handles = []
     for place, fit in enumerate(approaches):
         style = _style(place) if place else {"color": _style(0)["color"], "ls": "-"}
-        handles.append(_look.key(_WORDS.get(fit.approach, fit.approach), lw=1.3, **style))
+        handles.append(_look.key(_surface.WORDS[fit.approach], lw=1.3, **style))
     handles.append(
         _look.key("extrapolated", color=_style(0)["color"], lw=1.2, ls=_look.EXTRAPOLATED)
     )
@@ -228,7 +215,7 @@ def _caption(study: Study, approaches: list[FitResult], measured: tuple[float, f
     ]
     for fit in approaches:
         found = fit.exponents["params"]
-        text = f"{_WORDS.get(fit.approach, fit.approach)}: N* grows as C^{found['value']:.3f}"
+        text = f"{_surface.WORDS[fit.approach]}: N* grows as C^{found['value']:.3f}"
         if found.get("low") is not None:
             text += f" [{found['low']:.3f}, {found['high']:.3f}]"
         parts.append(f"{text[0].upper()}{text[1:]}.")

@@ -127,7 +127,7 @@ def _collection(study: Study) -> list[Answer]:
     fit = study.fit
     assert fit is not None
     from_records = bool(study.records)
-    lost = f"{len(fit.dropped)} rows, each with its reason below" if fit.dropped else "none"
+    lost = f"{len(fit.dropped)} in all, each with its reason below" if fit.dropped else "none"
     return [
         Answer("How many points were fitted?", str(fit.n_runs)),
         Answer(

@@ -95,8 +95,8 @@ def count(value: float | None, low: float | None = None, high: float | None = No
 
     >>> count(7.14e10), count(7.14e10, 6.0e10, 8.5e10), count(1234.0)
     ('71.4B', '71.4B [60B, 85B]', '1.23k')
-    >>> count(1.41e8, 1.358e8, 1.462e8)
-    '141M [136M, 146M]'
+    >>> count(2.78e9, 2.5e9, 3.06e9)
+    '2.78B [2.50B, 3.06B]'
     """
     if value is None or not math.isfinite(value):
         return NOTHING
@@ -104,7 +104,17 @@ def count(value: float | None, low: float | None = None, high: float | None = No
     if low is None or high is None or not is_interval(low, high):
         return text
     digits = 3 if high - low < 0.3 * abs(value) else 2
-    return f"{text} [{_short(low, digits)}, {_short(high, digits)}]"
+    return f"{text} [{_end(low, digits)}, {_end(high, digits)}]"
+
+
+def _end(value: float, digits: int) -> str:
+    """Write an interval's end with all its digits: 2.50B beside 3.06B."""
+    value = float(f"{value:.{digits}g}")
+    for size, letter in _SUFFIXES:
+        if abs(value) >= size:
+            places = digits - 1 - math.floor(math.log10(abs(value) / size))
+            return f"{value / size:.{max(0, places)}f}{letter}"
+    return _plain(value)
 
 
 def _short(value: float, digits: int = 3) -> str:

@@ -1,0 +1,103 @@
+"""Tokens per parameter at the optimum over compute, by every approach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scalekit.analysis.study import Study
+from scalekit.fit.result import FitResult
+from scalekit.plots import _axes, _look, _surface
+from scalekit.plots.base import CannotDrawError, Drawing, Plot
+
+_REFERENCE = 20.0
+"""Tokens per parameter that Hoffmann et al. 2022 are remembered for."""
+
+_REACH = 30.0
+"""How far beyond the largest measured compute the ratio is drawn."""
+
+
+def draw(study: Study) -> Drawing:
+    """Draw D*/N* over compute with its band, a line at the reference, and the runs' own range."""
+    fits = _surface.approaches(study)
+    if not fits:
+        raise CannotDrawError("no fit gives a compute-optimal path")
+    used = study.flops[study.is_used]
+    low, high = float(used.min()), float(used.max())
+    C = np.geomspace(low / 1.5, high * _REACH, 121)
+    figure = _look.new_figure(_look.SINGLE * 1.25, 2.9)
+    axes = figure.add_subplot()
+    axes.set(xscale="log", yscale="log", xlim=(C[0], C[-1]))
+    axes.axvspan(low, high, color=_look.MEASURED, zorder=-2, lw=0)
+    axes.axhline(_REFERENCE, color=_look.MUTED, lw=0.8, ls=(0, (1, 2)), zorder=0)
+    handles, rows = [], []
+    for place, fit in enumerate(fits):
+        path = _ratio(fit, C)
+        style = _look.group_style(place)
+        color, dash = style["color"], style["linestyle"]
+        inside = (low * 0.999 <= C) & (high * 1.001 >= C)
+        if place == 0:
+            axes.plot(C[inside], path["value"][inside], color=color, lw=1.5, zorder=3)
+            for part in (low >= C, high <= C):
+                axes.plot(C[part], path["value"][part], color=color, ls=_look.EXTRAPOLATED)
+        else:
+            axes.plot(C, path["value"], color=color, lw=0.9, ls=dash)
+        if "low" in path:
+            axes.fill_between(C, path["low"], path["high"], color=color, alpha=0.18, lw=0)
+        handles.append(_look.key(_surface.WORDS[fit.approach], color=color, ls=dash, lw=1.3))
+        rows += [
+            {"what": fit.approach, "flops": C[k]} | {name: v[k] for name, v in path.items()}
+            for k in range(0, C.size, 4)
+        ]
+    handles.append(_look.key(f"{_REFERENCE:g}", color=_look.MUTED, lw=0.8, ls=(0, (1, 2))))
+    axes.set_xlabel(_axes.flops_label(study.flops_kind, study.params_kind))
+    axes.set_ylabel("D*/N* (tokens per parameter)")
+    _limit(axes, rows)
+    _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
+    _axes.finish_log(axes.yaxis)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return Drawing(figure, rows, _caption(study, rows, high))
+
+
+def _ratio(fit: FitResult, C: np.ndarray) -> dict[str, np.ndarray]:
+    if fit.approach != "parametric":
+        N, D = (
+            fit.theta[f"{axis}_coefficient"] * C ** fit.theta[f"{axis}_exponent"]
+            for axis in ("params", "tokens")
+        )
+        return {"value": D / N}
+    path = _surface.frontier(fit, C)
+    found = {"value": path["tokens_per_param"]}
+    low, high = path.get("tokens_per_param_low"), path.get("tokens_per_param_high")
+    if low is not None and high is not None and np.isfinite(low).all():
+        found |= {"low": low, "high": high}
+    return found
+
+
+def _limit(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Keep a wild band from flattening the lines: at most a factor of 30 around them."""
+    values = np.array([row["value"] for row in rows] + [_REFERENCE])
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, values.min() / 30.0), min(high, values.max() * 30.0))
+
+
+def _caption(study: Study, rows: list[dict[str, Any]], high: float) -> str:
+    first = [row for row in rows if row["what"] == rows[0]["what"]]
+    near = min(first, key=lambda row: abs(np.log(row["flops"] / high)))
+    text = (
+        "Tokens per parameter at the optimum over compute; dashed beyond the measured range "
+        f"(shaded). At its end the first fit says {near['value']:.3g}"
+    )
+    if "low" in near:
+        text += f" [{near['low']:.3g}, {near['high']:.3g}]"
+    return f"{text} tokens per parameter; the dotted line is {_REFERENCE:g}."
+
+
+PLOT = Plot(
+    name="tokens_per_param",
+    title="Tokens per parameter",
+    shows="the optimal ratio of tokens to parameters over compute, with its band",
+    needs=("runs", "fit"),
+    draw=draw,
+)

@@ -1,0 +1,140 @@
+"""A study gathered from a sweep's folder, a table or a fit holds what lies there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
+from study_examples import isoflop_table  # pyright: ignore[reportMissingImports]
+
+from scalekit import cli
+from scalekit.analysis.gather import envelope_curves, gather
+from scalekit.errors import InputError
+from scalekit.results.record import SCHEMA, RecordWriter
+from scalekit.results.store import SweepFolder
+from scalekit.results.table import RunTable, write_table
+
+
+def plan_line(run: str, N: float, D: float, C: float) -> dict[str, Any]:
+    config = {
+        "model": {"arch": "gpt"},
+        "data": {"source": "synthetic", "tokenizer": "symbols"},
+        "train": {"seed": 0, "lr": 1e-3, "batch_tokens": 1024, "schedule": "cosine"},
+    }
+    params = {"total": N * 1.2, "non_embedding_head": N, "non_embedding": N * 0.9}
+    flops = {"exact": 6 * N * D, "6N_total": 7.2 * N * D}
+    kinds = {"params_kind": "non_embedding_head", "flops_kind": "exact"}
+    plan = {"params": params, "flops": flops, "tokens": D, "steps": 10, "budget": C, **kinds}
+    return {"schema": "scalekit.plan/1", "id": run, "config": config, "plan": plan, "resources": {}}
+
+
+def lay_sweep(root: Path, table: RunTable, finished: int) -> SweepFolder:
+    """Write a sweep's plan and the records of its first runs."""
+    folder = SweepFolder(root)
+    root.mkdir()
+    names = ("run", "params", "tokens", "budget", "loss")
+    rows = list(zip(*(table[name].tolist() for name in names), strict=True))
+    lines = [plan_line(run, N, D, C) for run, N, D, C, _ in rows]
+    folder.plan_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for line, (run, N, D, _, loss) in list(zip(lines, rows, strict=True))[:finished]:
+        with RecordWriter(folder.record(run)) as record:
+            header = {"id": run, "config": line["config"], "plan": line["plan"]}
+            record.write("run", schema=SCHEMA, **header, facts={"entropy": 1.815})
+            told = {"host": "node7", "device": "cpu", "code": "0.1.0+abc", "torch": "2.13.0"}
+            record.write("attempt", n=1, time="2026-01-02", resumed_from=0, **told)
+            for step in (2, 5, 10):
+                share = step / 10
+                more = {"loss": loss / share**0.1, "lr": 1e-3, "grad_norm": 0.5}
+                record.write("step", step=step, tokens=D * share, **more)
+                more = {"val_loss": loss / share**0.1, "val_sem": 0.001}
+                record.write("eval", step=step, tokens=D * share, flops=6 * N * D * share, **more)
+            record.write("end", status="done", wall_s=9.0, device_s=9.0, energy_j=None, attempts=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    return lay_sweep(tmp_path_factory.mktemp("runs") / "demo", isoflop_table(), finished=30)
+
+
+def test_a_sweep_gives_table_curves_plan_and_records(sweep: SweepFolder) -> None:
+    study, notes = gather(sweep.root)
+    assert notes == []
+    assert study.table is not None
+    assert (len(study.table), len(study.plan), len(study.curves)) == (35, 35, 30)
+    assert study.name == "demo"
+    assert (study.roles == "unfinished").sum() == 5
+    curve = study.curves[0]
+    np.testing.assert_array_equal(curve.steps["tokens"], curve.evals["tokens"])
+    assert curve.evals["val_loss"][-1] == study.column("loss")[0]
+    assert study.records[0]["attempts"][0]["torch"] == "2.13.0"
+
+
+def test_curves_are_counted_as_the_table_is(sweep: SweepFolder) -> None:
+    study, _ = gather(sweep.root, params_kind="total")
+    assert study.params_kind == "total"
+    assert study.curves[0].params == study.column("params")[0]
+
+
+def test_an_unreadable_record_is_noted_and_the_rest_is_gathered(tmp_path: Path) -> None:
+    folder = lay_sweep(tmp_path / "demo", isoflop_table(), finished=30)
+    folder.record("run004").write_text("what is this\n")
+    study, notes = gather(folder.root)
+    assert len(study.curves) == 29
+    assert any("run004" in note for note in notes)
+
+
+def test_the_envelope_takes_curves_only_at_a_constant_learning_rate(sweep: SweepFolder) -> None:
+    study, _ = gather(sweep.root)
+    assert envelope_curves(study) == []
+    records = [json.loads(json.dumps(dict(r))) for r in study.records]
+    for record in records:
+        record["header"]["config"]["train"]["schedule"] = "constant"
+    assert len(envelope_curves(replace(study, records=tuple(records)))) == 30
+
+
+def test_a_sweep_is_analysed_into_a_report_with_its_provenance(
+    sweep: SweepFolder, tmp_path: Path, capsys
+) -> None:
+    assert cli.run(["analyze", str(sweep.root), "-o", str(tmp_path), "-t", "svg"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>hosts</dt><dd>node7</dd>" in page
+    assert "<dt>torch</dt><dd>2.13.0</dd>" in page
+    assert "<dt>energy</dt><dd>unknown</dd>" in page
+    assert "The source's entropy is known: 1.815 nats/token." in capsys.readouterr().out
+    shown = {p.stem for p in (tmp_path / "figures").glob("*.svg")}
+    assert {"curves", "design", "isoflop", "frontier", "contours", "residuals"} <= shown
+
+
+def test_a_fit_whose_table_changed_says_so(tmp_path: Path) -> None:
+    write_table(isoflop_table(), tmp_path / "runs.csv")
+    words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
+    assert cli.run([*words, "--bootstrap", "0"]) == 0
+    _, notes = gather(tmp_path / "out/fit.json")
+    assert notes == []
+    write_table(isoflop_table(seed=1), tmp_path / "out/data.csv")
+    _, notes = gather(tmp_path / "out/fit.json")
+    assert "has changed since" in notes[0]
+
+
+def test_a_fit_without_its_table_still_gives_the_fit(tmp_path: Path) -> None:
+    write_table(isoflop_table(), tmp_path / "runs.csv")
+    words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
+    assert cli.run([*words, "--bootstrap", "0"]) == 0
+    (tmp_path / "out/data.csv").unlink()
+    study, notes = gather(tmp_path / "out/fit.json")
+    assert study.table is None
+    assert study.fit is not None
+    assert "is not here" in notes[0]
+
+
+def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no plan\.jsonl"):
+        gather(tmp_path)
