@@ -170,6 +170,15 @@ def test_the_known_entropy_is_compared_with_the_interval(
     assert verdict in _wording.known_entropy(other)
 
 
+def test_the_irreducible_loss_is_held_to_the_validation_sets_own_oracle(study: Study) -> None:
+    assert study.table is not None
+    # 1.5 lies outside the interval of E that holds the entropy, 1.815
+    columns = {**study.table.columns, "oracle_loss": np.full(len(study.table), 1.5)}
+    text = _wording.known_entropy(replace(study, table=RunTable(columns)))
+    assert "entropy is known: 1.815" in text
+    assert "does not hold that oracle loss, E lies 21 % above" in text
+
+
 def test_nothing_is_said_of_entropy_where_it_is_not_known() -> None:
     assert _wording.known_entropy(small_study()) == ""
 
