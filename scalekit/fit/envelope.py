@@ -1,0 +1,137 @@
+"""Approach 1: which run is best at each compute, then a power law through the best runs.
+
+With training curves the envelope is theirs; without, that of the finished runs. Only the convex
+hull of the envelope in (ln C, ln L) counts, which leaves out sizes that are never the right choice
+(McLeish et al. 2025, arXiv:2502.06857).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from scalekit.fit.intervals import LEVEL, t_quantile
+from scalekit.fit.isoflop import AXES, fit_line
+from scalekit.fit.result import FitResult, FitStatus, Interval
+from scalekit.fit.rows import Runs
+from scalekit.laws.base import Array
+
+_LEVELS = 200
+_FEWEST = 3
+
+
+def hull(x: Array, y: Array) -> np.ndarray:
+    """Return the positions of the lower convex hull of points, by rising x, while y falls.
+
+    >>> hull(np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 2.9, 1.0, 2.0])).tolist()
+    [0, 2]
+    """
+    chain: list[int] = []
+    for i in np.lexsort((y, x)):
+        if chain and x[chain[-1]] == x[i]:
+            continue
+        while len(chain) > 1 and _turns_up(x, y, chain[-2], chain[-1], int(i)):
+            chain.pop()
+        chain.append(int(i))
+    kept = np.array(chain)
+    lowest = int(np.argmin(y[kept]))
+    return kept[: lowest + 1]
+
+
+def _turns_up(x: Array, y: Array, a: int, b: int, c: int) -> bool:
+    """Whether b lies on or above the chord from a to c."""
+    return (y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a])
+
+
+def fit_envelope(
+    runs: Runs,
+    curves: Sequence[Mapping[str, Array]] = (),
+    predict: tuple[float, ...] = (),
+) -> FitResult:
+    """Fit approach 1.
+
+    Args:
+        runs: Finished runs with N, D and C.
+        curves: Training curves, one a run: `params` (a number), `tokens`, `flops`, `loss` (m,).
+        predict: Budgets to extrapolate the frontier to.
+    """
+    points = _from_curves(curves) if curves else _from_runs(runs)
+    flops, params, tokens, loss = points
+    kept = hull(np.log(flops), np.log(loss))
+    # With curves a size stays best over a stretch of compute; each size's stretch is a step.
+    steps = len(np.unique(params[kept]))
+    ok = steps >= _FEWEST
+    theta: dict[str, float] = {}
+    exponents: dict[str, dict[str, float]] = {}
+    intervals: dict[str, Interval] = {}
+    lines = {}
+    for axis, values in (("params", params), ("tokens", tokens)) if ok else ():
+        line = lines[axis] = fit_line(flops[kept], values[kept])
+        theta[f"{axis}_coefficient"] = line.coefficient
+        theta[f"{axis}_exponent"] = line.exponent
+        exponents[axis] = {"value": line.exponent}
+        # Points of one size are one observation, so the error is that of as many steps.
+        if steps > 2:
+            error = line.error * np.sqrt(max(line.dof, 1) / (steps - 2))
+            reach = t_quantile(0.5 + LEVEL / 2, steps - 2) * error
+            ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
+            intervals[f"exponent_{axis}"] = ends
+            exponents[axis] |= {"low": ends.low, "high": ends.high}
+    source = f"{len(curves)} training curves" if curves else "the finished runs"
+    optimum = []
+    for c in predict if ok else ():
+        entry = {axis: lines[axis].coefficient * c ** lines[axis].exponent for axis in AXES}
+        ratio = entry["tokens"] / entry["params"]
+        more = {"loss": None, "tokens_per_param": ratio, "intervals": {}}
+        optimum.append({"flops": c, **entry, **more, "extrapolation": c / float(flops.max())})
+    return FitResult(
+        law="envelope",
+        approach="envelope",
+        theta=theta,
+        objective={"name": "hull", "scale": "log", "delta": None, "value": None},
+        status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
+        message=f"{steps} sizes on the hull of {source}"
+        + ("" if ok else f"; a frontier needs {_FEWEST}"),
+        n_runs=len(runs),
+        dropped=runs.dropped,
+        intervals=intervals,
+        exponents=exponents,
+        optimum=tuple(optimum),
+        diagnostics={
+            "hull": [
+                {"flops": c, "params": n, "tokens": d, "loss": v}
+                for c, n, d, v in zip(*(p[kept].tolist() for p in points), strict=True)
+            ],
+            "source": source,
+        },
+    )
+
+
+def _from_runs(runs: Runs) -> tuple[Array, Array, Array, Array]:
+    return runs.inputs["C"], runs.inputs["N"], runs.inputs["D"], runs.loss
+
+
+def _from_curves(
+    curves: Sequence[Mapping[str, Array]],
+) -> tuple[Array, Array, Array, Array]:
+    """Take the best curve at evenly spaced levels of log compute."""
+    low = min(float(np.min(c["flops"])) for c in curves)
+    high = max(float(np.max(c["flops"])) for c in curves)
+    levels = np.geomspace(low, high, _LEVELS)
+    losses = np.full((len(curves), _LEVELS), np.inf)
+    for row, curve in zip(losses, curves, strict=True):
+        inside = (levels >= np.min(curve["flops"])) & (levels <= np.max(curve["flops"]))
+        row[inside] = np.exp(
+            np.interp(np.log(levels[inside]), np.log(curve["flops"]), np.log(curve["loss"]))
+        )
+    best = np.argmin(losses, axis=0)
+    known = np.isfinite(losses.min(axis=0))
+    params = np.array([float(curves[k]["params"]) for k in best])
+    tokens = np.array(
+        [
+            np.exp(np.interp(np.log(c), np.log(curves[k]["flops"]), np.log(curves[k]["tokens"])))
+            for k, c in zip(best, levels, strict=True)
+        ]
+    )
+    return levels[known], params[known], tokens[known], losses.min(axis=0)[known]

@@ -1,0 +1,105 @@
+"""Refit without some runs, usually the largest, and see how well they are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scalekit.errors import FitError
+from scalekit.fit.intervals import LEVEL
+from scalekit.fit.rows import Runs, matches
+from scalekit.results.table import RunTable
+
+LARGEST = "largest-budget"
+_TOP = 0.9
+
+
+def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
+    """Say which runs (n,) a rule holds out, and the rule in words.
+
+    Args:
+        rule: `largest-budget`, or an expression over the table's columns such as `flops>1e20`.
+            Without planned budgets the largest are the top tenth of the runs by FLOPs.
+        runs: The rows in use.
+        table: Where they come from.
+
+    Raises:
+        FitError: The rule holds out no run, or all.
+    """
+    if rule == LARGEST:
+        chosen, words = _largest(runs)
+    else:
+        chosen = matches(table, rule, "--hold-out")[runs.rows]
+        words = rule
+    if not chosen.any() or chosen.all():
+        which = "every run" if chosen.any() else "no run"
+        raise FitError(f"{runs.where}: --hold-out {rule} takes {which}; choose another rule")
+    return chosen, words
+
+
+def _largest(runs: Runs) -> tuple[np.ndarray, str]:
+    if np.isfinite(runs.budget).all():
+        top = runs.budget.max()
+        return runs.budget >= top * (1 - 1e-9), f"{LARGEST} (budget {top:g} FLOPs)"
+    if "C" not in runs.inputs:
+        raise FitError(f"{runs.where}: no budgets and no FLOPs to hold out by; give an expression")
+    flops = runs.inputs["C"]
+    edge = float(np.quantile(flops, _TOP, method="higher"))
+    return flops >= edge, f"{LARGEST} (the top tenth by FLOPs, from {edge:.4g})"
+
+
+def score(
+    rule: str,
+    theta: Mapping[str, float],
+    runs: Runs,
+    chosen: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """Compare held-out losses with their predictions.
+
+    Args:
+        rule: In words.
+        theta: Of the fit without the held-out runs.
+        runs: All runs.
+        chosen: (n,), which were held out.
+        predicted: loss, low, high of the prediction interval, each (n_held_out,).
+
+    Returns:
+        What `fit.json` holds. `mape`, `bias` (observed less predicted, so that a positive one is
+        a loss worse than promised) and `worst` are fractions of the observed loss; `mae`, `rmse`
+        are in the loss's unit; `covered` is the share of runs inside their interval.
+    """
+    test = runs.where_true(chosen)
+    miss = test.loss - predicted["loss"]
+    relative = miss / test.loss
+    inside = (test.loss >= predicted["low"]) & (test.loss <= predicted["high"])
+    rows = [
+        {
+            "run": name,
+            "loss": float(loss),
+            "predicted": float(predicted["loss"][k]),
+            "low": float(predicted["low"][k]),
+            "high": float(predicted["high"][k]),
+        }
+        for k, (name, loss) in enumerate(zip(test.names, test.loss, strict=True))
+    ]
+    ratio = None
+    if "C" in runs.inputs:
+        ratio = float(test.inputs["C"].max() / runs.inputs["C"][~chosen].max())
+    return {
+        "rule": rule,
+        "n_runs": len(test),
+        "n_train": int((~chosen).sum()),
+        "mape": float(np.mean(np.abs(relative))),
+        "bias": float(np.mean(relative)),
+        "worst": float(relative[np.argmax(np.abs(relative))]),
+        "mae": float(np.mean(np.abs(miss))),
+        "rmse": float(np.sqrt(np.mean(miss**2))),
+        "covered": float(np.mean(inside)),
+        "level": LEVEL,
+        "extrapolation": ratio,
+        "theta": dict(theta),
+        "rows": rows,
+    }

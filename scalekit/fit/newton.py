@@ -1,0 +1,249 @@
+"""Minimise many robust fits of one law at once: damped Newton, all problems in one batch.
+
+A problem is a row of weights over the runs (a bootstrap resample, a run left out) or a starting
+point. All share the law and the runs, so every step is a few matrix products over (problems, runs)
+and a stack of small linear systems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scalekit.fit.objective import Objective
+from scalekit.laws.base import Array, Frame, Law, State
+
+CHUNK_CELLS = 50_000
+"""Problems times runs that are worked on at once: what stays in a core's cache."""
+
+_SMALLEST_DAMPING = 1e-9
+_LARGEST_DAMPING = 1e14
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted to what.
+
+    Attributes:
+        law: The law.
+        frame: The runs' inputs.
+        log_observed: (n,) or (S, n), logarithms of the measured losses.
+        objective: What is summed; its delta may be (S, 1).
+        free: (p, m): internal coordinates are `free @ psi + fixed`.
+        fixed: (p,) or (S, p).
+        index: The internal coordinate that each free one is, (m,).
+    """
+
+    law: Law
+    frame: Frame
+    log_observed: Array
+    objective: Objective
+    free: Array
+    fixed: Array
+    index: tuple[int, ...]
+
+    def phi(self, psi: Array) -> Array:
+        """Return internal coordinates (S, p) of free ones (S, m)."""
+        return psi @ self.free.T + self.fixed
+
+    def at(self, which: Array | slice) -> Problem:
+        """Keep some of the S problems."""
+        objective = self.objective
+        if isinstance(objective.delta, np.ndarray):
+            objective = replace(objective, delta=objective.delta[which])
+        return replace(
+            self,
+            objective=objective,
+            fixed=self.fixed if self.fixed.ndim == 1 else self.fixed[which],
+            log_observed=self.log_observed
+            if self.log_observed.ndim == 1
+            else self.log_observed[which],
+        )
+
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """Lower and upper ends of the free coordinates, each (m,)."""
+        low, high = self.law.box
+        kept = list(self.index)
+        return low[kept], high[kept]
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where S minimisations ended.
+
+    Attributes:
+        psi: (S, m), free coordinates.
+        value: (S,), the sums reached.
+        scaled_gradient: (S,), the largest cosine between the derivative of the runs' losses and a
+            column of the Jacobian, over coordinates that are not on a bound: zero at an optimum,
+            whatever the objective's units.
+        hessian: (S, m, m).
+        on_bound: (S, m).
+        evaluations: (S,).
+    """
+
+    psi: Array
+    value: Array
+    scaled_gradient: Array
+    hessian: Array
+    on_bound: Array
+    evaluations: Array
+
+
+@dataclass
+class _Point:
+    """Everything known at the present point of each problem."""
+
+    value: Array
+    gradient: Array
+    hessian: Array
+
+
+def minimise(
+    problem: Problem, psi: Array, weights: Array | None = None, *, max_iterations: int = 200
+) -> Minimum:
+    """Minimise S problems from the free coordinates psi (S, m), in chunks that fit the cache.
+
+    Args:
+        problem: What is shared by all.
+        psi: Where each starts; moved into the box.
+        weights: (S, n) or (n,), the runs' weights; equal unless given.
+        max_iterations: Steps tried before a problem is given up.
+    """
+    n = problem.log_observed.shape[-1]
+    if weights is None:
+        weights = np.ones((1, n))
+    weights = np.broadcast_to(weights, (len(psi), n))
+    size = max(1, CHUNK_CELLS // n)
+    found = []
+    for first in range(0, len(psi), size):
+        some = slice(first, first + size)
+        rows = np.ascontiguousarray(weights[some])
+        found.append(_minimise(problem.at(some), psi[some], rows, max_iterations))
+    return Minimum(
+        *(np.concatenate([getattr(f, name) for f in found]) for name in Minimum.__annotations__)
+    )
+
+
+def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int) -> Minimum:
+    low, high = problem.box
+    psi = np.clip(psi, low, high)
+    count = len(psi)
+    here = _evaluate(problem, psi, weights)
+    ruler = _ruler(problem, psi, weights)
+    damping = np.full(count, 1e-3)
+    evaluations = np.ones(count)
+    active = np.arange(count)
+    for _ in range(max_iterations):
+        if not len(active):
+            break
+        used = damping[active]
+        step, promised = _step(
+            psi[active],
+            here.gradient[active],
+            here.hessian[active],
+            used[:, None] * ruler[active],
+            (low, high),
+        )
+        trial = np.clip(psi[active] + step, low, high)
+        there = _evaluate(problem.at(active), trial, weights[active])
+        evaluations[active] += 1
+        better = there.value <= here.value[active]
+        better &= promised >= 0
+        won = active[better]
+        psi[won] = trial[better]
+        here.value[won] = there.value[better]
+        here.gradient[won] = there.gradient[better]
+        here.hessian[won] = there.hessian[better]
+        ruler[won] = np.maximum(ruler[won], np.einsum("smm->sm", there.hessian[better]))
+        damping[won] *= 0.1
+        damping[active[~better]] *= 8.0
+        np.clip(damping, _SMALLEST_DAMPING, _LARGEST_DAMPING, out=damping)
+        done = _is_done(promised, here.value[active], used, damping[active])
+        active = active[~done]
+    return _certify(problem, psi, weights, here, evaluations)
+
+
+def _is_done(promised: Array, value: Array, used: Array, damping: Array) -> Array:
+    """Stop when an almost undamped step promises less than rounding can show."""
+    tiny = (promised >= 0) & (promised <= 1e-15 * value + 1e-32)
+    return (tiny & (used < 1e-1)) | (damping >= _LARGEST_DAMPING)
+
+
+def _evaluate(problem: Problem, psi: Array, weights: Array) -> _Point:
+    state = problem.law.state(problem.phi(psi), problem.frame)
+    objective = problem.objective
+    residual = objective.residual(problem.log_observed, state.log_loss)
+    value = objective.value(residual, weights)
+    gradient, hessian = objective.derivatives(problem.law, state, residual, weights)
+    free = problem.free
+    return _Point(value, gradient @ free, free.T @ hessian @ free)
+
+
+def _ruler(problem: Problem, psi: Array, weights: Array) -> Array:
+    """Scale each coordinate by the convex curvature of the objective at the start: (S, m)."""
+    jac, _, residual, state = _columns(problem, psi)
+    size = np.abs(residual)
+    pull = weights * np.minimum(1.0, problem.objective.delta / np.maximum(size, 1e-300))
+    pull = pull * problem.objective.sensitivity(state) ** 2
+    return np.maximum(np.einsum("sn,smn->sm", pull, jac**2), 1e-30)
+
+
+def _columns(problem: Problem, psi: Array) -> tuple[Array, Array, Array, State]:
+    """Return the Jacobian of log loss by free coordinates (S, m, n), psi-function and residual."""
+    state = problem.law.state(problem.phi(psi), problem.frame)
+    jac = np.einsum("pm,spn->smn", problem.free, problem.law.jacobian(state))
+    residual = problem.objective.residual(problem.log_observed, state.log_loss)
+    delta = problem.objective.delta
+    return jac, np.clip(residual, -delta, delta), residual, state
+
+
+def _step(
+    psi: Array, gradient: Array, hessian: Array, damping: Array, box: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Solve for a step (S, m) and what it promises (S,), holding coordinates at their bounds."""
+    held = _held(psi, gradient, box)
+    system = hessian.copy()
+    m = psi.shape[1]
+    diagonal = np.arange(m)
+    system[:, diagonal, diagonal] += damping
+    if held.any():
+        system = np.where(held[:, :, None] | held[:, None, :], 0.0, system)
+        system[:, diagonal, diagonal] += held
+        gradient = np.where(held, 0.0, gradient)
+    try:
+        step = -np.linalg.solve(system, gradient[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        step = -gradient / np.maximum(np.einsum("smm->sm", system), 1e-30)
+    # Wild steps come from a Hessian that is not positive: shorten them, keep their direction.
+    size = np.abs(step).max(axis=1, keepdims=True)
+    step = np.where(np.isfinite(step), step, 0.0) * np.minimum(1.0, 3.0 / np.maximum(size, 1e-300))
+    promised = -np.einsum("sm,sm->s", gradient, step)
+    return step, promised
+
+
+def _held(psi: Array, gradient: Array, box: tuple[Array, Array]) -> Array:
+    low, high = box
+    return ((psi <= low) & (gradient > 0)) | ((psi >= high) & (gradient < 0))
+
+
+def _certify(
+    problem: Problem, psi: Array, weights: Array, here: _Point, evaluations: Array
+) -> Minimum:
+    held = _held(psi, here.gradient, problem.box)
+    jac, pulls, _, state = _columns(problem, psi)
+    jac = jac * np.broadcast_to(problem.objective.sensitivity(state), state.log_loss.shape)[:, None]
+    roots = np.sqrt(weights)
+    lengths = np.sqrt(np.einsum("sn,smn->sm", weights, jac**2))
+    # Below this, residuals are the rounding of an exact fit and have no direction.
+    rounding = 1e-11 * np.sqrt(weights.sum(axis=1))
+    pull = np.maximum(np.sqrt(np.sum((roots * pulls) ** 2, axis=1)), rounding)
+    cosine = np.abs(here.gradient) / np.maximum(lengths * pull[:, None], 1e-300)
+    cosine = np.where(held, 0.0, cosine)
+    low, high = problem.box
+    on_bound = (psi <= low) | (psi >= high)
+    return Minimum(
+        psi, here.value, cosine.max(axis=1), here.hessian, on_bound, evaluations.astype(float)
+    )

@@ -1,0 +1,204 @@
+"""Which rows of a table a fit uses, and why the others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scalekit.errors import FitError, InputError
+from scalekit.laws.base import COLUMN_OF, Array
+from scalekit.results.mapping import evaluate
+from scalekit.results.table import RunTable, require
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs with positive numbers, ready to be fitted.
+
+    Attributes:
+        where: What an error names: the table's path.
+        names: One a run.
+        inputs: By symbol (`N`, `D`, `C`, ...), each (n,).
+        loss: (n,).
+        budget: (n,), planned FLOPs, NaN where none was planned.
+        cluster: (n,), whole numbers: runs of one cluster are resampled together.
+        rows: (n,), positions in the table.
+        dropped: One entry a row left out: run, row, reason.
+        notes: What was assumed, in sentences.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    inputs: Mapping[str, Array]
+    loss: Array
+    budget: Array
+    cluster: np.ndarray
+    rows: np.ndarray
+    dropped: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def where_true(self, keep: np.ndarray) -> Runs:
+        """Keep some runs, in order."""
+        kept = np.flatnonzero(keep)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in kept),
+            inputs={s: v[kept] for s, v in self.inputs.items()},
+            loss=self.loss[kept],
+            budget=self.budget[kept],
+            cluster=self.cluster[kept],
+            rows=self.rows[kept],
+        )
+
+
+def select(
+    table: RunTable,
+    symbols: Sequence[str],
+    *,
+    drop: Sequence[str] = (),
+    cluster: str | None = None,
+) -> Runs:
+    """Take the finished runs with a loss and every input, and list the rest with reasons.
+
+    Args:
+        table: Any table with `loss` and the columns of the symbols. FLOPs that it lacks are
+            counted as 6 N D, and a note says so.
+        symbols: Which inputs are wanted, of `COLUMN_OF`.
+        drop: Columns whose true cells, or expressions whose true rows, are left out.
+        cluster: A column whose equal cells belong together (a trunk, a seed).
+
+    Raises:
+        InputError: A column is missing, a number is not positive, or no run is left.
+    """
+    where = str(table.meta.get("path", "table"))
+    names = run_names(table)
+    wanted = [s for s in symbols if s != "C"]
+    require(table, ["loss", *(COLUMN_OF[s] for s in wanted)])
+    reasons = _reasons(table, [COLUMN_OF[s] for s in wanted], drop, where)
+    kept = np.flatnonzero([not reason for reason in reasons])
+    if not len(kept):
+        first = next((r for r in reasons if r), "the table is empty")
+        raise InputError(f"{where}: no run is left to fit, {first}; finish or keep some runs")
+    inputs = {s: np.asarray(table[COLUMN_OF[s]], dtype=float)[kept] for s in wanted}
+    loss = np.asarray(table["loss"], dtype=float)[kept]
+    for column, values in [("loss", loss), *((COLUMN_OF[s], inputs[s]) for s in wanted)]:
+        _check_positive(values, column, kept, where)
+    flops, notes = _flops(table, kept, inputs, where)
+    if flops is not None:
+        inputs["C"] = flops
+    elif "C" in symbols:
+        require(table, ["flops"])
+    dropped = [
+        {"run": names[i], "row": i, "reason": reason} for i, reason in enumerate(reasons) if reason
+    ]
+    budget = table["budget"] if "budget" in table else np.full(len(table), np.nan)
+    if budget.dtype == object:
+        require(table, ["budget"])
+    return Runs(
+        where,
+        tuple(names[i] for i in kept),
+        inputs,
+        loss,
+        np.asarray(budget, dtype=float)[kept],
+        _clusters(table, cluster, kept),
+        kept,
+        tuple(dropped),
+        notes,
+    )
+
+
+def run_names(table: RunTable) -> list[str]:
+    """Name every row: its run, or its number where the table has no runs' names."""
+    if "run" not in table:
+        return [f"row {i + 1}" for i in range(len(table))]
+    return [str(name) or f"row {i + 1}" for i, name in enumerate(table["run"])]
+
+
+def matches(table: RunTable, expression: str, option: str) -> np.ndarray:
+    """Say for every row (n,) whether an expression holds, or whether a column's cell is true."""
+    where = f"{table.meta.get('path', 'table')}: {option}"
+    found = evaluate(expression, table.columns, where)
+    if found.dtype == object:
+        return np.array([str(cell).strip().lower() in ("true", "yes", "1") for cell in found])
+    return np.nan_to_num(np.asarray(found, dtype=float)) != 0
+
+
+def _reasons(table: RunTable, columns: Sequence[str], drop: Sequence[str], where: str) -> list[str]:
+    """Give each row the first reason to leave it out, or an empty one."""
+    reasons = [""] * len(table)
+
+    def say(rows: np.ndarray, reason: str) -> None:
+        for i in np.flatnonzero(rows):
+            reasons[i] = reasons[i] or reason
+
+    if "status" in table:
+        for word in sorted({str(s) for s in table["status"]} - {"", "done"}):
+            say(np.array([str(s) == word for s in table["status"]]), word)
+    for expression in drop:
+        say(matches(table, expression, "--drop"), f"--drop {expression}")
+    for column in ("loss", *columns):
+        values = np.asarray(table[column], dtype=float)
+        say(~np.isfinite(values), f"{column} is not a number")
+    return reasons
+
+
+def _check_positive(values: Array, column: str, rows: np.ndarray, where: str) -> None:
+    bad = np.flatnonzero(values <= 0)
+    if len(bad):
+        row = int(rows[bad[0]]) + 1
+        raise InputError(
+            f"{where}: {column} must be positive, found {values[bad[0]]:g} in row {row}; mend it "
+            f"or leave such rows out with --drop '{column}<=0'"
+        )
+
+
+def _flops(
+    table: RunTable, kept: np.ndarray, inputs: Mapping[str, Array], where: str
+) -> tuple[Array | None, tuple[str, ...]]:
+    if "flops" in table:
+        flops = np.asarray(table["flops"], dtype=float)[kept]
+        if np.isfinite(flops).all():
+            _check_positive(flops, "flops", kept, where)
+            return flops, ()
+    if not {"N", "D"} <= set(inputs):
+        return None, ()
+    missing = "no column flops" if "flops" not in table else "some runs have no flops"
+    return 6.0 * inputs["N"] * inputs["D"], (
+        f"{where}: {missing}; FLOPs are counted as 6 x params x tokens",
+    )
+
+
+def _clusters(table: RunTable, cluster: str | None, kept: np.ndarray) -> np.ndarray:
+    if cluster is None:
+        return np.arange(len(kept))
+    if cluster not in table:
+        require(table, [cluster])
+    _, found = np.unique([str(cell) for cell in table[cluster][kept]], return_inverse=True)
+    return found
+
+
+def check_enough(runs: Runs, law: str, n_free: int) -> None:
+    """Refuse a fit with no more distinct runs than free parameters.
+
+    Raises:
+        FitError: Too few runs, or too few that differ.
+    """
+    n = len(runs)
+    if n < n_free:
+        raise FitError(
+            f"{runs.where}: {n} runs but {law} has {n_free} free parameters; add runs or fix one "
+            "with --fix E=1.7"
+        )
+    points = np.stack([v for s, v in runs.inputs.items() if s != "C"] or [runs.inputs["C"]])
+    distinct = np.unique(points, axis=1).shape[1]
+    if distinct < n_free:
+        raise FitError(
+            f"{runs.where}: {n} runs at {distinct} different sizes and lengths but {law} has "
+            f"{n_free} free parameters; add runs that differ or fix one with --fix E=1.7"
+        )

@@ -1,0 +1,159 @@
+"""Fit a table: every asked law and approach, one headline with the others beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalekit import __version__, registry
+from scalekit.errors import InputError, UsageError, did_you_mean
+from scalekit.fit.envelope import fit_envelope
+from scalekit.fit.isoflop import fit_isoflop
+from scalekit.fit.objective import find_objective
+from scalekit.fit.parametric import Options, fit_parametric
+from scalekit.fit.result import SCHEMA, FitResult
+from scalekit.fit.rows import select
+from scalekit.laws.base import Array
+from scalekit.results.store import write_whole
+from scalekit.results.table import RunTable
+
+APPROACHES = ("parametric", "isoflop", "envelope")
+
+
+def fit(
+    table: RunTable,
+    *,
+    laws: Sequence[str] = ("chinchilla",),
+    approaches: Sequence[str] = ("parametric",),
+    objective: str = "robust",
+    delta: float | None = None,
+    fix: Mapping[str, float] | None = None,
+    drop: Sequence[str] = (),
+    cluster: str | None = None,
+    hold_out: str | None = None,
+    predict: Sequence[float] = (),
+    bootstrap: int = 0,
+    given: Mapping[str, float] | None = None,
+    curves: Sequence[Mapping[str, Array]] = (),
+    n_starts: int = 8,
+    seed: int = 0,
+) -> FitResult:
+    """Fit scaling laws to a table of runs.
+
+    Args:
+        table: One row a run: `params`, `tokens`, `loss`, and what else the laws take.
+        laws: Names of laws, or files that bind `LAW`; the first is the headline.
+        approaches: Of `APPROACHES`; the headline is parametric where that is among them.
+        objective: A name of `objective.OBJECTIVES`.
+        delta: For the objectives that take one.
+        fix: Published parameters held at values.
+        drop: Columns or expressions whose true rows are left out.
+        cluster: Column of what belongs together (trunk, seed) in every interval.
+        hold_out: `largest-budget` or an expression; the laws are refitted without those runs.
+        predict: Budgets in FLOPs whose optimum is asked.
+        bootstrap: How many resamples of the runs.
+        given: Inputs besides N and D at which the optimum is asked, by symbol.
+        curves: Training curves for the envelope: `params`, `tokens`, `flops`, `loss`.
+        n_starts: Starting points of every parametric fit.
+        seed: Of resampling and drawn starts.
+
+    Returns:
+        The headline; `others` holds the rest. A fit that is not identified or did not converge is
+        returned with its status, not raised.
+
+    Raises:
+        InputError: The table lacks a column, or holds numbers that no loss can be.
+        FitError: Fewer runs than parameters, a hold-out of none or all.
+        UsageError: An unknown law, approach, objective or parameter.
+    """
+    for name in approaches:
+        if name not in APPROACHES:
+            raise UsageError(f"--approach {name}: unknown; {did_you_mean(name, APPROACHES)}")
+    _check_kinds(table)
+    options = Options(
+        find_objective(objective, delta), dict(fix or {}), n_starts, bootstrap, hold_out,
+        tuple(float(c) for c in predict), dict(given or {}), seed,
+    )  # fmt: skip
+    found = []
+    if "parametric" in approaches:
+        for name in laws:
+            law = registry.find("laws", name)
+            runs = select(table, law.inputs, drop=drop, cluster=cluster)
+            found.append(fit_parametric(law, name, runs, table, options))
+    plain = [name for name in approaches if name != "parametric"]
+    if plain:
+        runs = select(table, ("N", "D", "C"), drop=drop, cluster=cluster)
+        for name in plain:
+            if name == "isoflop":
+                found.append(fit_isoflop(runs, options.predict))
+            else:
+                found.append(fit_envelope(runs, curves, options.predict))
+    data = _data(table)
+    found = [replace(one, data=data, version=__version__, seed=seed) for one in found]
+    return replace(found[0], others=tuple(found[1:]))
+
+
+def _check_kinds(table: RunTable) -> None:
+    """Refuse a table that mixes counts or units: no law holds across them."""
+    for name in ("params_kind", "flops_kind", "loss_unit"):
+        if table.meta.get(name) == "mixed":
+            kinds = sorted({str(cell) for cell in table[name]} - {""})
+            raise InputError(
+                f"{table.meta.get('path', 'table')}: {name} mixes {', '.join(kinds)}; fit runs of "
+                f"one kind, with --drop \"{name}=='{kinds[-1]}'\""
+            )
+
+
+def _data(table: RunTable) -> dict[str, Any]:
+    kept = ("path", "sha256", "params_kind", "flops_kind", "loss_unit", "mapping")
+    found = {name: table.meta[name] for name in kept if name in table.meta}
+    return {**found, "n_rows": len(table), "columns": list(table.columns)}
+
+
+def write_fit(result: FitResult, path: Path | str) -> None:
+    """Write `fit.json` whole, every number with full precision.
+
+    Raises:
+        SystemTroubleError: The disk refuses; an older file is untouched.
+    """
+    text = json.dumps(_plain(result.to_json()), indent=1, allow_nan=False)
+    write_whole(Path(path), text + "\n")
+
+
+def read_fit(path: Path | str) -> FitResult:
+    """Read `fit.json` back.
+
+    Raises:
+        InputError: No such file, or not a fit of this schema.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror}; name a fit.json") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON, {error}; name what scalekit fit -o wrote") from error
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; name a file of scalekit fit")
+    try:
+        return FitResult.from_json(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole fit, {error}; fit the table again") from error
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy numbers into Python's and what is not finite into null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

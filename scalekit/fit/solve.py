@@ -1,0 +1,149 @@
+"""Approach 3: fit a law to runs, and say honestly how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from scalekit.errors import UsageError, did_you_mean
+from scalekit.fit.judge import AGREEMENT, Solution, judge
+from scalekit.fit.newton import Minimum, Problem, minimise
+from scalekit.fit.objective import HUBER_95, LAD_DELTA, Objective, spread
+from scalekit.fit.rows import Runs, check_enough
+from scalekit.fit.starts import spread_starts
+from scalekit.laws.base import Array, Frame, Law
+
+_FINEST_DELTA = 1e-7
+_ROUNDS = 20
+
+
+def solve(
+    law: Law,
+    runs: Runs,
+    objective: Objective,
+    *,
+    fix: Mapping[str, float] | None = None,
+    n_starts: int = 8,
+    seed: int = 0,
+    extra_starts: Array | None = None,
+) -> Solution:
+    """Fit a law by the sum of robust losses from several starts and judge the end.
+
+    Args:
+        law: What is fitted.
+        runs: To what.
+        objective: What is minimised; an adaptive one gets its delta from the residuals' spread.
+        fix: Published parameters held at values.
+        n_starts: Starting points that are all carried to the end; their agreement is reported.
+        seed: For laws whose starts are drawn.
+        extra_starts: More starting points in internal coordinates, (k, p).
+
+    Raises:
+        FitError: Fewer runs than free parameters.
+        UsageError: An unknown parameter in `fix`, or a value outside its box.
+    """
+    inputs = {s: runs.inputs[s] for s in law.inputs}
+    frame = law.frame(inputs)
+    free, fixed, index = _fixing(law, frame, fix or {})
+    check_enough(runs, law.name, len(index))
+    log_loss = np.log(runs.loss)
+    starts = spread_starts(law, frame, log_loss, count=n_starts, seed=seed)
+    if extra_starts is not None:
+        starts = np.concatenate([extra_starts, starts])
+    problem = Problem(law, frame, log_loss, objective, free, fixed, index)
+    problem, ends = _descend(problem, starts[:, list(index)])
+    return judge(runs, problem, ends)
+
+
+def _fixing(
+    law: Law, frame: Frame, fix: Mapping[str, float]
+) -> tuple[Array, Array, tuple[int, ...]]:
+    """Return the affine map from free to internal coordinates that holds `fix`, and which are free.
+
+    A fixed amplitude ties its internal coordinate to its exponents: ln A at the centre is
+    ln A less the sum of exponent times centre, which is affine in the exponents.
+    """
+    for name in fix:
+        if name not in law.names:
+            hint = did_you_mean(name, law.names)
+            raise UsageError(f"--fix {name}: {law.name} has none; {hint}")
+        if not np.isfinite(fix[name]) or fix[name] < 0:
+            raise UsageError(
+                f"--fix {name}={fix[name]:g}: not a positive number; write --fix E=1.7"
+            )
+    p = len(law.params)
+    index = tuple(i for i, name in enumerate(law.names) if name not in fix)
+    free = np.eye(p)[:, list(index)]
+    if not index:
+        raise UsageError(f"--fix: {law.name} has no parameter left to fit; fix fewer")
+    # The map is affine, so its value at zero and at unit vectors of the free coordinates is all.
+    base = _pinned(law, frame, fix, np.zeros(p))
+    for column in free.T:
+        moved = _pinned(law, frame, fix, column.copy())
+        column[:] = moved - base
+    return free, base, index
+
+
+def _pinned(law: Law, frame: Frame, fix: Mapping[str, float], phi: Array) -> Array:
+    """Set the fixed parameters in internal coordinates, leaving the others as they are."""
+    phi = phi.copy()
+    amplitudes = []
+    for name, value in fix.items():
+        param = law.params[law.index(name)]
+        if param.transform == "amplitude":
+            amplitudes.append(name)
+        elif param.transform == "log":
+            phi[law.index(name)] = np.log(value) if value > 0 else -700.0
+        else:
+            phi[law.index(name)] = value
+    if amplitudes:
+        published = law.to_published(np.where(np.isfinite(phi), phi, 0.0), frame.centre)
+        for name in amplitudes:
+            i = law.index(name)
+            # ln A published at internal 0 is the sum of exponent times centre.
+            phi[i] = np.log(fix[name]) - (np.log(published[i]) - phi[i])
+    return phi
+
+
+def _descend(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:
+    """Minimise from every start, narrowing delta where the objective asks for it."""
+    objective = problem.objective
+    if objective.adapts:
+        return _adapt(problem, psi)
+    if objective.delta == LAD_DELTA:
+        # A corner cannot be reached by Newton's method; round it, then sharpen it.
+        for delta in np.geomspace(1e-2, LAD_DELTA, 15)[:-1]:
+            psi = minimise(replace(problem, objective=replace(objective, delta=delta)), psi).psi
+    return problem, minimise(problem, psi)
+
+
+def _adapt(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:
+    """Iterate delta to a fixed point of the best fit's residuals, then fit from every start."""
+    ends = minimise(problem, psi)
+    best = ends.psi[[int(np.nanargmin(ends.value))]]
+    for _ in range(_ROUNDS):
+        problem, best = _settle(problem, best)
+        ends = minimise(problem, np.concatenate([best, psi]))
+        winner = int(np.nanargmin(ends.value))
+        if ends.value[winner] >= ends.value[0] * (1 - AGREEMENT):
+            break
+        best = ends.psi[[winner]]
+    return problem, ends
+
+
+def _settle(problem: Problem, psi: Array) -> tuple[Problem, Array]:
+    for _ in range(_ROUNDS):
+        delta = _delta(problem, psi)
+        problem = replace(problem, objective=replace(problem.objective, delta=delta))
+        psi = minimise(problem, psi).psi
+        if abs(_delta(problem, psi) / delta - 1) < 1e-9:
+            break
+    return problem, psi
+
+
+def _delta(problem: Problem, psi: Array) -> float:
+    log_loss = problem.law.state(problem.phi(psi), problem.frame).log_loss[0]
+    found = HUBER_95 * spread(problem.log_observed - log_loss, len(problem.index))
+    return max(found, _FINEST_DELTA)
