@@ -57,7 +57,7 @@ def optimum(fit: FitResult, flops: float) -> dict[str, Any]:
         UsageError: The law has no optimum over N and D.
     """
     one = _allocating(fit)
-    return solver.optimum_entry(one, float(flops), largest_budget(fit), METHOD)
+    return solver.optimum_entry(one, float(flops), largest_budget(fit), _method(fit))
 
 
 def frontier(
@@ -82,7 +82,7 @@ def predict(fit: FitResult, params: float, tokens: float) -> dict[str, Any]:
     found = solver.predict_loss(one, np.array([float(params)]), np.array([float(tokens)]))
     values = {name: float(v[0]) for name, v in found.items()}
     flops = one.cost.factor * params**one.cost.power * tokens
-    span = {"level": LEVEL, "method": METHOD}
+    span = {"level": LEVEL, "method": _method(fit)}
     return {
         "params": float(params),
         "tokens": float(tokens),
@@ -99,6 +99,10 @@ def predict(fit: FitResult, params: float, tokens: float) -> dict[str, Any]:
             },
         },
     }
+
+
+def _method(fit: FitResult) -> str:
+    return str(fit.diagnostics.get("covariance") or METHOD)
 
 
 def _allocating(fit: FitResult) -> Fitted:

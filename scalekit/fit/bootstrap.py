@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from scalekit.fit.judge import Solution
-from scalekit.fit.newton import minimise
+from scalekit.fit.newton import descend
 from scalekit.fit.result import Interval
 from scalekit.laws.base import Array
 
@@ -36,31 +36,43 @@ class Draws:
     lost: int
 
 
-def bootstrap(solution: Solution, n_draws: int, seed: int) -> Draws:
-    """Refit `n_draws` resamples of the runs, whole clusters at a time, from the optimum."""
+def resample(solution: Solution, n_draws: int, seed: int) -> Array:
+    """Draw weights (n_draws, n) of the runs, whole clusters at a time."""
     groups = solution.runs.cluster
     n_groups = int(groups.max()) + 1
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)
-    return refit(solution, counts.astype(float)[:, groups])
+    return counts.astype(float)[:, groups]
+
+
+def bootstrap(solution: Solution, n_draws: int, seed: int) -> Draws:
+    """Refit `n_draws` resamples of the runs from the optimum."""
+    return refit(solution, resample(solution, n_draws, seed))
 
 
 def refit(solution: Solution, weights: Array) -> Draws:
     """Refit the runs under weights (n_draws, n), from the optimum."""
+    phi, lost = _refitted(solution, weights)
+    theta = solution.law.to_published(phi, solution.frame.centre)
+    return Draws(theta, influence(solution), lost)
+
+
+def internal_draws(solution: Solution, n_draws: int, seed: int) -> Array:
+    """Refit resamples and return internal coordinates (n_kept, p)."""
+    return _refitted(solution, resample(solution, n_draws, seed))[0]
+
+
+def _refitted(solution: Solution, weights: Array) -> tuple[Array, int]:
     problem = solution.problem
-    ends = minimise(problem, np.tile(solution.psi, (len(weights), 1)), weights)
+    ends = descend(problem, np.tile(solution.psi, (len(weights), 1)), weights)
     kept = np.isfinite(ends.value) & (ends.scaled_gradient < _LOST)
-    theta = solution.law.to_published(problem.phi(ends.psi[kept]), solution.frame.centre)
-    return Draws(theta, influence(solution), int((~kept).sum()))
+    return problem.phi(ends.psi[kept]), int((~kept).sum())
 
 
 def influence(solution: Solution) -> Array:
     """Return to first order how the internal coordinates move by each cluster: (clusters, p)."""
     objective = solution.problem.objective
-    log_observed = np.log(solution.runs.loss)
-    log_loss = log_observed - solution.residual
-    residual = objective.residual(log_observed, log_loss)
-    moves = 1.0 if objective.scale == "log" else np.exp(log_loss)
+    residual, moves = solution.on_scale
     pull = np.clip(residual, -objective.delta, objective.delta) * moves
     groups = solution.runs.cluster
     summed = np.zeros((int(groups.max()) + 1, len(solution.psi)))

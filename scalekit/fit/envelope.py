@@ -74,6 +74,7 @@ def fit_envelope(
         # Points of one size are one observation, so the error is that of as many steps.
         if steps > 2:
             error = line.error * np.sqrt(max(line.dof, 1) / (steps - 2))
+            error = float(np.hypot(error, _grid_error(flops[kept], params)))
             reach = t_quantile(0.5 + LEVEL / 2, steps - 2) * error
             ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
             intervals[f"exponent_{axis}"] = ends
@@ -89,7 +90,7 @@ def fit_envelope(
         law="envelope",
         approach="envelope",
         theta=theta,
-        objective={"name": "hull", "scale": "log", "delta": None, "value": None},
+        objective={"name": "hull", "scale": "log"},
         status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
         message=f"{steps} sizes on the hull of {source}"
         + ("" if ok else f"; a frontier needs {_FEWEST}"),
@@ -106,6 +107,17 @@ def fit_envelope(
             "source": source,
         },
     )
+
+
+def _grid_error(flops: Array, params: Array) -> float:
+    """Return the exponent's error that the spacing of the sizes alone allows.
+
+    The best size of a grid may be off by a third of its spacing (Porian et al. 2024,
+    arXiv:2406.19146, take that as a floor), so points on a perfect line prove nothing.
+    """
+    gaps = np.diff(np.unique(np.log(params)))
+    moved = np.log(flops) - np.log(flops).mean()
+    return float(np.median(gaps)) / 3 / float(np.sqrt(moved @ moved))
 
 
 def _from_runs(runs: Runs) -> tuple[Array, Array, Array, Array]:

@@ -208,7 +208,7 @@ def _result(
         law="isoflop",
         approach="isoflop",
         theta=theta,
-        objective={"name": "parabola", "scale": "linear", "delta": None, "value": None},
+        objective={"name": "parabola", "scale": "linear"},
         status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
         message=f"{used} of {len(entries)} valleys have an interior minimum"
         + ("" if ok else "; a frontier needs two budgets on each axis"),

@@ -84,6 +84,15 @@ class Solution:
         return max(len(self.runs) - len(self.psi), 1)
 
     @property
+    def on_scale(self) -> tuple[Array, Array]:
+        """Residuals on the objective's scale and how they move with log loss, each (n,)."""
+        objective = self.problem.objective
+        log_loss = self.problem.log_observed - self.residual
+        residual = objective.residual(self.problem.log_observed, log_loss)
+        moves = np.ones_like(residual) if objective.scale == "log" else np.exp(log_loss)
+        return residual, moves
+
+    @property
     def spread(self) -> float:
         """Standard deviation of the residuals of log loss, by their median size."""
         return spread(self.residual, len(self.psi))

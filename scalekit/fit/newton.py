@@ -17,6 +17,7 @@ from scalekit.laws.base import Array, Frame, Law, State
 CHUNK_CELLS = 50_000
 """Problems times runs that are worked on at once: what stays in a core's cache."""
 
+_ROUND_ENOUGH = 1e-3
 _SMALLEST_DAMPING = 1e-9
 _LARGEST_DAMPING = 1e14
 
@@ -125,6 +126,21 @@ def minimise(
     return Minimum(
         *(np.concatenate([getattr(f, name) for f in found]) for name in Minimum.__annotations__)
     )
+
+
+def descend(problem: Problem, psi: Array, weights: Array | None = None) -> Minimum:
+    """Minimise, first with rounder objectives where delta is too small for Newton's method.
+
+    Near least absolute deviations the objective is all corners, and a step from outside the last
+    one sees no curvature; each tenfold sharpening starts where the rounder one ended.
+    """
+    sharpest = float(np.min(problem.objective.delta))
+    delta = _ROUND_ENOUGH
+    while delta > 3 * sharpest:
+        rounder = replace(problem, objective=replace(problem.objective, delta=delta))
+        psi = minimise(rounder, psi, weights).psi
+        delta /= 10
+    return minimise(problem, psi, weights)
 
 
 def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int) -> Minimum:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from scalekit.fit.judge import Solution, mean_slope
-from scalekit.fit.newton import minimise
+from scalekit.fit.newton import descend
+from scalekit.fit.objective import spread
 from scalekit.fit.result import Interval
 from scalekit.fit.uncertainty import half_width
 from scalekit.laws.base import Array
@@ -34,14 +35,18 @@ def profile(solution: Solution, name: str, values: Array) -> Array:
     )
     # Walk outwards from the fit, each refit starting where its neighbour ended.
     start = np.tile(solution.psi[others], (len(values), 1))
-    return minimise(held, start).value
+    return descend(held, start).value
 
 
-def profile_interval(solution: Solution, name: str, level: float) -> Interval | None:
-    """Return the values of a parameter that the runs do not refuse, published units.
+def profile_interval(
+    solution: Solution, name: str, covariance: Array, level: float
+) -> Interval | None:
+    """Return the values of a parameter that the runs do not refuse, in published units.
 
-    The objective may rise by t^2/2 noise variances, with the noise's scale from the residuals: for
-    least squares this is the F test. An end that lies on the parameter's bound is that bound.
+    The ceiling is where a parabola with the objective's curvature would reach `t` standard errors
+    of the given covariance: for least squares with even noise that is the F test, and uneven or
+    clustered noise raises it as it raises the standard error. An end that lies on the parameter's
+    bound is that bound, zero for a positive one.
     """
     law = solution.law
     position = law.index(name)
@@ -49,17 +54,27 @@ def profile_interval(solution: Solution, name: str, level: float) -> Interval | 
         return None
     here = solution.phi[position]
     low, high = law.box[0][position], law.box[1][position]
-    objective = solution.problem.objective
-    residual = objective.residual(
-        np.log(solution.runs.loss), np.log(solution.runs.loss) - solution.residual
-    )
-    pull = np.clip(residual, -objective.delta, objective.delta)
-    noise = float(pull @ pull) / solution.dof / mean_slope(solution.problem, residual)
-    ceiling = solution.value + 0.5 * half_width(solution, level) ** 2 * noise
+    column = solution.problem.index.index(position)
+    width = np.linalg.pinv(_curvature(solution))[column, column]
+    reach = half_width(solution, level)
+    ceiling = solution.value + 0.5 * reach**2 * covariance[position, position] / width
     ends = [_cross(solution, name, here, bound, ceiling) for bound in (low, high)]
     if law.params[position].transform == "log":
         ends = [float(np.exp(end)) if end > low else 0.0 for end in ends]
     return Interval(ends[0], ends[1], level, METHOD)
+
+
+def _curvature(solution: Solution) -> Array:
+    """Return the objective's curvature over the width of an interval.
+
+    At the optimum itself a narrow delta shows the curvature of the few runs inside it.
+    """
+    problem = solution.problem
+    residual, moves = solution.on_scale
+    if float(np.max(problem.objective.delta)) >= spread(residual, len(solution.psi)):
+        return solution.hessian
+    jac = solution.jacobian * moves
+    return mean_slope(problem, residual) * (jac @ jac.T)
 
 
 def _cross(solution: Solution, name: str, here: float, bound: float, ceiling: float) -> float:

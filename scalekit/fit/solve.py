@@ -9,8 +9,8 @@ import numpy as np
 
 from scalekit.errors import UsageError, did_you_mean
 from scalekit.fit.judge import AGREEMENT, Solution, judge
-from scalekit.fit.newton import Minimum, Problem, minimise
-from scalekit.fit.objective import HUBER_95, LAD_DELTA, Objective, spread
+from scalekit.fit.newton import Minimum, Problem, descend, minimise
+from scalekit.fit.objective import HUBER_95, Objective, spread
 from scalekit.fit.rows import Runs, check_enough
 from scalekit.fit.starts import spread_starts
 from scalekit.laws.base import Array, Frame, Law
@@ -109,14 +109,9 @@ def _pinned(law: Law, frame: Frame, fix: Mapping[str, float], phi: Array) -> Arr
 
 def _descend(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:
     """Minimise from every start, narrowing delta where the objective asks for it."""
-    objective = problem.objective
-    if objective.adapts:
+    if problem.objective.adapts:
         return _adapt(problem, psi)
-    if objective.delta == LAD_DELTA:
-        # A corner cannot be reached by Newton's method; round it, then sharpen it.
-        for delta in np.geomspace(1e-2, LAD_DELTA, 15)[:-1]:
-            psi = minimise(replace(problem, objective=replace(objective, delta=delta)), psi).psi
-    return problem, minimise(problem, psi)
+    return problem, descend(problem, psi)
 
 
 def _adapt(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:

@@ -1,0 +1,143 @@
+"""What a solution says in published units: parameters, exponents and predictions with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scalekit.fit import bootstrap as resampling
+from scalekit.fit.intervals import LEVEL, t_quantile
+from scalekit.fit.judge import Solution
+from scalekit.fit.optimum import (
+    SIX_N_D,
+    Fitted,
+    can_allocate,
+    errors,
+    exponents,
+    fit_cost,
+    predict_loss,
+)
+from scalekit.fit.profile import profile_interval
+from scalekit.fit.result import Interval
+from scalekit.fit.uncertainty import Spread, dof, half_width, noise_variance
+from scalekit.laws.base import Array
+
+
+def describe(solution: Solution, covariance: Array, given: Mapping[str, float]) -> Fitted:
+    """Return the law with its numbers and their covariance in published units.
+
+    Args:
+        solution: The fit.
+        covariance: Of the internal coordinates, (p, p).
+        given: Inputs besides N and D that are held at a value, by symbol.
+    """
+    inputs = solution.runs.inputs
+    cost = SIX_N_D
+    if {"N", "D", "C"} <= set(inputs):
+        cost = fit_cost(inputs["N"], inputs["D"], inputs["C"])
+    turn = solution.law.published_jacobian(solution.phi, solution.frame.centre)
+    return Fitted(
+        solution.law,
+        solution.theta,
+        cost,
+        turn @ covariance @ turn.T,
+        dof(solution),
+        noise_variance(solution),
+        given,
+    )
+
+
+def predict_runs(fitted: Fitted, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Predict losses of runs to come, with prediction intervals; any inputs, each (k,)."""
+    if set(inputs) == {"N", "D"}:
+        found = predict_loss(fitted, inputs["N"], inputs["D"])
+        low, high = found["prediction_low"], found["prediction_high"]
+        return {"loss": found["loss"], "low": low, "high": high}
+    log_loss = np.log(fitted.law.predict(fitted.theta, inputs))
+    error = errors(fitted, lambda theta: np.log(fitted.law.predict(theta, inputs)))
+    wide = t_quantile(0.5 + LEVEL / 2, fitted.dof) * np.sqrt(error**2 + fitted.noise)
+    return {
+        "loss": np.exp(log_loss),
+        "low": np.exp(log_loss - wide),
+        "high": np.exp(log_loss + wide),
+    }
+
+
+def intervals(
+    solution: Solution, fitted: Fitted, spread: Spread, draws: resampling.Draws | None
+) -> tuple[dict[str, Interval], dict[str, dict[str, float]]]:
+    """Return intervals by name and the exponents of the frontier."""
+    found = {}
+    reach = half_width(solution, LEVEL)
+    phi, law = solution.phi, solution.law
+    error = np.sqrt(np.diag(spread.matrix))
+    assert fitted.covariance is not None
+    published = np.sqrt(np.diag(fitted.covariance))
+    for k, param in enumerate(law.params):
+        if k not in solution.problem.index or param.name in solution.bounds_hit:
+            continue
+        value = solution.theta[param.name]
+        if param.transform == "linear":
+            low, high = phi[k] - reach * error[k], phi[k] + reach * error[k]
+        else:
+            # Positive parameters vary by factors, so their interval is one of the logarithm.
+            share = reach * published[k] / value
+            low, high = value * np.exp(-share), value * np.exp(share)
+        found[param.name] = Interval(float(low), float(high), LEVEL, spread.method)
+    if "E" in found:
+        found["E"] = profile_interval(solution, "E", spread.matrix, LEVEL) or found["E"]
+    shares = _exponents(solution, fitted, spread.method, found)
+    if draws is not None and len(draws.theta) > 1:
+        _from_draws(solution, fitted, draws, found, shares)
+    return found, shares
+
+
+def _exponents(
+    solution: Solution, fitted: Fitted, method: str, found: dict[str, Interval]
+) -> dict[str, dict[str, float]]:
+    """Add the intervals of the frontier's exponents and return them with their values."""
+    inputs = solution.runs.inputs
+    if not can_allocate(solution.law, fitted.given):
+        return {}
+    middle = float(np.exp(np.mean(np.log(inputs["C"]))))
+    reach = half_width(solution, LEVEL)
+    values = exponents(fitted, solution.theta, middle)
+    error = errors(fitted, lambda theta: exponents(fitted, theta, middle))
+    shares = {}
+    for name, value, one in zip(("params", "tokens"), values, error, strict=True):
+        ends = Interval(float(value - reach * one), float(value + reach * one), LEVEL, method)
+        found[f"exponent_{name}"] = ends
+        shares[name] = {"value": float(value), "low": ends.low, "high": ends.high}
+    return shares
+
+
+def _from_draws(
+    solution: Solution,
+    fitted: Fitted,
+    draws: resampling.Draws,
+    found: dict[str, Interval],
+    shares: dict[str, dict[str, float]],
+) -> None:
+    """Replace intervals by the bootstrap's, except E's, whose profile is better."""
+    law = solution.law
+    turn = law.published_jacobian(solution.phi, solution.frame.centre)
+    moves = draws.influence @ turn.T
+    for k, name in enumerate(law.names):
+        if name in found and name != "E":
+            found[name] = resampling.bca(
+                draws.theta[:, k], solution.theta[name], moves[:, k], LEVEL
+            )
+    if not shares or law.allocation(solution.theta) is None:
+        # A numeric optimum for every draw costs more than it tells.
+        return
+    middle = float(np.exp(np.mean(np.log(solution.runs.inputs["C"]))))
+    values = np.array([exponents(fitted, fitted.at(row), middle) for row in draws.theta])
+    base = np.array([solution.theta[name] for name in law.names])
+    # To first order; the runs' single influences are small.
+    single = np.array([exponents(fitted, fitted.at(base + move), middle) for move in moves])
+    for k, name in enumerate(("params", "tokens")):
+        value = shares[name]["value"]
+        ends = resampling.bca(values[:, k], value, single[:, k] - value, LEVEL)
+        found[f"exponent_{name}"] = ends
+        shares[name] = {"value": value, "low": ends.low, "high": ends.high}
