@@ -37,11 +37,15 @@ def describe(solution: Solution, covariance: Array, given: Mapping[str, float]) 
     if {"N", "D", "C"} <= set(inputs):
         cost = fit_cost(inputs["N"], inputs["D"], inputs["C"])
     turn = solution.law.published_jacobian(solution.phi, solution.frame.centre)
+    published = turn @ covariance @ turn.T
+    # A fixed amplitude varies internally with its exponent; in published units it does not.
+    held = [k for k in range(len(turn)) if k not in solution.problem.index]
+    published[held] = published[:, held] = 0.0
     return Fitted(
         solution.law,
         solution.theta,
         cost,
-        turn @ covariance @ turn.T,
+        published,
         dof(solution),
         noise_variance(solution),
         given,

@@ -27,6 +27,7 @@ RAY = 1e-3
 along it, all runs lie on one line: 5 % scatter about D = kN gives 6e-5, two budgets a factor of two
 apart 0.1."""
 
+_ROUNDING = 1e-8
 _RIVAL = 2.7055  # 90 % quantile of chi-squared with one degree of freedom
 
 
@@ -183,7 +184,7 @@ def _rivals(problem: Problem, ends: Minimum, best: int, residual: Array) -> tupl
         phi = problem.phi(ends.psi[[k]])
         there = problem.law.state(phi, problem.frame).log_loss[0]
         apart = np.sqrt(np.mean((there - log_loss) ** 2))
-        if apart > 0.1 * spread(residual, len(problem.index)):
+        if apart > max(0.1 * spread(residual, len(problem.index)), _ROUNDING):
             others.append(phi[0])
     return tuple(others)
 

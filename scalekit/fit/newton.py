@@ -150,6 +150,8 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
     here = _evaluate(problem, psi, weights)
     ruler = _ruler(problem, psi, weights)
     damping = np.full(count, 1e-3)
+    # A step is too small to judge below this; in an exact fit residuals are one rounding each.
+    floor = 1e-31 * weights.shape[1]
     evaluations = np.ones(count)
     active = np.arange(count)
     for _ in range(max_iterations):
@@ -166,8 +168,9 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         trial = np.clip(psi[active] + step, low, high)
         there = _evaluate(problem.at(active), trial, weights[active])
         evaluations[active] += 1
-        better = there.value <= here.value[active]
-        better &= promised >= 0
+        tiny = (promised >= 0) & (promised <= 1e-15 * here.value[active] + floor)
+        better = (there.value <= here.value[active]) & (promised >= 0)
+        better |= tiny & _is_flatter(there, here, active, ruler)
         won = active[better]
         psi[won] = trial[better]
         here.value[won] = there.value[better]
@@ -177,15 +180,16 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         damping[won] *= 0.1
         damping[active[~better]] *= 8.0
         np.clip(damping, _SMALLEST_DAMPING, _LARGEST_DAMPING, out=damping)
-        done = _is_done(promised, here.value[active], used, damping[active])
+        done = (tiny & (used < 1e-1)) | (damping[active] >= _LARGEST_DAMPING)
         active = active[~done]
     return _certify(problem, psi, weights, here, evaluations)
 
 
-def _is_done(promised: Array, value: Array, used: Array, damping: Array) -> Array:
-    """Stop when an almost undamped step promises less than rounding can show."""
-    tiny = (promised >= 0) & (promised <= 1e-15 * value + 1e-32)
-    return (tiny & (used < 1e-1)) | (damping >= _LARGEST_DAMPING)
+def _is_flatter(there: _Point, here: _Point, active: Array, ruler: Array) -> Array:
+    """Compare gradients where the objective's last digits can no longer rank two points."""
+    roots = np.sqrt(ruler[active])
+    new, old = (np.abs(g / roots).max(axis=1) for g in (there.gradient, here.gradient[active]))
+    return new < old
 
 
 def _evaluate(problem: Problem, psi: Array, weights: Array) -> _Point:
@@ -254,7 +258,7 @@ def _certify(
     roots = np.sqrt(weights)
     lengths = np.sqrt(np.einsum("sn,smn->sm", weights, jac**2))
     # Below this, residuals are the rounding of an exact fit and have no direction.
-    rounding = 1e-11 * np.sqrt(weights.sum(axis=1))
+    rounding = 1e-9 * np.sqrt(weights.sum(axis=1))
     pull = np.maximum(np.sqrt(np.sum((roots * pulls) ** 2, axis=1)), rounding)
     cosine = np.abs(here.gradient) / np.maximum(lengths * pull[:, None], 1e-300)
     cosine = np.where(held, 0.0, cosine)

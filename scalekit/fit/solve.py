@@ -15,7 +15,7 @@ from scalekit.fit.rows import Runs, check_enough
 from scalekit.fit.starts import spread_starts
 from scalekit.laws.base import Array, Frame, Law
 
-_FINEST_DELTA = 1e-7
+_FINEST_DELTA = 1e-6
 _ROUNDS = 20
 
 
@@ -120,7 +120,7 @@ def _adapt(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:
     best = ends.psi[[int(np.nanargmin(ends.value))]]
     for _ in range(_ROUNDS):
         problem, best = _settle(problem, best)
-        ends = minimise(problem, np.concatenate([best, psi]))
+        ends = descend(problem, np.concatenate([best, psi]))
         winner = int(np.nanargmin(ends.value))
         if ends.value[winner] >= ends.value[0] * (1 - AGREEMENT):
             break

@@ -16,6 +16,7 @@ from scalekit.laws.base import Array, Frame, Law
 
 _CELLS = 400
 _SCREENED = 2000
+_BETTER_PART = 16
 
 
 def spread_starts(law: Law, frame: Frame, log_observed: Array, *, count: int, seed: int) -> Array:
@@ -40,13 +41,14 @@ def _screen(law: Law, frame: Frame, log_observed: Array, phi: Array) -> Array:
 
 
 def _apart(phi: Array, value: Array, count: int) -> Array:
-    """Take the best point, then the best in each other half of every coordinate, and so on.
+    """Take the best point of every corner of the better part of the points, best first.
 
-    Cells are the corners that a median split of each coordinate makes: cheap, and enough that the
-    starts do not all sit in one valley.
+    Corners are what a median split of each coordinate makes: cheap, and enough that the starts do
+    not all sit in one valley. The worse part only costs time: from there the way down is long.
     """
     order = np.argsort(value, kind="stable")
     order = order[np.isfinite(value[order])]
+    order = order[: max(count, len(order) // _BETTER_PART)]
     corner = (phi[order] > np.median(phi[order], axis=0)).astype(int) @ (
         1 << np.arange(phi.shape[1])
     )

@@ -205,6 +205,18 @@ class PowerLaw(Law):
         linear = np.array([p.transform == "linear" for p in self.params])
         return np.where(linear, moved, np.exp(np.where(linear, 0.0, moved)))
 
+    def published_jacobian(self, phi: Array, centre: Mapping[str, float]) -> Array:
+        """Differentiate the published parameters by the internal coordinates: (p, p)."""
+        values = self.to_published(phi, centre)
+        linear = np.array([p.transform == "linear" for p in self.params])
+        turn = np.diag(np.where(linear, 1.0, values))
+        for term in self.terms:
+            row = self.index(term.amplitude)
+            for symbol, exponent in term.powers:
+                if isinstance(exponent, str):
+                    turn[row, self.index(exponent)] += values[row] * centre[symbol]
+        return turn
+
     def allocation(self, theta: Mapping[str, float]) -> tuple[float, float, float, float] | None:
         """Read the N term and the D term; an outer exponent does not move the optimum."""
         by_input = {t.powers[0][0]: t for t in self.terms if len(t.powers) == 1}
