@@ -149,23 +149,44 @@ Noise-free, a parabola through sizes this far off misplaces the optimum of Hoffm
 loss hides the curvature."""
 
 
-def fill_valley(sizes: Sequence[float], optimum: float, wanted: int) -> tuple[float, ...]:
+def fill_valley(
+    sizes: Sequence[float], optimum: float, wanted: int, places: Iterable[float] | None = None
+) -> tuple[float, ...]:
     """Propose params to add so that `wanted` sizes frame the optimum, two at least on each side.
 
     Each is placed where it is farthest, in log, from what is there.
+
+    Args:
+        sizes: The params that are there.
+        optimum: Params at the bottom of the valley.
+        wanted: Sizes that there should be in all.
+        places: Params that can be had; any when None. There may be too few of them.
     """
     steps = 64
-    places = [optimum * REACH ** (2 * k / steps - 1) for k in range(steps + 1)]
-    below, above = places[: steps // 2], places[steps // 2 + 1 :]
-    have, added = list(set(sizes)), []
+    if places is None:
+        places = [optimum * REACH ** (2 * k / steps - 1) for k in range(steps + 1)]
+    free = {n for n in places if abs(math.log(n / optimum)) <= math.log(REACH) + 1e-9}
+    have, added = set(sizes), []
 
-    def lacks(side: list[float]) -> bool:
-        return sum(side[0] / 1.5 <= n <= side[-1] * 1.5 for n in have) < 2
+    def lacks(side: int) -> bool:
+        logs = [side * math.log(n / optimum) for n in have]
+        return sum(0 < x <= math.log(1.5 * REACH) for x in logs) < 2
+
+    def best(among: Iterable[float]) -> float | None:
+        return max(
+            sorted(set(among) - have),
+            key=lambda n: min((abs(math.log(n / m)) for m in have), default=1.0),
+            default=None,
+        )
 
     while True:
-        side = below if lacks(below) else above if lacks(above) else places
-        if side is places and len(have) >= wanted:
+        # Each side first; then the whole, for as long as there are too few.
+        chosen = best(n for n in free if n < optimum) if lacks(-1) else None
+        if chosen is None and lacks(1):
+            chosen = best(n for n in free if n > optimum)
+        if chosen is None and len(have) < wanted:
+            chosen = best(free)
+        if chosen is None:
             return tuple(sorted(added))
-        far = max(side, key=lambda n: min((abs(math.log(n / m)) for m in have), default=1.0))
-        have.append(far)
-        added.append(far)
+        have.add(chosen)
+        added.append(chosen)

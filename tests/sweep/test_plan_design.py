@@ -146,6 +146,15 @@ def test_a_valley_that_is_full_gets_nothing() -> None:
     assert fill_valley(geometric(25, 400, 5), 100.0, 5) == ()
 
 
+def test_a_valley_is_filled_from_the_places_that_can_be_had() -> None:
+    places = [1.0, 20, 30, 60, 150, 200, 350, 1e4]
+    added = fill_valley([100.0], 100.0, 5, places)
+    assert len(added) == 4
+    assert set(added) <= {30, 60, 150, 200, 350}
+    # Too few can be had: all that help are taken, and it ends.
+    assert fill_valley([], 100.0, 5, [50.0, 1e9]) == (50.0,)
+
+
 def test_an_empty_valley_gets_sizes_that_span_it() -> None:
     added = fill_valley([], 1e6, 5)
     assert len(added) == 5

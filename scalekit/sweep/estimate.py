@@ -1,0 +1,126 @@
+"""How long runs take and how much memory they need, and where the estimate comes from."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scalekit.counting import memory_bytes
+from scalekit.sweep.sections import Profile
+from scalekit.sweep.spec import RunSpec, shape_of
+
+# FLOP/s of one AVX-512 core by non-embedding params, float32 and one thread: the smallest from
+# isoFLOP sweeps of 3k to 300k params, the others from a plain GPT's forward and backward pass.
+_CORE_FLOPS = ((3e4, 15e9), (2e5, 32e9), (1e6, 48e9), (3e6, 60e9), (3e7, 70e9))
+
+ASSUMED_MFU = 0.4
+"""The share of a GPU's peak that is assumed where a profile gives the peak alone."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast this sweep's finished runs were, as a factor on the speed that is assumed."""
+
+    factor: float = 1.0
+    n_measured: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a set of runs is expected to take.
+
+    Attributes:
+        run_seconds: The sum over runs of the seconds each takes on its device; None if unknown.
+        wall_seconds: The same with `at_once` runs at a time; None if unknown.
+        at_once: Runs at a time.
+        source: What the estimate rests on, as a sentence.
+        memory_gb: Of the largest run: weights, gradients, AdamW and one batch's activations.
+    """
+
+    run_seconds: float | None
+    wall_seconds: float | None
+    at_once: int
+    source: str
+    memory_gb: float
+
+
+def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | None:
+    """Return the seconds a run takes by assumption; None for a GPU whose peak nobody gave."""
+    flops = float(run.plan["flops"]["exact"])
+    gpus = int(run.resources.get("gpus") or 0)
+    if not gpus:
+        return flops / _core_flops(float(run.plan["params"]["non_embedding"]))
+    if profile is None or profile.peak_flops is None:
+        return None
+    return flops / (gpus * profile.peak_flops * (profile.mfu or ASSUMED_MFU))
+
+
+def _core_flops(params: float) -> float:
+    """Interpolate in log-log; outside the measured range the nearest value stands."""
+    low = _CORE_FLOPS[0]
+    if params <= low[0]:
+        return low[1]
+    for high in _CORE_FLOPS[1:]:
+        if params <= high[0]:
+            share = math.log(params / low[0]) / math.log(high[0] / low[0])
+            return low[1] * (high[1] / low[1]) ** share
+        low = high
+    return low[1]
+
+
+def measured_speed(finished: Sequence[tuple[RunSpec, float]], profile: Profile | None) -> Speed:
+    """Compare the seconds that finished runs took with what was assumed for them."""
+    pairs = [(assumed_seconds(run, profile), took) for run, took in finished]
+    known = [(assumed, took) for assumed, took in pairs if assumed is not None and took > 0]
+    if not known:
+        return Speed()
+    # Sums, not a mean of ratios: start-up dominates the shortest runs.
+    assumed, took = (sum(column) for column in zip(*known, strict=True))
+    return Speed(assumed / took, len(known))
+
+
+def estimate_runs(
+    runs: Sequence[RunSpec], *, at_once: int, profile: Profile | None, speed: Speed
+) -> Estimate:
+    """Estimate a set of runs, the longest started first, `at_once` of them at a time."""
+    memory = max((_memory_gb(run) for run in _by_shape(runs)), default=0.0)
+    seconds = [assumed_seconds(run, profile) for run in runs]
+    known = [s / speed.factor for s in seconds if s is not None]
+    if len(known) < len(runs):
+        source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
+        return Estimate(None, None, at_once, source, memory)
+    return Estimate(sum(known), _wall(known, at_once), at_once, _source(runs, speed), memory)
+
+
+def _wall(seconds: Sequence[float], at_once: int) -> float:
+    ends = [0.0] * max(1, min(at_once, len(seconds)))
+    for s in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + s)
+    return max(ends)
+
+
+def _source(runs: Sequence[RunSpec], speed: Speed) -> str:
+    if speed.n_measured:
+        n = speed.n_measured
+        said = f"measured on {n} finished run{'s' * (n > 1)} of this sweep"
+        return f"{said}, {speed.factor:.2g} times the speed assumed before"
+    if any(run.resources.get("gpus") for run in runs):
+        return "assumed from the profile's peak FLOP/s and utilisation, nothing measured yet"
+    slow, fast = _CORE_FLOPS[0][1] / 1e9, _CORE_FLOPS[-1][1] / 1e9
+    return f"assumed {slow:.0f} to {fast:.0f} GFLOP/s a core by size, nothing measured here yet"
+
+
+def _by_shape(runs: Sequence[RunSpec]) -> list[RunSpec]:
+    """Keep one run of each shape and batch: what memory depends on."""
+    return list({(_total(run), run.config["train"]["batch_tokens"]): run for run in runs}.values())
+
+
+def _total(run: RunSpec) -> float:
+    return float(run.plan["params"]["total"])
+
+
+def _memory_gb(run: RunSpec) -> float:
+    shape = shape_of(run.config["model"])
+    return sum(memory_bytes(shape, batch_tokens=run.config["train"]["batch_tokens"])) / 1e9

@@ -1,0 +1,104 @@
+"""What of a recipe confounds a law: batch jumps, warm-up, one rate, short runs, one seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from scalekit.quantities import write_count, write_flops
+from scalekit.sweep.review import Check, Level, Point
+
+_BATCH_JUMP = 1.9  # rounding to powers of two jumps by 2
+_LONG_WARMUP = 0.25
+_FEW_STEPS = 100
+_ONE_RATE_SPAN = 4.0  # sizes over which one learning rate is no longer near all their optima
+
+
+def check_recipe(points: Sequence[Point]) -> list[Check]:
+    """Look at what would bend a law although every run is right by itself."""
+    checks = (_batch_jumps, _warmup, _short_runs, _one_rate, _no_cooldown, _one_seed)
+    return [finding for check in checks for finding in check(points)]
+
+
+def _batch_jumps(points: Sequence[Point]) -> list[Check]:
+    batches: dict[tuple[str, float], dict[float, set[float]]] = defaultdict(
+        lambda: defaultdict(set)
+    )
+    for p in points:
+        if p.budget is not None:
+            batches[p.group or "", p.budget][p.N].add(_number(p, "batch_tokens"))
+    jumps = []
+    for (_, flops), by_size in batches.items():
+        for (a, one), (b, two) in pairwise(sorted(by_size.items())):
+            # Where batches are swept there is no single curve to have a step.
+            ratio = max(*one, *two) / min(*one, *two)
+            if len(one) == len(two) == 1 and ratio >= _BATCH_JUMP:
+                jumps.append((ratio, flops, a, b))
+    if not jumps:
+        return []
+    ratio, flops, a, b = max(jumps)
+    more = f" (and {len(jumps) - 1} more)" if len(jumps) > 1 else ""
+    text = f"budget {write_flops(flops)}: the batch jumps {ratio:.2g}x between neighbours"
+    text += f" {write_count(a)} and {write_count(b)}{more}: a step in the valley"
+    return [Check(Level.WARNING, "batch", text, "round the batch finer than to powers of two")]
+
+
+def _number(point: Point, key: str) -> float:
+    value = point.train[key]
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def _warmup(points: Sequence[Point]) -> list[Check]:
+    found = []
+    longest = max(_number(p, "warmup_frac") for p in points)
+    if longest > _LONG_WARMUP:
+        text = f"warm-up takes up to {longest:.0%} of training, which costs short runs most"
+        source = "(Porian et al. 2024, arXiv:2406.19146)"
+        todo = f"keep train.warmup_frac at {_LONG_WARMUP:g} or less"
+        found.append(Check(Level.WARNING, "warmup", f"{text} {source}", todo))
+    bare = sum(_number(p, "warmup_frac") * p.steps < 1 for p in points)
+    if bare:
+        text = f"{bare} of {len(points)} runs warm up for less than one step"
+        found.append(Check(Level.NOTE, "warmup", text, "set train.warmup_frac"))
+    return found
+
+
+def _short_runs(points: Sequence[Point]) -> list[Check]:
+    short = [p.steps for p in points if p.steps < _FEW_STEPS]
+    if not short:
+        return []
+    text = f"{len(short)} of {len(points)} runs take fewer than {_FEW_STEPS} steps (the shortest"
+    text += f" {min(short)}): their loss measures the optimiser's start"
+    return [Check(Level.WARNING, "steps", text, "make train.batch_tokens smaller for them")]
+
+
+def _one_rate(points: Sequence[Point]) -> list[Check]:
+    rates = {_number(p, "lr") for p in points}
+    span = max(p.N for p in points) / min(p.N for p in points)
+    transfers = any(p.parametrization != "standard" for p in points)
+    if len(rates) > 1 or transfers or span < _ONE_RATE_SPAN:
+        return []
+    text = f"one learning rate ({rates.pop():g}) for sizes {span:.2g}x apart: what suits some sizes"
+    text += " better than others tilts the exponent"
+    todo = "derive train.lr from N, or take parametrization mup"
+    return [Check(Level.WARNING, "lr", text, todo)]
+
+
+def _no_cooldown(points: Sequence[Point]) -> list[Check]:
+    if any(p.train["schedule"] != "constant" for p in points):
+        return []
+    text = "the learning rate never falls: a loss before its cooldown can lie farther above the one"
+    text += " after it than the valleys are deep"
+    return [Check(Level.NOTE, "schedule", text, "take schedule cosine or wsd")]
+
+
+def _one_seed(points: Sequence[Point]) -> list[Check]:
+    seeds = {p.train["seed"] for p in points}
+    if len(seeds) > 1:
+        return []
+    share = 2 * min(p.C for p in points) / sum(p.C for p in points)
+    text = f"every run has seed {seeds.pop()}: the noise of a loss is not measured"
+    todo = f"two more seeds of the cheapest run cost {share:.2%} more"
+    return [Check(Level.NOTE, "seeds", text, todo)]

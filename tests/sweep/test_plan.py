@@ -1,0 +1,379 @@
+"""The plan: totals, findings about the design, proposals that can be followed, estimates."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scalekit.sweep.design import BESIROGLU
+from scalekit.sweep.estimate import assumed_seconds, measured_speed
+from scalekit.sweep.expand import Expansion, expand
+from scalekit.sweep.load import load_sweep
+from scalekit.sweep.plan import Plan, plan_sweep
+from scalekit.sweep.review import Level
+
+RATE = "3e-3 * (N / 1e6) ** -0.25"
+
+
+def sweep(folder: Path, **changes: Any) -> Expansion:
+    """A sweep of small models; sections in `changes` replace, keys of `base` are added."""
+    base = {"model.head_dim": 16, "model.context": 128, "train.batch_tokens": 1024}
+    value: dict[str, Any] = {"scalekit": 1, "name": "demo", "derive": {}}
+    value |= {k: v for k, v in changes.items() if k != "base"}
+    value["base"] = base | changes.get("base", {})
+    if "train.lr" not in value["base"] and "train.lr" not in changes.get("grid", {}):
+        value["derive"] = {"train.lr": RATE, **value["derive"]}
+    path = folder / "demo.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return expand(load_sweep(path))
+
+
+def isoflop(budgets: list[float], **sizes: list[int]) -> dict[str, Any]:
+    return {"budgets": budgets, "sizes": sizes, "tolerance": 0.05}
+
+
+WIDE = {"d_model": [16, 32, 48, 64, 96]}
+FOUR = [2e11, 4e11, 8e11, 1.6e12]
+
+
+def topics(plan: Plan, *levels: Level) -> list[str]:
+    return [c.topic for c in plan.checks if c.level in (levels or tuple(Level))]
+
+
+def said(plan: Plan, topic: str) -> str:
+    found = [str(c) for c in plan.checks if c.topic == topic]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Expansion:
+    return sweep(
+        tmp_path,
+        base={"model.n_layers": 2},
+        isoflop=isoflop(FOUR, **WIDE),
+        grid={"train.seed": [0, 1]},
+    )
+
+
+def test_a_good_design_has_notes_only(good: Expansion) -> None:
+    plan = plan_sweep(good)
+    assert topics(plan, Level.REFUSAL, Level.WARNING) == []
+    assert "precision" in topics(plan, Level.NOTE)
+
+
+def test_totals_are_the_sums_over_the_runs(good: Expansion) -> None:
+    plan = plan_sweep(good)
+    assert plan.n_runs == len(good.runs) == 40
+    assert plan.flops == sum(run.plan["flops"]["exact"] for run in good.runs)
+    assert plan.tokens == sum(run.plan["tokens"] for run in good.runs)
+    sizes = sorted({run.plan["params"]["non_embedding_head"] for run in good.runs})
+    assert plan.params == (sizes[0], sizes[-1])
+    assert [b.flops for b in plan.budgets] == FOUR
+    assert all(b.sizes == tuple(sizes) and b.n_runs == 10 for b in plan.budgets)
+    for budget in plan.budgets:
+        # Whole steps miss a budget by up to the tolerance asked for above.
+        low, high = budget.tokens_per_param
+        cost = budget.flops / (6 * sizes[-1] ** 2)
+        assert low < cost < high
+
+
+def proposed(text: str, *keys: str) -> list[tuple[list[int], float]]:
+    """The settings of each proposed size, and the params printed beside them."""
+    pattern = ", ".join(rf"{key} (\d+)" for key in keys) + r" \(([\d.]+)k\)"
+    found = re.findall(pattern, text)
+    assert found, text
+    return [([int(v) for v in values], float(params) * 1e3) for *values, params in found]
+
+
+@pytest.mark.parametrize("have", [[64], [48, 64], [64, 80, 96], [16, 32, 48, 64]])
+def test_fewer_than_five_sizes_are_said_with_sizes_that_mend_it(
+    tmp_path: Path, have: list[int]
+) -> None:
+    at = {"base": {"model.n_layers": 2, "model.head_dim": 8}}
+    plan = plan_sweep(sweep(tmp_path, isoflop=isoflop([8e11], d_model=have), **at))
+    text = said(plan, "sizes")
+    assert f"{len(have)} size" in text
+    assert "a valley needs 5" in text
+    added = [width for (width,), _ in proposed(text, "d_model")]
+    assert not set(added) & set(have)
+    both = sorted(have + added)
+    mended = plan_sweep(sweep(tmp_path, isoflop=isoflop([8e11], d_model=both), **at))
+    assert "sizes" not in topics(mended)
+    sizes = mended.budgets[0].sizes
+    assert sizes[1] < plan.budgets[0].centre < sizes[-2]
+
+
+def test_proposed_sizes_follow_what_derive_makes_of_them(tmp_path: Path) -> None:
+    at = {"derive": {"model.d_model": "16 * n_layers"}}
+    plan = plan_sweep(sweep(tmp_path, isoflop=isoflop([8e11], n_layers=[3, 5]), **at))
+    for (n_layers,), params in proposed(said(plan, "sizes"), "n_layers"):
+        once = sweep(tmp_path, isoflop=isoflop([8e11], n_layers=[n_layers]), **at)
+        # Two digits are printed.
+        counted = once.runs[0].plan["params"]["non_embedding_head"]
+        assert counted == pytest.approx(params, rel=0.05)
+
+
+def test_sizes_walked_together_are_proposed_along_their_line(tmp_path: Path) -> None:
+    sizes = {"n_layers": [2, 6], "d_model": [32, 96]}
+    text = said(plan_sweep(sweep(tmp_path, isoflop=isoflop([8e11], **sizes))), "sizes")
+    for (n_layers, width), _ in proposed(text, "n_layers", "d_model"):
+        assert width == 16 * n_layers
+
+
+def test_a_size_that_heads_do_not_divide_is_not_proposed(tmp_path: Path) -> None:
+    at = {"base": {"model.n_layers": 2, "model.head_dim": 24}}
+    text = said(
+        plan_sweep(sweep(tmp_path, isoflop=isoflop([8e11], d_model=[24, 96]), **at)), "sizes"
+    )
+    assert all(width % 24 == 0 for (width,), _ in proposed(text, "d_model"))
+
+
+def test_where_no_setting_gives_a_size_its_params_are_named(tmp_path: Path) -> None:
+    grid = {"model.d_model": [32, 64], "train.flops": FOUR}
+    plan = plan_sweep(sweep(tmp_path, base={"model.n_layers": 2}, grid=grid))
+    assert len(plan.budgets) == 4
+    assert re.search(r"a size near [\d.]+k", said(plan, "sizes"))
+
+
+@pytest.mark.parametrize("n_budgets", [1, 2, 3])
+def test_fewer_than_four_budgets_are_said(tmp_path: Path, n_budgets: int) -> None:
+    plan = plan_sweep(
+        sweep(tmp_path, base={"model.n_layers": 2}, isoflop=isoflop(FOUR[:n_budgets], **WIDE))
+    )
+    assert f"{n_budgets} budget" in said(plan, "budgets")
+    assert "held-out end needs 4" in said(plan, "budgets")
+
+
+def ray(tmp_path: Path, **changes: Any) -> Plan:
+    return plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 2, "train.tokens_per_param": 20},
+            grid={"model.d_model": [32, 48, 64, 96, 128], **changes},
+        )
+    )
+
+
+def test_a_single_ray_is_refused_with_what_would_leave_it(tmp_path: Path) -> None:
+    plan = ray(tmp_path)
+    (refusal,) = plan.refusals
+    assert refusal.topic == "unidentified"
+    assert "D = 20 N, one ray" in refusal.text
+    assert "cannot be told apart" in refusal.text
+    assert "5 or 80 tokens a parameter" in refusal.todo
+    assert plan.exponent_sd > 1
+
+
+def test_more_seeds_on_a_ray_do_not_lift_the_refusal(tmp_path: Path) -> None:
+    assert ray(tmp_path, **{"train.seed": [0, 1, 2, 3]}).refusals
+
+
+def test_a_search_for_settings_may_sit_on_a_ray_and_is_told(tmp_path: Path) -> None:
+    plan = ray(tmp_path, **{"train.lr": [1e-3, 2e-3, 4e-3]})
+    assert not plan.refusals
+    assert "unidentified" in topics(plan, Level.WARNING)
+
+
+def test_a_second_ray_is_identified(tmp_path: Path) -> None:
+    expansion = sweep(
+        tmp_path,
+        base={"model.n_layers": 2},
+        grid={"model.d_model": [32, 48, 64, 96, 128], "train.tokens_per_param": [5, 100]},
+    )
+    assert plan_sweep(expansion).refusals == ()
+
+
+def test_one_size_is_a_note_and_not_a_refusal(tmp_path: Path) -> None:
+    plan = plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 2, "model.d_model": 64, "train.tokens": 2e6},
+            grid={"train.lr": [1e-3, 2e-3]},
+        )
+    )
+    assert "one size" in said(plan, "law")
+    assert not plan.refusals
+
+
+def test_equal_tokens_everywhere_leave_the_exponent_undetermined(tmp_path: Path) -> None:
+    plan = plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 2, "train.tokens": 2e6},
+            grid={"model.d_model": [16, 32, 48, 64, 96, 128]},
+        )
+    )
+    assert "not at all" in said(plan, "precision")
+    assert "precision" in topics(plan, Level.WARNING)
+
+
+def test_a_narrow_spread_of_tokens_per_param_is_said(tmp_path: Path) -> None:
+    plan = plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 2},
+            grid={"model.d_model": [32, 64, 128], "train.tokens_per_param": [15, 30]},
+        )
+    )
+    assert "vary by 2x only" in said(plan, "spread")
+
+
+LARGE = {"model.head_dim": 64, "model.context": 1024, "train.batch_tokens": 65536}
+
+
+def large(tmp_path: Path, widths: list[int]) -> Plan:
+    base = {**LARGE, "model.n_layers": 12}
+    sizes = {"budgets": [1e19, 2e19, 4e19, 8e19], "sizes": {"d_model": widths}, "tolerance": 0.05}
+    return plan_sweep(sweep(tmp_path, base=base, isoflop=sizes))
+
+
+def test_a_valley_beside_the_prior_optimum_is_a_warning_at_the_priors_scale(tmp_path: Path) -> None:
+    plan = large(tmp_path, [256, 320, 384, 448, 512])
+    assert "edge" in topics(plan, Level.WARNING)
+    assert "above all sizes" in said(plan, "edge")
+    assert BESIROGLU.name in said(plan, "edge")
+    centred = large(tmp_path, [512, 768, 1024, 1536, 2560])
+    assert "edge" not in topics(centred)
+
+
+def test_far_below_the_priors_models_the_edge_is_a_note_only(tmp_path: Path) -> None:
+    plan = plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 4},
+            isoflop=isoflop([8e11], d_model=[128, 144, 160, 176, 192]),
+        )
+    )
+    assert "edge" in topics(plan, Level.NOTE)
+    assert "trust your own first valley" in said(plan, "edge")
+
+
+def test_a_batch_that_jumps_by_two_between_neighbours_is_said(tmp_path: Path) -> None:
+    rule = {"train.batch_tokens": "128 * pow2(N / 7000)"}
+    finer = {"train.batch_tokens": "128 * max(1, round(8 * sqrt(N / 30000)))"}
+
+    def planned(derive: dict[str, str]) -> Plan:
+        base = {"model.n_layers": 2}
+        return plan_sweep(sweep(tmp_path, base=base, isoflop=isoflop(FOUR, **WIDE), derive=derive))
+
+    assert "jumps 2x between neighbours" in said(planned(rule), "batch")
+    assert "batch" not in topics(planned(finer))
+
+
+def test_swept_batches_are_not_a_jump(tmp_path: Path) -> None:
+    plan = plan_sweep(
+        sweep(
+            tmp_path,
+            base={"model.n_layers": 2},
+            isoflop=isoflop(FOUR, **WIDE),
+            grid={"train.batch_tokens": [512, 1024]},
+        )
+    )
+    assert "batch" not in topics(plan)
+
+
+@pytest.mark.parametrize(
+    ("settings", "topic", "words"),
+    [
+        ({"train.warmup_frac": 0.5}, "warmup", "up to 50% of training"),
+        ({"train.warmup_frac": 0.0}, "warmup", "20 of 20 runs warm up for less than one step"),
+        ({"train.lr": 3e-3}, "lr", "one learning rate (0.003)"),
+        ({"train.schedule": "constant"}, "schedule", "never falls"),
+        ({"train.batch_tokens": 65536}, "steps", "fewer than 100 steps"),
+        ({"train.seed": 7}, "seeds", "every run has seed 7"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_recipe_that_bends_the_law_is_named(
+    tmp_path: Path, settings: dict[str, Any], topic: str, words: str
+) -> None:
+    changes = {"base": {"model.n_layers": 2}, "isoflop": isoflop(FOUR, **WIDE)}
+    plan = plan_sweep(sweep(tmp_path, **changes))
+    assert topic == "seeds" or topic not in topics(plan)
+    changes["base"] = {"model.n_layers": 2, **settings}
+    changes["isoflop"]["tolerance"] = 0.5  # large batches miss a budget
+    assert words in said(plan_sweep(sweep(tmp_path, **changes)), topic)
+
+
+def test_mup_may_have_one_learning_rate(tmp_path: Path) -> None:
+    base = {"model.n_layers": 2, "train.lr": 3e-3}
+    base |= {"model.parametrization": "mup", "model.base_width": 32}
+    plan = plan_sweep(sweep(tmp_path, base=base, isoflop=isoflop(FOUR, **WIDE)))
+    assert "lr" not in topics(plan)
+
+
+def test_dropped_rows_are_counted_by_reason_with_an_example(tmp_path: Path) -> None:
+    expansion = sweep(
+        tmp_path,
+        base={"model.n_layers": 2},
+        isoflop=isoflop(FOUR, **WIDE),
+        grid={"train.seed": [0, 0, 1]},
+        where=[{"keep": "D / N <= 500", "because": "trained too long"}, {"keep": "N > 2e4"}],
+    )
+    plan = plan_sweep(expansion)
+    counts = {row.reason: row.count for row in plan.dropped}
+    assert set(counts) == {"trained too long", "not N > 2e4", "the same as another run"}
+    assert sum(counts.values()) == len(expansion.dropped)
+    assert plan.n_runs + sum(counts.values()) == 60
+    assert all(row.first in expansion.dropped for row in plan.dropped)
+
+
+def test_the_estimate_shrinks_with_runs_at_once_but_not_below_the_longest(good: Expansion) -> None:
+    one, two, many = (plan_sweep(good, at_once=n).estimate for n in (1, 2, 1000))
+    assert one.run_seconds == two.run_seconds == many.run_seconds == one.wall_seconds
+    assert one.run_seconds
+    assert two.wall_seconds
+    # Longest first leaves at most one run's length between two workers.
+    longest = max(seconds for run in good.runs if (seconds := assumed_seconds(run)))
+    assert one.run_seconds / 2 <= two.wall_seconds <= one.run_seconds / 2 + longest
+    assert many.wall_seconds == pytest.approx(longest)
+    assert "assumed" in one.source
+
+
+def test_finished_runs_replace_the_assumption_and_are_named(good: Expansion) -> None:
+    took = [(run, 3 * (assumed_seconds(run) or 0)) for run in good.runs[:4]]
+    assumed = plan_sweep(good).estimate
+    measured = plan_sweep(good, speed=measured_speed(took, None)).estimate
+    assert assumed.run_seconds
+    assert measured.run_seconds == pytest.approx(3 * assumed.run_seconds)
+    assert "measured on 4 finished runs" in measured.source
+
+
+def test_a_gpu_without_a_known_peak_gets_no_invented_time(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "base": {"model.n_layers": 2},
+        "isoflop": isoflop(FOUR, **WIDE),
+        "resources": [{"gpus": 2}],
+    }
+    blind = plan_sweep(sweep(tmp_path, **changes)).estimate
+    assert blind.run_seconds is None
+    assert "peak_flops" in blind.source
+    changes["profile"] = {"name": "site", "peak_flops": 1e12, "mfu": 0.25}
+    expansion = sweep(tmp_path, **changes)
+    seconds = plan_sweep(expansion).estimate.run_seconds
+    flops = sum(run.plan["flops"]["exact"] for run in expansion.runs)
+    assert seconds == pytest.approx(flops / (2 * 1e12 * 0.25))
+
+
+def test_planning_loads_neither_numpy_nor_torch(tmp_path: Path) -> None:
+    sweep(tmp_path, base={"model.n_layers": 2}, isoflop=isoflop(FOUR, d_model=[32, 64]))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from scalekit.sweep.load import load_sweep\n"
+        "from scalekit.sweep.expand import expand\n"
+        "from scalekit.sweep.plan import plan_sweep\n"
+        "plan = plan_sweep(expand(load_sweep(Path(sys.argv[1]))))\n"
+        "assert plan.n_runs == 8\n"
+        "heavy = ('numpy', 'torch', 'pandas', 'scipy', 'matplotlib')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "demo.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
