@@ -127,7 +127,11 @@ def _from_runs(runs: Runs) -> tuple[Array, Array, Array, Array]:
 def _from_curves(
     curves: Sequence[Mapping[str, Array]],
 ) -> tuple[Array, Array, Array, Array]:
-    """Take the best curve at evenly spaced levels of log compute."""
+    """Take the best curve at evenly spaced levels of log compute.
+
+    Where the smallest or the largest size is best, a size beyond it might have been better, so
+    those levels are left out while enough sizes remain.
+    """
     low = min(float(np.min(c["flops"])) for c in curves)
     high = max(float(np.max(c["flops"])) for c in curves)
     levels = np.geomspace(low, high, _LEVELS)
@@ -140,6 +144,9 @@ def _from_curves(
     best = np.argmin(losses, axis=0)
     known = np.isfinite(losses.min(axis=0))
     params = np.array([float(curves[k]["params"]) for k in best])
+    bracketed = known & (params > params[known].min()) & (params < params[known].max())
+    if len(np.unique(params[bracketed])) >= _FEWEST:
+        known = bracketed
     tokens = np.array(
         [
             np.exp(np.interp(np.log(c), np.log(curves[k]["flops"]), np.log(curves[k]["tokens"])))

@@ -50,12 +50,11 @@ class Valley:
     n_sizes: int
 
 
-def fit_valley(x: Array, loss: Array, where: str) -> Valley:
-    """Fit a parabola of the loss in ln x and check that it has a minimum inside the runs.
+def parabola(x: Array, loss: Array, where: str) -> Valley:
+    """Fit a parabola of the loss in ln x, wherever its minimum lies.
 
     Raises:
         NoMinimumError: Fewer than three sizes, or a parabola that opens downwards.
-        EdgeMinimumError: The lowest run or the parabola's minimum lies at or beyond an end.
     """
     log_x = np.log(x)
     n_sizes = len(np.unique(log_x))
@@ -67,12 +66,6 @@ def fit_valley(x: Array, loss: Array, where: str) -> Valley:
     c, b, a = (float(v) for v in found)
     if c <= 0:
         raise NoMinimumError(f"{where}: the parabola opens downwards; widen the sizes")
-    low, high = log_x.min(), log_x.max()
-    lowest = log_x[np.argmin(loss)]
-    end = "largest" if lowest >= high or centre - b / (2 * c) >= high else "smallest"
-    minimum = centre - b / (2 * c)
-    if not low < minimum < high or lowest in (low, high):
-        raise EdgeMinimumError(f"{where}: the minimum is at the {end} size; extend the sizes there")
     error = np.nan
     if len(loss) > 3:
         residual = loss - basis @ found
@@ -81,7 +74,26 @@ def fit_valley(x: Array, loss: Array, where: str) -> Valley:
         slope = np.array([b / (2 * c**2), -1 / (2 * c), 0.0])
         error = float(np.sqrt(slope @ spread @ slope))
     curve = (c, b - 2 * c * centre, a - b * centre + c * centre**2)
-    return Valley(float(np.exp(minimum)), error, a - b**2 / (4 * c), curve, n_sizes)
+    best = float(np.exp(centre - b / (2 * c)))
+    return Valley(best, error, a - b**2 / (4 * c), curve, n_sizes)
+
+
+def fit_valley(x: Array, loss: Array, where: str) -> Valley:
+    """Fit a parabola and check that the runs bracket its minimum.
+
+    Raises:
+        NoMinimumError: As `parabola`.
+        EdgeMinimumError: The lowest run or the parabola's minimum lies at or beyond an end.
+    """
+    valley = parabola(x, loss, where)
+    lowest = x[np.argmin(loss)]
+    for end, name in ((x.min(), "smallest"), (x.max(), "largest")):
+        beyond = valley.best <= end if name == "smallest" else valley.best >= end
+        if lowest == end or beyond:
+            raise EdgeMinimumError(
+                f"{where}: the minimum is at the {name} size; extend the sizes there"
+            )
+    return valley
 
 
 @dataclass(frozen=True)
