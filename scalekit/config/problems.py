@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from scalekit.errors import InputError
 
-SHOWN = 20
+SHOWN = 40
 """How many problems are written out; the rest are counted."""
 
 _WIDEST = 160  # characters of a source line that are shown
@@ -80,7 +80,12 @@ class ConfigError(InputError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         # A shared anchor is read once for every use; it is one mistake.
-        self.problems = tuple(dict.fromkeys(problems))
+        unique = list(dict.fromkeys(problems))
+        files = {
+            name: i for i, name in enumerate(dict.fromkeys(p.place.source.name for p in unique))
+        }
+        unique.sort(key=lambda p: (files[p.place.source.name], p.place.line, p.place.column))
+        self.problems = tuple(unique)
         lines = [problem.written() for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
             lines.append(f"and {len(self.problems) - SHOWN} more problems")
@@ -88,7 +93,15 @@ class ConfigError(InputError):
 
 
 class Problems(list[Problem]):
-    """Mistakes as they are found, so that all of them can be told at once."""
+    """Mistakes as they are found, so that all of them can be told at once.
+
+    Attributes:
+        told: Where a value could not be read, so that nothing more is said of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[Place] = set()
 
     def add(self, place: Place, what: str, todo: str = "") -> None:
         """Note a mistake and go on."""

@@ -44,14 +44,13 @@ def read_model(node: Node, model: type[M], problems: Problems) -> M | None:
     data = _read_table(node, model, problems)
     if data is BAD:
         return None
-    unread = {problem.place for problem in problems[before:]}
     try:
         value = model.model_validate(data)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            place = place_of(node, item["loc"])
-            if place not in unread:
-                problems.append(explain(item, place))
+            at = node_at(node, item["loc"])
+            if at.place not in problems.told:
+                problems.append(explain(item, at.place, at))
         return None
     return value if len(problems) == before else None
 
@@ -79,10 +78,10 @@ def read_value(node: Node, hint: Any, problems: Problems) -> Any:
     return _read_one(node, others[0], hint, units, problems)
 
 
-def explain(item: Mapping[str, Any], place: Place) -> Problem:
-    """Turn one error of pydantic into a problem at a place."""
-    context = item.get("ctx", {})
-    found = _shown(item.get("input"))
+def explain(item: Mapping[str, Any], place: Place, node: Node | None = None) -> Problem:
+    """Turn one error of pydantic into a problem at a place, where perhaps a node was found."""
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in item.get("ctx", {}).items()}
+    found = node.describe() if node else _shown(item.get("input"))
     words = {
         "greater_than": "must be above {gt}",
         "greater_than_equal": "must be at least {ge}",
@@ -95,13 +94,9 @@ def explain(item: Mapping[str, Any], place: Place) -> Problem:
     kind = item["type"]
     if kind == "missing":
         return Problem(place, f"key {item['loc'][-1]!r} is missing", "add it")
-    if kind == "string_pattern_mismatch":
-        return Problem(
-            place, f"does not fit the form {context['pattern']}, found {found}", "rename it"
-        )
     if kind == "value_error":
         what, _, todo = str(context["error"]).partition("; ")
-        return Problem(place, what, todo)
+        return Problem(place, f"{what}, found {found}", todo)
     if kind == "literal_error":
         return Problem(place, f"must be {context['expected']}, found {found}", "choose one of them")
     name = f"{item['loc'][-1]!r} " if item["loc"] else ""
@@ -111,8 +106,8 @@ def explain(item: Mapping[str, Any], place: Place) -> Problem:
     return Problem(place, f"{name}{said}, found {found}", "change it")
 
 
-def place_of(node: Node, path: Sequence[str | int]) -> Place:
-    """Find where the value at `path` stands, or the deepest part of it that exists."""
+def node_at(node: Node, path: Sequence[str | int]) -> Node:
+    """Find the value at `path`, or the deepest part of it that exists."""
     for part in path:
         if isinstance(node, Table) and part in node.entries:
             node = node.entries[str(part)]
@@ -120,7 +115,7 @@ def place_of(node: Node, path: Sequence[str | int]) -> Place:
             node = node.items[part]
         else:
             break
-    return node.place
+    return node
 
 
 def _shown(value: Any) -> str:
@@ -181,7 +176,8 @@ def _read_one(node: Node, member: Any, hint: Any, units: list[Unit], problems: P
     member, own = _unwrap(member)
     if isinstance(node, Items):
         values = [read_value(item, get_args(member)[0], problems) for item in node.items]
-        return BAD if any(value is BAD for value in values) else values
+        problems.told |= {i.place for i, v in zip(node.items, values, strict=True) if v is BAD}
+        return [None if value is BAD else value for value in values]
     if isinstance(node, Table):
         return _read_table(node, member, problems)
     if member is str:
@@ -220,8 +216,10 @@ def _read_table(node: Node, model: type[BaseModel], problems: Problems) -> Any:
             problems.add(node.keys[key], f"unknown key {key!r}", todo)
             continue
         value = read_value(child, hint_of(field), problems)
-        # An unreadable value was already told; the placeholder keeps pydantic from missing it.
+        # The placeholder keeps pydantic from missing what was already told.
         data[key] = None if value is BAD else value
+        if value is BAD:
+            problems.told.add(child.place)
     return data
 
 

@@ -66,7 +66,7 @@ def read_setting(name: str, node: Node, problems: Problems) -> Any:
     if value is BAD:
         return BAD
     try:
-        value = check_value(name, value, node.place)
+        value = check_value(name, value, node.place, node)
     except ValueProblemError as error:
         problems.append(error.problem)
         return BAD

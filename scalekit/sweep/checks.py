@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scalekit.sweep.point import Point, RunProblemError, indivisible
-from scalekit.sweep.resolve import known_vocab
+from scalekit.sweep.supply import check_supply
 from scalekit.sweep.width import d_ff_at
 
 
@@ -37,20 +37,11 @@ def check(p: Point) -> None:
     if p["model.parametrization"] == "mup" and p["model.base_width"] is None:
         what = "mup needs the width at which it equals standard"
         raise RunProblemError("model.parametrization", what, "set model.base_width")
-    symbols = known_vocab(p)
-    if symbols is not None and p["model.vocab"] < symbols:
-        what = f"vocab {p['model.vocab']} is smaller than the data's {symbols} symbols"
-        raise RunProblemError("model.vocab", what, "leave it out")
-    _check_training(p)
+    _check_schedule(p)
+    check_supply(p)
 
 
-def _check_training(p: Point) -> None:
+def _check_schedule(p: Point) -> None:
     if p["train.schedule"] == "wsd" and p["train.warmup_frac"] + p["train.decay_frac"] > 1:
         what = "warmup_frac and decay_frac together exceed the run"
         raise RunProblemError("train.decay_frac", what, "shorten one of them")
-    unique = p["data.unique_tokens"]
-    if unique is not None and p["D"] > unique * p["data.max_epochs"]:
-        what = (
-            f"{p['D']} training tokens need {p['D'] / unique:.3g} epochs of {unique} unique tokens"
-        )
-        raise RunProblemError("data.unique_tokens", what, "raise data.max_epochs to repeat them")

@@ -12,13 +12,14 @@ from scalekit.counting import FLOPS_KINDS
 from scalekit.quantities import write_count, write_flops
 from scalekit.sweep.checks import check
 from scalekit.sweep.expressions import Expression, ExpressionError
-from scalekit.sweep.identity import run_id
-from scalekit.sweep.keys import DEFAULTS, ValueProblemError, check_value
+from scalekit.sweep.identity import build_config, run_id, section_values
+from scalekit.sweep.keys import ValueProblemError, check_value
 from scalekit.sweep.load import BEFORE
 from scalekit.sweep.point import Point, Rule, RunProblemError
 from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
-from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec, nest
+from scalekit.sweep.supply import check_repetition, facts_rule
+from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
 
 MOST_RUNS = 100_000
 
@@ -60,7 +61,7 @@ def expand(spec: SweepSpec) -> Expansion:
     expander = _Expander(spec)
     for options in spec.points():
         expander.add(options)
-    expander.problems.raise_if_any()
+    expander.raise_if_any()
     if not expander.runs:
         raise ConfigError([_nothing_left(spec, expander.dropped)])
     return Expansion(spec, tuple(expander.runs.values()), tuple(expander.dropped))
@@ -81,10 +82,10 @@ class _Expander:
         self.spec = spec
         self.runs: dict[str, RunSpec] = {}
         self.dropped: list[Dropped] = []
-        self.problems = Problems()
-        self.seen: set[tuple[str, str]] = set()
-        self.given = {**UNGIVEN, **spec.base.values}
-        self.rules: dict[str, Rule] = dict(RULES)
+        self.found: dict[tuple[Place, str], Problem] = {}
+        self.hits: Counter[tuple[Place, str]] = Counter()
+        self.given = _without_open({**UNGIVEN, **spec.base.values})
+        self.rules: dict[str, Rule] = {**RULES, "facts": facts_rule()}
         for key, expression in spec.derive.items():
             self.rules[key] = _derived(key, expression)
 
@@ -93,14 +94,27 @@ class _Expander:
         try:
             self._add(options)
         except RunProblemError as error:
-            place = self._blame(error.key, options)
-            what = error.what if error.key in error.what else f"{error.key}: {error.what}"
-            self.problems.append(Problem(place, what, error.todo))
+            self._note(error.keys[0], self._blame(error.keys, options), error.what, error.todo)
         except (ExpressionError, ValueProblemError) as error:
-            self.problems.append(error.problem)
+            problem = error.problem
+            self._note("", problem.place, problem.what, problem.todo)
         except ArithmeticError as error:
             what = f"numbers too large to count with, {error}"
-            self.problems.append(Problem(self._blame(BUDGET, options), what, "make them smaller"))
+            self._note("", self._blame((BUDGET,), options), what, "make them smaller")
+
+    def _note(self, key: str, place: Place, what: str, todo: str) -> None:
+        """Note a problem once a place and key; a setting is often wrong in many runs."""
+        self.found.setdefault((place, key), Problem(place, what, todo))
+        self.hits[place, key] += 1
+
+    def raise_if_any(self) -> None:
+        """Refuse the sweep when a run was wrong, saying in how many runs."""
+        problems = Problems()
+        for where, problem in self.found.items():
+            others = self.hits[where] - 1
+            more = f" (and in {others} other run{'s' if others > 1 else ''})" if others else ""
+            problems.add(problem.place, problem.what + more, problem.todo)
+        problems.raise_if_any()
 
     def _add(self, options: tuple[Option, ...]) -> None:
         varied: dict[str, Any] = {}
@@ -112,22 +126,24 @@ class _Expander:
         if dropped:
             self.dropped.append(Dropped(varied, *dropped))
             return
-        flat = _config(point)
-        name = run_id(flat)
-        config = nest(flat)
+        check_repetition(point)
+        plan = _plan(point)
+        needs = self._needs(point)
+        point.update(_resolved(point))
+        values = section_values(point)
+        name = run_id(values)
+        config = build_config(values)
         twin = self.runs.get(name)
         if twin is not None:
             self._refuse_collision(twin, config, options)
             self.dropped.append(Dropped(varied, f"same as run {name}"))
             return
-        self.runs[name] = RunSpec(name, config, _plan(point), self._needs(point, options))
+        self.runs[name] = RunSpec(name, config, plan, needs)
 
     def _point(self, varied: Mapping[str, Any]) -> Point:
-        given = {**self.given, **varied}
+        given = {**self.given, **_without_open(varied)}
         for key in self.spec.derive:
             given[BEFORE + key] = given.pop(key, None)
-        for key in [key for key in RULES if key in given and given[key] is None]:
-            del given[key]
         return Point(given, self.rules, self.spec.derive, self.spec.count)
 
     def _missed_budget(self, point: Point) -> tuple[str, str] | None:
@@ -151,7 +167,7 @@ class _Expander:
                 return f"not {rule.keep.text}, with {found}", rule.because
         return None
 
-    def _needs(self, point: Point, options: tuple[Option, ...]) -> dict[str, Any]:
+    def _needs(self, point: Point) -> dict[str, Any]:
         limit = self.spec.time.limit
         time_s = None if limit == "auto" else limit
         for rule in self.spec.resources:
@@ -174,14 +190,20 @@ class _Expander:
         todo = "they differ only in what does not change a result; keep one of them"
         raise ExpressionError(Problem(place, what, todo))
 
-    def _blame(self, key: str, options: tuple[Option, ...]) -> Place:
+    def _blame(self, keys: tuple[str, ...], options: tuple[Option, ...]) -> Place:
         """Find where the setting that is wrong was written."""
-        if key in self.spec.derive:
-            return self.spec.derive[key].place
-        for option in (*options, self.spec.base):
-            if key in option.places:
-                return option.places[key]
+        for key in keys:
+            if key in self.spec.derive:
+                return self.spec.derive[key].place
+            for option in (*options, self.spec.base):
+                if key in option.places:
+                    return option.places[key]
         return next((p for o in options for p in o.places.values()), self.spec.place)
+
+
+def _without_open(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what was written as null and follows from other settings by a rule."""
+    return {k: v for k, v in settings.items() if v is not None or k not in RULES}
 
 
 def _short(value: Any) -> str:
@@ -195,21 +217,16 @@ def _derived(key: str, expression: Expression) -> Rule:
     return rule
 
 
-_RESOLVED = {
-    "train.tokens": "D",
-    "train.steps": "steps",
-}
-_SAID_OTHERWISE = ("train.flops", "train.tokens_per_param", "model.ffn_mult")
-
-
-def _config(point: Point) -> dict[str, Any]:
-    """Return every setting, resolved: equal runs are equal however they were asked for."""
-    flat = {name: point[name] for name in DEFAULTS}
-    for name, quantity in _RESOLVED.items():
-        flat[name] = point[quantity]
-    for name in _SAID_OTHERWISE:
-        flat[name] = None
-    return flat
+def _resolved(point: Point) -> dict[str, Any]:
+    """Return the settings that say in other words what is resolved: equal runs become equal."""
+    return {
+        "train.tokens": point["D"],
+        "train.steps": point["steps"],
+        "train.flops": None,
+        "train.tokens_per_param": None,
+        "model.ffn_mult": None,
+        "data.fingerprint": point["facts"].get("fingerprint") or point["data.fingerprint"],
+    }
 
 
 def _plan(point: Point) -> dict[str, Any]:

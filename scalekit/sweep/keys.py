@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from scalekit.config.nodes import Node
 from scalekit.config.problems import Place, Problem
 from scalekit.config.validate import explain, hint_of
 from scalekit.errors import nearest
@@ -116,20 +117,25 @@ def _few(words: list[str]) -> str:
     return ", ".join(words[:12]) + (", ..." if len(words) > 12 else "")
 
 
-def check_value(name: str, value: Any, place: Place) -> Any:
-    """Validate one setting's value by its model.
+def check_value(name: str, value: Any, place: Place, node: Node | None = None) -> Any:
+    """Validate one setting's value, perhaps read from a node, by its model.
 
     Raises:
         ValueProblemError: Out of range or of another type.
     """
-    key = KEYS[name]
-    if value is key.default:
-        return value
     try:
-        return getattr(key.model.model_validate({key.field: value}), key.field)
+        return _checked(name, value)
     except ValidationError as error:
-        problem = explain(error.errors(include_url=False)[0], place)
+        problem = explain(error.errors(include_url=False)[0], place, node)
         raise ValueProblemError(problem) from error
+
+
+@lru_cache(maxsize=65536, typed=True)
+def _checked(name: str, value: Any) -> Any:
+    key = KEYS[name]
+    if value is None and key.default is None:
+        return None
+    return getattr(key.model.model_validate({key.field: value}), key.field)
 
 
 class ValueProblemError(Exception):

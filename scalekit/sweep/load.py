@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from scalekit import registry
 from scalekit.config.nodes import Items, Node, Table, Text
 from scalekit.config.problems import Place, Problems
-from scalekit.config.validate import place_of, read_model
+from scalekit.config.validate import node_at, read_model
 from scalekit.errors import did_you_mean
 from scalekit.sweep.axes import flatten, read_cases, read_grid, read_option, read_zip
 from scalekit.sweep.expressions import Expression, ExpressionError, Lookup, compile_expression
 from scalekit.sweep.files import read_merged, set_keys
 from scalekit.sweep.keys import HORIZON, KEYS, QUANTITIES, Kind, resolve_key
-from scalekit.sweep.sections import ResourceRule, SweepFile
+from scalekit.sweep.sections import SweepFile
 from scalekit.sweep.sweep_spec import (
     BUDGET,
     Axis,
@@ -57,11 +56,10 @@ def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
     resources = sections.resources(file)
     axes = [*grid, *([zipped] if zipped else []), *([isoflop.sizes] if isoflop else [])]
     _refuse_conflicts(axes, derive, base, set_keys(table), problems)
+    kind = node_at(table, ("executor", "kind"))
     known = registry.names("executors")
-    if file is not None and known and file.executor.kind not in known:
-        todo = did_you_mean(file.executor.kind, known)
-        what = f"unknown executor {file.executor.kind!r}"
-        problems.add(place_of(table, ("executor", "kind")), what, todo)
+    if isinstance(kind, Text) and not kind.is_null and kind.text not in known:
+        problems.add(kind.place, f"unknown executor {kind.text!r}", did_you_mean(kind.text, known))
     problems.raise_if_any()
     assert file is not None
     return SweepSpec(
@@ -147,33 +145,26 @@ class _Sections:
         return found
 
     def where(self, file: SweepFile | None) -> tuple[Where, ...]:
+        keeps = self.compiled("where", "keep")
         rules = (file.where if file else None) or []
-        found = []
-        for i, rule in enumerate(rules):
-            keep = self.compile(self.at("where", i, "keep"), lookup, ("truth",))
-            if keep is not None:
-                found.append(Where(keep, rule.because))
-        return tuple(found)
+        pairs = zip(keeps, rules, strict=False)
+        return tuple(Where(keep, rule.because) for keep, rule in pairs if keep is not None)
 
     def resources(self, file: SweepFile | None) -> tuple[Resources, ...]:
-        rules: list[ResourceRule] = (file.resources if file else None) or []
-        found = []
-        for i, rule in enumerate(rules):
-            needs = rule.model_dump(exclude={"when"})
-            if rule.when is None:
-                found.append(Resources(None, needs))
-                continue
-            when = self.compile(self.at("resources", i, "when"), lookup, ("truth",))
-            if when is not None:
-                found.append(Resources(when, needs))
-        return tuple(found)
+        whens = self.compiled("resources", "when")
+        rules = (file.resources if file else None) or []
+        pairs = zip(whens, rules, strict=False)
+        return tuple(Resources(when, rule.model_dump(exclude={"when"})) for when, rule in pairs)
 
-    def at(self, section: str, index: int, key: str) -> Node:
-        rules = self.table.entries[section]
-        assert isinstance(rules, Items)
-        rule = rules.items[index]
-        assert isinstance(rule, Table)
-        return rule.entries[key]
+    def compiled(self, section: str, key: str) -> list[Expression | None]:
+        """Compile one key of every rule of a section, even where the rest of the file is wrong."""
+        rules = self.node(section)
+        found = []
+        for rule in rules.items if isinstance(rules, Items) else []:
+            node = rule.entries.get(key) if isinstance(rule, Table) else None
+            given = isinstance(node, Text) and not node.is_null
+            found.append(self.compile(node, lookup, ("truth",)) if given and node else None)
+        return found
 
     def compile(self, node: Node, find: Lookup, wanted: tuple[Kind, ...]) -> Expression | None:
         if not isinstance(node, Text):
@@ -211,8 +202,3 @@ def _refuse_conflicts(
         if key in swept:
             what = f"{key!r} is swept, so this would change nothing"
             problems.add(base.places[key], what, f"write --set 'grid.{key}=[...]'")
-
-
-def describe(values: dict[str, Any]) -> str:
-    """Write settings in one line, by their shortest words."""
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())

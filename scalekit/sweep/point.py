@@ -17,12 +17,16 @@ _SHAPE_KEYS = tuple(f"model.{field}" for field in SHAPE)
 
 
 class RunProblemError(Exception):
-    """A run's settings do not go together."""
+    """A run's settings do not go together.
 
-    def __init__(self, key: str, what: str, todo: str) -> None:
+    Attributes:
+        keys: Whose values are to blame; the first of them that was written gives the place.
+    """
+
+    def __init__(self, key: str, what: str, todo: str, also: tuple[str, ...] = ()) -> None:
         super().__init__(f"{key}: {what}; {todo}")
-        self.key = key
-        self.what = what
+        self.keys = (key, *also)
+        self.what = what if key in what else f"{key}: {what}"
         self.todo = todo
 
 

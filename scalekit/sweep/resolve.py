@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from scalekit.sweep.keys import DEFAULTS
 from scalekit.sweep.point import SHAPE, Counted, Point, Rule, RunProblemError, counted, indivisible
+from scalekit.sweep.supply import vocab
 from scalekit.sweep.sweep_spec import BUDGET
 from scalekit.sweep.width import d_ff_at, horizon, too_many, width_for
-
-VOCAB = {"bytes": 256}
-"""Vocabularies that follow from the tokenizer's name."""
 
 
 def _d_model(p: Point) -> int:
@@ -45,26 +42,6 @@ def _n_heads(p: Point) -> int:
 
 def _d_ff(p: Point) -> int:
     return d_ff_at(p, p["model.d_model"])
-
-
-def _vocab(p: Point) -> int:
-    known = known_vocab(p)
-    if known is None:
-        raise RunProblemError(
-            "model.vocab",
-            f"is not known of data.source {p['data.source']!r} with tokenizer "
-            f"{p['data.tokenizer']!r}",
-            "set model.vocab",
-        )
-    return known
-
-
-def known_vocab(p: Mapping[str, Any]) -> int | None:
-    """Return the number of symbols that the data has, where its names say so."""
-    if p["data.source"] == "synthetic":
-        return p["data.synthetic.symbols"]
-    # Shards hold what they hold; a tokenizer left at its default says nothing of them.
-    return None if p["data.source"] == "shards" else VOCAB.get(p["data.tokenizer"])
 
 
 def _counted(p: Point) -> Counted:
@@ -115,7 +92,7 @@ RULES: dict[str, Rule] = {
     "model.n_heads": _n_heads,
     "model.n_kv_heads": lambda p: p["model.n_heads"],
     "model.d_ff": _d_ff,
-    "model.vocab": _vocab,
+    "model.vocab": vocab,
     "counted": _counted,
     "N": lambda p: p["counted"].params[p.count.params],
     "N_total": lambda p: p["counted"].params["total"],

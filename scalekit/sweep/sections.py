@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from scalekit.config.validate import GIGABYTES, SECONDS
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
 from scalekit.sweep.spec import Part
+
+_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise ValueError("name must be letters, digits, '_', '.' and '-'; it names a folder")
+    return name
 
 
 class CountSpec(Part):
@@ -114,7 +123,9 @@ class SweepFile(Part):
     """A whole sweep file, its keys of runs still as nodes."""
 
     scalekit: Literal[1] = Field(description="version of the format")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="its folder's name")
+    name: Annotated[str, AfterValidator(_folder_name)] = Field(
+        description="its folder's name", json_schema_extra={"pattern": f"^{_NAME}$"}
+    )
     description: str = Field(default="", description="what this sweep asks")
     extends: Any = Field(default=None, description="files to merge this one over")
     base: Any = Field(default=None, description="what all runs share")

@@ -164,6 +164,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     nested: dict[str, Any] = {}
     for name, value in flat.items():
+        if "." not in name:
+            nested[name] = value
+            continue
         *sections, last = name.split(".")
         inner = nested
         for section in sections:

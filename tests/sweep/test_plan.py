@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from scalekit.sweep.design import BESIROGLU
-from scalekit.sweep.estimate import assumed_seconds, measured_speed
+from scalekit.sweep.estimate import assumed_seconds, measured_speed, with_estimates
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import Plan, plan_sweep
@@ -24,6 +24,7 @@ RATE = "3e-3 * (N / 1e6) ** -0.25"
 def sweep(folder: Path, **changes: Any) -> Expansion:
     """A sweep of small models; sections in `changes` replace, keys of `base` are added."""
     base = {"model.head_dim": 16, "model.context": 128, "train.batch_tokens": 1024}
+    base["data.source"] = "synthetic"  # it never runs out of tokens
     value: dict[str, Any] = {"scalekit": 1, "name": "demo", "derive": {}}
     value |= {k: v for k, v in changes.items() if k != "base"}
     value["base"] = base | changes.get("base", {})
@@ -327,12 +328,12 @@ def test_dropped_rows_are_counted_by_reason_with_an_example(tmp_path: Path) -> N
 
 def test_the_estimate_shrinks_with_runs_at_once_but_not_below_the_longest(good: Expansion) -> None:
     one, two, many = (plan_sweep(good, at_once=n).estimate for n in (1, 2, 1000))
-    assert one.run_seconds == two.run_seconds == many.run_seconds == one.wall_seconds
-    assert one.run_seconds
+    assert one.device_seconds == two.device_seconds == many.device_seconds == one.wall_seconds
+    assert one.device_seconds
     assert two.wall_seconds
     # Longest first leaves at most one run's length between two workers.
     longest = max(seconds for run in good.runs if (seconds := assumed_seconds(run)))
-    assert one.run_seconds / 2 <= two.wall_seconds <= one.run_seconds / 2 + longest
+    assert one.device_seconds / 2 <= two.wall_seconds <= one.device_seconds / 2 + longest
     assert many.wall_seconds == pytest.approx(longest)
     assert "assumed" in one.source
 
@@ -341,8 +342,8 @@ def test_finished_runs_replace_the_assumption_and_are_named(good: Expansion) -> 
     took = [(run, 3 * (assumed_seconds(run) or 0)) for run in good.runs[:4]]
     assumed = plan_sweep(good).estimate
     measured = plan_sweep(good, speed=measured_speed(took, None)).estimate
-    assert assumed.run_seconds
-    assert measured.run_seconds == pytest.approx(3 * assumed.run_seconds)
+    assert assumed.device_seconds
+    assert measured.device_seconds == pytest.approx(3 * assumed.device_seconds)
     assert "measured on 4 finished runs" in measured.source
 
 
@@ -353,13 +354,21 @@ def test_a_gpu_without_a_known_peak_gets_no_invented_time(tmp_path: Path) -> Non
         "resources": [{"gpus": 2}],
     }
     blind = plan_sweep(sweep(tmp_path, **changes)).estimate
-    assert blind.run_seconds is None
+    assert blind.device_seconds is None
     assert "peak_flops" in blind.source
     changes["profile"] = {"name": "site", "peak_flops": 1e12, "mfu": 0.25}
     expansion = sweep(tmp_path, **changes)
-    seconds = plan_sweep(expansion).estimate.run_seconds
+    estimate = plan_sweep(expansion).estimate
     flops = sum(run.plan["flops"]["exact"] for run in expansion.runs)
-    assert seconds == pytest.approx(flops / (2 * 1e12 * 0.25))
+    # One run after the other on two GPUs: half the device time passes on the wall.
+    assert estimate.device_seconds == pytest.approx(flops / (1e12 * 0.25))
+    assert estimate.wall_seconds == pytest.approx(flops / (2 * 1e12 * 0.25))
+
+
+def test_estimates_on_disk_do_not_depend_on_what_has_finished(good: Expansion) -> None:
+    runs = with_estimates(good.runs, None)
+    assert [run.id for run in runs] == [run.id for run in good.runs]
+    assert [run.plan["estimate"] for run in runs] == [assumed_seconds(run) for run in good.runs]
 
 
 def test_planning_loads_neither_numpy_nor_torch(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""What a run's data offers: its vocabulary, how many tokens it has, and which text it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+from scalekit import registry
+from scalekit.errors import ScalekitError
+from scalekit.sweep.keys import HORIZON, KEYS
+from scalekit.sweep.point import Point, Rule, RunProblemError
+from scalekit.sweep.sweep_spec import BUDGET, nest
+
+_DATA = tuple(name for name in KEYS if name.startswith("data."))
+_values = itemgetter(*_DATA)
+
+
+def facts_rule() -> Rule:
+    """Return a rule for the facts of a run's data, which asks each dataset once.
+
+    A dataset is a plug-in found by its name, so nothing of `datasets/` is imported here.
+    """
+    known: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
+    def facts(point: Point) -> Mapping[str, Any]:
+        row = _values(point)
+        if row not in known:
+            known[row] = _ask(dict(zip(_DATA, row, strict=True)))
+        return known[row]
+
+    return facts
+
+
+def _ask(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    source = settings["data.source"]
+    try:
+        return registry.find("datasets", source).facts(nest(settings)["data"])
+    except ScalekitError as error:
+        # A dataset says `data.path: what; what to do`.
+        said = re.match(r"(data\.[\w.]+): (.*)", str(error), re.DOTALL)
+        key, message = said.groups() if said else ("data.source", str(error))
+        what, _, todo = message.partition("; ")
+        raise RunProblemError(key, f"{key} {what}", todo) from error
+
+
+def vocab(p: Point) -> int:
+    """Return the data's number of symbols."""
+    known = p["facts"].get("vocab")
+    if known is None:
+        what = f"model.vocab does not follow from data.source {p['data.source']!r}"
+        raise RunProblemError("model.vocab", what, "set model.vocab")
+    return known
+
+
+def check_supply(p: Point) -> None:
+    """Refuse data that is not what the run's settings say.
+
+    Raises:
+        RunProblemError: Too few symbols or held-out tokens, or another text than was named.
+    """
+    facts = p["facts"]
+    symbols = facts.get("vocab")
+    if symbols is not None and p["model.vocab"] < symbols:
+        what = f"model.vocab {p['model.vocab']} is smaller than the data's {symbols} symbols"
+        raise RunProblemError("model.vocab", what, "leave it out")
+    named, found = p["data.fingerprint"], facts.get("fingerprint")
+    if named is not None and found is not None and named != found:
+        what = f"data.fingerprint is {named!r}, found {found!r}"
+        raise RunProblemError("data.fingerprint", what, "name the data it was, or leave it out")
+    held_out = facts.get("val_tokens")
+    if held_out is not None and p["data.val_tokens"] > held_out:
+        what = f"data.val_tokens {p['data.val_tokens']:,} are asked, the data has {held_out:,}"
+        raise RunProblemError("data.val_tokens", what, "ask for fewer")
+
+
+def check_repetition(p: Point) -> None:
+    """Refuse a run that repeats its data, unless it was asked for by name.
+
+    Raises:
+        RunProblemError: More epochs than `data.max_epochs`.
+    """
+    limits = [n for n in (p["facts"].get("train_tokens"), p["data.unique_tokens"]) if n is not None]
+    if not limits:
+        return
+    unique, most = max(1, min(limits)), p["data.max_epochs"]
+    epochs = p["D"] / unique
+    if epochs > most:
+        what = (
+            f"{p['D']:,} training tokens are {epochs:.4g} epochs of the {unique:,} different ones, "
+            f"and data.max_epochs allows {most:g}"
+        )
+        raise RunProblemError(
+            "data.max_epochs",
+            what,
+            "train on fewer, or raise data.max_epochs",
+            also=(BUDGET, *HORIZON),
+        )
