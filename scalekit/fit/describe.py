@@ -19,7 +19,7 @@ from scalekit.fit.optimum import (
     predict_loss,
 )
 from scalekit.fit.profile import profile_interval
-from scalekit.fit.result import Interval
+from scalekit.fit.result import FitStatus, Interval
 from scalekit.fit.uncertainty import Spread, dof, half_width, noise_variance
 from scalekit.laws.base import Array
 
@@ -71,8 +71,10 @@ def predict_runs(fitted: Fitted, inputs: Mapping[str, Array]) -> dict[str, Array
 def intervals(
     solution: Solution, fitted: Fitted, spread: Spread, draws: resampling.Draws | None
 ) -> tuple[dict[str, Interval], dict[str, dict[str, float]]]:
-    """Return intervals by name and the exponents of the frontier."""
-    found = {}
+    """Return intervals by name and the exponents of the frontier; none of what is unidentified."""
+    found: dict[str, Interval] = {}
+    if solution.status is FitStatus.UNIDENTIFIED:
+        return found, {}
     reach = half_width(solution, LEVEL)
     phi, law = solution.phi, solution.law
     error = np.sqrt(np.diag(spread.matrix))

@@ -69,7 +69,8 @@ def score(
     Returns:
         What `fit.json` holds. `mape`, `bias` (observed less predicted, so that a positive one is
         a loss worse than promised) and `worst` are fractions of the observed loss; `mae`, `rmse`
-        are in the loss's unit; `covered` is the share of runs inside their interval.
+        are in the loss's unit; `covered` is the share of runs inside their interval;
+        `baseline_mape` is that of predicting the best loss among the fitted runs.
     """
     test = runs.where_true(chosen)
     miss = test.loss - predicted["loss"]
@@ -99,6 +100,8 @@ def score(
         "rmse": float(np.sqrt(np.mean(miss**2))),
         "covered": float(np.mean(inside)),
         "level": LEVEL,
+        # Without any law: the best loss seen so far.
+        "baseline_mape": float(np.mean(np.abs(runs.loss[~chosen].min() / test.loss - 1))),
         "extrapolation": ratio,
         "theta": dict(theta),
         "rows": rows,

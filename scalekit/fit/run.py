@@ -94,7 +94,25 @@ def fit(
             else:
                 found.append(fit_envelope(runs, curves, options.predict))
     data = _data(table)
-    found = [replace(one, data=data, version=__version__, seed=seed) for one in found]
+    asked = {
+        "objective": objective,
+        "delta": delta,
+        "fix": dict(fix or {}),
+        "drop": list(drop),
+        "cluster": cluster,
+        "given": dict(given or {}),
+        "hold_out": hold_out,
+    }
+    found = [
+        replace(
+            one,
+            data=data,
+            version=__version__,
+            seed=seed,
+            diagnostics={**one.diagnostics, "asked": asked},
+        )
+        for one in found
+    ]
     return replace(found[0], others=tuple(found[1:]))
 
 

@@ -1,0 +1,98 @@
+"""Approaches and laws side by side: how far they disagree, and what decides between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalekit.fit.result import FitResult, FitStatus
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Fits of one table compared.
+
+    Attributes:
+        rows: One a fit, headline first: law, approach, status, exponent_params and its interval,
+            held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
+            that all were asked for flops, params, tokens, loss.
+        spread: Largest over smallest N* at that budget among trusted fits, or None.
+        best: The law with the smallest held-out error; AICc never decides.
+        sentences: The comparison in words.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    spread: float | None
+    best: str | None
+    sentences: tuple[str, ...]
+
+
+def summary(fit: FitResult) -> Summary:
+    """Compare a headline with its others."""
+    fits = (fit, *fit.others)
+    asked = [{e["flops"] for e in one.optimum} for one in fits if one.optimum]
+    shared = set.intersection(*asked) if asked else set()
+    far = max(shared) if shared else None
+    rows = tuple(_row(one, far) for one in fits)
+    sizes = [r["params"] for r in rows if r["params"] and r["status"] == FitStatus.CONVERGED]
+    spread = max(sizes) / min(sizes) if len(sizes) > 1 else None
+    held = [r for r in rows if r["held_out"] is not None]
+    best = min(held, key=lambda r: r["held_out"])["law"] if held else None
+    return Summary(rows, spread, best, tuple(_sentences(rows, far, spread)))
+
+
+def form_band(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
+    """Return how far the fitted laws' frontiers spread at budgets (k,): name_low and name_high.
+
+    That is the uncertainty of the form, a band of its own beside that of the parameters. Laws that
+    did not converge have no say.
+    """
+    from scalekit.analysis.allocation import frontier
+
+    found: dict[str, list[np.ndarray]] = {"params": [], "tokens": [], "loss": []}
+    for one in (fit, *fit.others):
+        if one.approach == "parametric" and one.is_trusted and one.exponents:
+            path = frontier(one, flops)
+            for name, values in found.items():
+                values.append(path[name])
+    band = {}
+    for name, values in found.items():
+        if values:
+            band[f"{name}_low"] = np.min(values, axis=0)
+            band[f"{name}_high"] = np.max(values, axis=0)
+    return band
+
+
+def _row(fit: FitResult, far: float | None) -> dict[str, Any]:
+    entry = next((e for e in fit.optimum if e["flops"] == far), {})
+    share = fit.exponents.get("params", {})
+    return {
+        "law": fit.law,
+        "approach": fit.approach,
+        "status": fit.status,
+        "exponent_params": share.get("value"),
+        "low": share.get("low"),
+        "high": share.get("high"),
+        "held_out": fit.holdout.get("mape"),
+        "baseline": fit.holdout.get("baseline_mape"),
+        "aicc": fit.diagnostics.get("aicc"),
+        "flops": far,
+        "params": entry.get("params"),
+        "tokens": entry.get("tokens"),
+        "loss": entry.get("loss"),
+    }
+
+
+def _sentences(
+    rows: tuple[dict[str, Any], ...], far: float | None, spread: float | None
+) -> list[str]:
+    found = []
+    if spread is not None:
+        found.append(f"at {far:.3g} FLOPs the fits' optimal sizes differ by a factor {spread:.3g}")
+    held = sorted((r for r in rows if r["held_out"] is not None), key=lambda r: r["held_out"])
+    if held:
+        told = ", ".join(f"{r['law']} {r['held_out']:.3%}" for r in held)
+        found.append(f"held-out error: {told}; the best loss seen so far {held[0]['baseline']:.3%}")
+    return found

@@ -1,0 +1,149 @@
+"""What a fit is asked for afterwards: optimum, frontier, comparison, roll-out, influence."""
+
+import numpy as np
+import pytest
+
+from scalekit import registry
+from scalekit.analysis.allocation import frontier, optimum, predict
+from scalekit.analysis.compare import form_band, summary
+from scalekit.analysis.diagnose import coverage, influence
+from scalekit.analysis.rollout import rollout
+from scalekit.analysis.sensitivity import exponent_table
+from scalekit.errors import FitError, UsageError
+from scalekit.fit.run import fit, read_fit, write_fit
+from scalekit.fit.simulate import PUBLISHED, isoflop_inputs, simulate
+from scalekit.results.table import RunTable
+
+CHINCHILLA = registry.find("laws", "chinchilla")
+TRUTH = PUBLISHED["chinchilla"]
+BUDGETS = np.geomspace(1e18, 1e20, 5)
+
+
+def with_columns(table: RunTable, **columns) -> RunTable:
+    return RunTable({**table.columns, **columns}, table.meta)
+
+
+@pytest.fixture(scope="module")
+def table() -> RunTable:
+    inputs, budget = isoflop_inputs(CHINCHILLA, TRUTH, list(BUDGETS), n_sizes=6)
+    return simulate(CHINCHILLA, TRUTH, inputs, noise=0.003, seed=1, budget=budget)
+
+
+@pytest.fixture(scope="module")
+def whole(table):
+    return fit(
+        table,
+        approaches=["parametric", "isoflop", "envelope"],
+        hold_out="largest-budget",
+        predict=[1e21, 1e23],
+    )
+
+
+def test_the_optimum_of_a_written_fit_is_that_of_the_fit(whole, tmp_path) -> None:
+    write_fit(whole, tmp_path / "fit.json")
+    again = read_fit(tmp_path / "fit.json")
+    for entry in whole.optimum:
+        found = optimum(again, entry["flops"])
+        assert found["params"] == pytest.approx(entry["params"], rel=1e-12)
+        for name, ends in entry["intervals"].items():
+            # The covariance passes through decimal digits once.
+            assert found["intervals"][name]["low"] == pytest.approx(ends["low"], rel=1e-9)
+
+
+def test_the_frontier_is_the_optimum_at_each_budget(whole) -> None:
+    path = frontier(whole, np.array([1e21, 1e23]))
+    for k, entry in enumerate(whole.optimum):
+        for name in ("params", "tokens", "loss", "tokens_per_param"):
+            assert path[name][k] == pytest.approx(entry[name], rel=1e-12)
+            assert path[f"{name}_low"][k] < path[name][k] < path[f"{name}_high"][k]
+
+
+def test_the_frontier_of_other_parameters_has_no_band(whole) -> None:
+    path = frontier(whole, np.array([1e21]), theta=TRUTH)
+    true = CHINCHILLA.predict(TRUTH, {"N": path["params"], "D": path["tokens"]})
+    np.testing.assert_allclose(path["loss"], true, rtol=1e-12)
+    assert np.isnan(path["params_low"]).all()
+
+
+def test_what_gives_no_law_is_refused_by_name(whole, table) -> None:
+    with pytest.raises(FitError, match="isoflop: gives a frontier but no law"):
+        frontier(whole.others[0], np.array([1e21]))
+    with pytest.raises(UsageError, match="a law of C has no optimum"):
+        optimum(fit(table, laws=["power"]), 1e21)
+    sizes = np.geomspace(1e7, 1e9, 9)
+    with pytest.raises(FitError, match="one ray"):
+        predict(fit(simulate(CHINCHILLA, TRUTH, {"N": sizes, "D": 20 * sizes})), 1e9, 2e10)
+
+
+def test_a_prediction_says_how_far_it_reaches(whole) -> None:
+    found = predict(whole, 1e9, 1e12)
+    assert found["flops"] == pytest.approx(6e21)
+    assert found["extrapolation"] == pytest.approx(60)
+    assert found["intervals"]["loss"]["low"] < found["loss"] < found["intervals"]["loss"]["high"]
+
+
+def test_the_summary_lists_every_fit_and_decides_by_held_out_error(table) -> None:
+    result = fit(
+        table,
+        laws=["chinchilla", "power"],
+        approaches=["parametric", "isoflop"],
+        hold_out="largest-budget",
+        predict=[1e22],
+    )
+    found = summary(result)
+    assert [r["law"] for r in found.rows] == ["chinchilla", "power", "isoflop"]
+    # The power law of C cannot know that a budget was split badly.
+    assert found.best == "chinchilla"
+    assert found.spread is not None
+    assert 1 <= found.spread < 1.5
+    assert any("held-out error: chinchilla" in s for s in found.sentences)
+    band = form_band(result, np.array([1e22]))
+    assert band["params_low"] <= result.optimum[0]["params"] <= band["params_high"]
+
+
+def test_a_rollout_refits_below_every_budget(table, whole) -> None:
+    found = rollout(table, whole)
+    cuts = [e["cut"] for e in found]
+    # One budget of six sizes lies on one line: no law, but a number all the same.
+    assert cuts == pytest.approx(BUDGETS[:4])
+    assert [e["n_train"] for e in found] == [6, 12, 18, 24]
+    last = found[-1]
+    assert last["mape"] == pytest.approx(whole.holdout["mape"], rel=1e-9)
+    assert last["next_mape"] == pytest.approx(last["mape"], rel=1e-9)
+    assert last["mape"] < last["baseline_mape"]
+
+
+def test_the_forest_names_each_variant_and_keeps_failures(table, whole) -> None:
+    total = table["params"] + 47491.0 * table["params"] ** (1 / 3)
+    rows = exponent_table(with_columns(table, params_total=total), whole)
+    groups = {r["group"] for r in rows}
+    assert groups == {"as fitted", "approach", "objective", "params count", "left out"}
+    assert rows[0]["value"] == whole.exponents["params"]["value"]
+    variants = {r["variant"]: r for r in rows}
+    assert variants["mse"]["n_runs"] == 30
+    assert variants["budget 1e+18"]["n_runs"] == 24
+    count = variants["total"]["value"]
+    assert count is not None
+    assert abs(count - rows[0]["value"]) > 1e-4
+
+
+def test_one_bad_run_stands_out_by_its_influence(table) -> None:
+    loss = table["loss"].copy()
+    loss[29] *= 1.03
+    result = fit(with_columns(table, loss=loss), objective="mse_log")
+    found = influence(with_columns(table, loss=loss), result)
+    assert len(found) == 30
+    assert found[0]["runs"] == ["sim-30"]
+    assert abs(found[0]["shift_in_errors"]) > 0.5
+    without = fit(with_columns(table, loss=loss).where(np.arange(30) != 29), objective="mse_log")
+    assert found[0]["exponent"] == pytest.approx(without.exponents["params"]["value"], rel=1e-6)
+
+
+def test_coverage_knows_the_design(table, whole) -> None:
+    found = coverage(table, whole)
+    assert found["decades_flops"] == pytest.approx(2.0, abs=1e-6)
+    # Sizes reach a factor 4 to each side of N*, so tokens per parameter a factor 16.
+    low, high = found["ratio_over_optimum"]
+    assert low < 1 / 10
+    assert high > 10
+    assert found["share_overtrained"] == pytest.approx(0.5, abs=0.1)
