@@ -11,6 +11,9 @@ from scalekit.errors import InputError
 SUFFIXES = {"k": 3, "K": 3, "M": 6, "G": 9, "B": 9, "T": 12, "P": 15}
 """Powers of ten by suffix."""
 
+LARGEST_WHOLE = 2**63 - 1
+"""The largest whole number that is read; other programs hold no larger one."""
+
 NUMBER_PATTERN = r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,4})?( ?[kKMGBTP]|%)?"
 """What `read_number` accepts, as a regular expression (for editors and schemas)."""
 
@@ -63,6 +66,8 @@ def read_whole(text: str) -> int:
     value = _decimal(text)
     if value != value.to_integral_value():
         raise InputError(f"{text!r}: not a whole number; round it")
+    if abs(value) > LARGEST_WHOLE:
+        raise InputError(f"{text!r}: too large for a whole number; keep it below 9e18")
     return int(value)
 
 

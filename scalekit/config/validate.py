@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 from scalekit import quantities
 from scalekit.config.nodes import Items, Node, Table, Text
@@ -30,6 +31,14 @@ class Unit:
     word: str
     read: Callable[[str], float]
     pattern: str
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Let the number be written as text in a JSON schema, too."""
+        return {
+            "anyOf": [handler(core_schema), {"type": "string", "pattern": f"^({self.pattern})$"}]
+        }
 
 
 SECONDS = Unit("a duration such as 2h30m", quantities.read_duration, quantities.DURATION_PATTERN)

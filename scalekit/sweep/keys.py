@@ -14,6 +14,7 @@ from scalekit.config.nodes import Node
 from scalekit.config.problems import Place, Problem
 from scalekit.config.validate import explain, hint_of
 from scalekit.errors import nearest
+from scalekit.quantities import LARGEST_WHOLE
 from scalekit.sweep.spec import RunConfig
 
 Kind = Literal["number", "text", "truth"]
@@ -123,6 +124,8 @@ def check_value(name: str, value: Any, place: Place, node: Node | None = None) -
     Raises:
         ValueProblemError: Out of range or of another type.
     """
+    if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        raise ValueProblemError(Problem(place, f"{name!r} is too large", "keep it below 9e18"))
     try:
         return _checked(name, value)
     except ValidationError as error:
