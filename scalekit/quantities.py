@@ -20,11 +20,12 @@ NUMBER_PATTERN = r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d{1,4})?( ?[kKMGBTP]|%)
 DURATION_PATTERN = r"(\d+(\.\d+)?(d|h|m|s))+|\d+(\.\d+)?|(\d+-)?\d+:\d\d:\d\d"
 """What `read_duration` accepts."""
 
-_NUMBER = re.compile(NUMBER_PATTERN)
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)\s*")
-_CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):(\d\d):(\d\d)")
+_NUMBER = re.compile(NUMBER_PATTERN, re.ASCII)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)\s*", re.ASCII)
+_DURATION = re.compile(f"(?:{_DURATION_PART.pattern})+", re.ASCII)
+_CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):(\d\d):(\d\d)", re.ASCII)
 _SECONDS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
-_MEMORY = re.compile(r"([\d.]+(?:[eE]\d+)?)\s*(?:([KMGT])(i?)B?)?", re.IGNORECASE)
+_MEMORY = re.compile(r"([\d.]+(?:[eE]\d+)?)\s*(?:([KMGT])(i?)B?)?", re.IGNORECASE | re.ASCII)
 _LONGEST = 100  # characters of a number; longer ones are a mistake, and int() of them is slow
 
 
@@ -85,12 +86,12 @@ def read_duration(text: str) -> float:
     if clock:
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
-    if re.fullmatch(r"\d+:\d+", word):
+    if re.fullmatch(r"[0-9]+:[0-9]+", word):
         left, right = word.split(":")
         raise InputError(
             f"{text!r}: may be hours or minutes; write {left}h{right}m or {left}m{right}s"
         )
-    if len(word) <= _LONGEST and re.fullmatch(f"(?:{_DURATION_PART.pattern})+", word):
+    if len(word) <= _LONGEST and _DURATION.fullmatch(word):
         return sum(float(n) * _SECONDS[unit] for n, unit in _DURATION_PART.findall(word))
     try:
         seconds_alone = read_number(word)

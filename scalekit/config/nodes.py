@@ -138,7 +138,10 @@ def _place_at(source: Source, index: int) -> Place:
 
 
 def _syntax_problem(source: Source, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    mark, opening = (getattr(error, f"{which}_mark", None) for which in ("problem", "context"))
+    end = (len(source.lines) - 1, len(source.lines[-1]))
+    if mark is None or (opening is not None and (mark.line, mark.column) >= end):
+        mark = opening  # what was never closed is told where it was opened
     place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
     lines = source.lines

@@ -12,6 +12,7 @@ from scalekit.errors import InputError
 SHOWN = 40
 """How many problems are written out; the rest are counted."""
 
+_LONGEST = 300  # characters of what is wrong; a file may hold a key of a thousand
 _WIDEST = 160  # characters of a source line that are shown
 
 
@@ -67,7 +68,8 @@ class Problem:
     @property
     def message(self) -> str:
         """What is wrong and what to do, without the place."""
-        return f"{self.what}; {self.todo}" if self.todo else self.what
+        what = self.what if len(self.what) <= _LONGEST else self.what[:_LONGEST] + "..."
+        return f"{what}; {self.todo}" if self.todo else what
 
     def written(self) -> str:
         """Return the message with the line and a caret under the place."""

@@ -108,7 +108,8 @@ def explain(item: Mapping[str, Any], place: Place, node: Node | None = None) -> 
         return Problem(place, f"{what}, found {found}", todo)
     if kind == "literal_error":
         return Problem(place, f"must be {context['expected']}, found {found}", "choose one of them")
-    name = f"{item['loc'][-1]!r} " if item["loc"] else ""
+    named = [part for part in item["loc"] if isinstance(part, str)]
+    name = f"{named[-1]!r} " if named else ""
     if kind in words:
         return Problem(place, f"{name}{words[kind].format(**context)}, found {found}", "change it")
     said = item["msg"][:1].lower() + item["msg"][1:]
@@ -175,7 +176,7 @@ def _refuse(node: Node, hint: Any, units: Sequence[Unit], problems: Problems) ->
     expected = " or ".join(_word(m, units) for m in members)
     todo = "change it"
     if isinstance(node, Text) and literals and not node.is_null:
-        todo = did_you_mean(node.text, literals)
+        todo = did_you_mean(node.text, literals) if len(literals) > 1 else f"write {literals[0]}"
     problems.add(node.place, f"must be {expected}, found {node.describe()}", todo)
     return BAD
 

@@ -104,13 +104,17 @@ def resolve_key(word: str, prefix: str = "") -> str:
         return found[0]
     if found:
         raise UnknownKeyError(f"ambiguous key {word!r}", f"write {' or '.join(found)}")
+    if word in SECTIONS and not prefix:
+        raise UnknownKeyError(f"{word!r} is a section", f"name one of its keys, {word}.KEY")
     inside = [n.removeprefix(prefix) for n in (*KEYS, *SECTIONS) if n.startswith(prefix)]
+    elsewhere = _by_ending().get(word, [])
     close = nearest(word, inside) or nearest(word, _by_ending())
-    if close is None and prefix:
-        elsewhere = _by_ending().get(word, [])
-        todo = f"did you mean {elsewhere[0]!r}?" if elsewhere else f"choose from {_few(inside)}"
+    if prefix and elsewhere:
+        todo = f"move it to {' or '.join(elsewhere)}"
+    elif close:
+        todo = f"did you mean {close!r}?"
     else:
-        todo = f"did you mean {close!r}?" if close else "see `scalekit schema` for the keys"
+        todo = f"choose from {_few(inside)}" if prefix else "see `scalekit schema` for the keys"
     raise UnknownKeyError(f"unknown key {prefix + word!r}", todo)
 
 

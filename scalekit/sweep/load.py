@@ -9,11 +9,19 @@ from scalekit import registry
 from scalekit.config.nodes import Items, Node, Table, Text
 from scalekit.config.problems import Place, Problems
 from scalekit.config.validate import node_at, read_model
-from scalekit.errors import did_you_mean
+from scalekit.errors import did_you_mean, nearest
 from scalekit.sweep.axes import flatten, read_cases, read_grid, read_option, read_zip
 from scalekit.sweep.expressions import Expression, ExpressionError, Lookup, compile_expression
 from scalekit.sweep.files import read_merged, set_keys
-from scalekit.sweep.keys import HORIZON, KEYS, QUANTITIES, Kind, resolve_key
+from scalekit.sweep.keys import (
+    HORIZON,
+    KEYS,
+    QUANTITIES,
+    SECTIONS,
+    Kind,
+    UnknownKeyError,
+    resolve_key,
+)
 from scalekit.sweep.sections import SweepFile
 from scalekit.sweep.sweep_spec import (
     BUDGET,
@@ -86,7 +94,15 @@ def lookup(word: str) -> tuple[str, Kind]:
     """Find what a word in `where` and `when` reads of a finished run."""
     if word in QUANTITIES:
         return word, "number"
-    name = resolve_key(word)
+    try:
+        name = resolve_key(word)
+    except UnknownKeyError as error:
+        close = nearest(word, QUANTITIES)
+        if close is not None:
+            error.todo = f"did you mean {close!r}?"
+        elif "did you mean" not in error.todo and word not in SECTIONS:
+            error.todo = f"name a key, or one of {', '.join(QUANTITIES)}"
+        raise
     return _READS.get(name, name), KEYS[name].kind
 
 
@@ -94,9 +110,9 @@ def _lookup_for(target: str) -> Lookup:
     """Return what words mean in the expression that derives `target`."""
 
     def find(word: str) -> tuple[str, Kind]:
-        if word not in QUANTITIES and resolve_key(word) == target:
-            return BEFORE + target, KEYS[target].kind
         name, kind = lookup(word)
+        if word not in QUANTITIES and resolve_key(word) == target:
+            return BEFORE + target, kind
         return (ASKED + name if name in ("D", "C", "D / N") else name), kind
 
     return find
