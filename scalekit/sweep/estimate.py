@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from scalekit.counting import memory_bytes
 from scalekit.sweep.sections import Profile
@@ -32,14 +32,15 @@ class Estimate:
     """What a set of runs is expected to take.
 
     Attributes:
-        run_seconds: The sum over runs of the seconds each takes on its device; None if unknown.
+        device_seconds: Summed over runs and over the GPUs of each (its core where it has none);
+            None if unknown.
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
         at_once: Runs at a time.
         source: What the estimate rests on, as a sentence.
         memory_gb: Of the largest run: weights, gradients, AdamW and one batch's activations.
     """
 
-    run_seconds: float | None
+    device_seconds: float | None
     wall_seconds: float | None
     at_once: int
     source: str
@@ -49,7 +50,7 @@ class Estimate:
 def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | None:
     """Return the seconds a run takes by assumption; None for a GPU whose peak nobody gave."""
     flops = float(run.plan["flops"]["exact"])
-    gpus = int(run.resources.get("gpus") or 0)
+    gpus = _gpus(run)
     if not gpus:
         return flops / _core_flops(float(run.plan["params"]["non_embedding"]))
     if profile is None or profile.peak_flops is None:
@@ -85,13 +86,28 @@ def estimate_runs(
     runs: Sequence[RunSpec], *, at_once: int, profile: Profile | None, speed: Speed
 ) -> Estimate:
     """Estimate a set of runs, the longest started first, `at_once` of them at a time."""
-    memory = max((_memory_gb(run) for run in _by_shape(runs)), default=0.0)
+    memory = max(memory_gb(runs), default=0.0)
     seconds = [assumed_seconds(run, profile) for run in runs]
     known = [s / speed.factor for s in seconds if s is not None]
     if len(known) < len(runs):
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
         return Estimate(None, None, at_once, source, memory)
-    return Estimate(sum(known), _wall(known, at_once), at_once, _source(runs, speed), memory)
+    total = sum(s * max(1, _gpus(run)) for s, run in zip(known, runs, strict=True))
+    return Estimate(total, _wall(known, at_once), at_once, _source(runs, speed), memory)
+
+
+def with_estimates(runs: Iterable[RunSpec], profile: Profile | None) -> tuple[RunSpec, ...]:
+    """Write into each run's plan the seconds that are assumed, by which the longest start first.
+
+    What finished runs showed is left out, so that a plan on disk does not change with them.
+    """
+    return tuple(
+        replace(run, plan={**run.plan, "estimate": assumed_seconds(run, profile)}) for run in runs
+    )
+
+
+def _gpus(run: RunSpec) -> int:
+    return int(run.resources.get("gpus") or 0)
 
 
 def _wall(seconds: Sequence[float], at_once: int) -> float:
@@ -106,21 +122,21 @@ def _source(runs: Sequence[RunSpec], speed: Speed) -> str:
         n = speed.n_measured
         said = f"measured on {n} finished run{'s' * (n > 1)} of this sweep"
         return f"{said}, {speed.factor:.2g} times the speed assumed before"
-    if any(run.resources.get("gpus") for run in runs):
+    if any(_gpus(run) for run in runs):
         return "assumed from the profile's peak FLOP/s and utilisation, nothing measured yet"
     slow, fast = _CORE_FLOPS[0][1] / 1e9, _CORE_FLOPS[-1][1] / 1e9
     return f"assumed {slow:.0f} to {fast:.0f} GFLOP/s a core by size, nothing measured here yet"
 
 
-def _by_shape(runs: Sequence[RunSpec]) -> list[RunSpec]:
-    """Keep one run of each shape and batch: what memory depends on."""
-    return list({(_total(run), run.config["train"]["batch_tokens"]): run for run in runs}.values())
-
-
-def _total(run: RunSpec) -> float:
-    return float(run.plan["params"]["total"])
-
-
-def _memory_gb(run: RunSpec) -> float:
-    shape = shape_of(run.config["model"])
-    return sum(memory_bytes(shape, batch_tokens=run.config["train"]["batch_tokens"])) / 1e9
+def memory_gb(runs: Iterable[RunSpec]) -> list[float]:
+    """Estimate the memory of each run, holding a whole batch at once."""
+    known: dict[tuple[int, int], float] = {}
+    needs = []
+    for run in runs:
+        model, batch = run.config["model"], run.config["train"]["batch_tokens"]
+        # Runs of one shape share the mapping, and ten thousand of them are few shapes.
+        key = (id(model), batch)
+        if key not in known:
+            known[key] = sum(memory_bytes(shape_of(model), batch_tokens=batch)) / 1e9
+        needs.append(known[key])
+    return needs

@@ -23,7 +23,9 @@ RATE = "3e-3 * (N / 1e6) ** -0.25"
 
 def sweep(folder: Path, **changes: Any) -> Expansion:
     """A sweep of small models; sections in `changes` replace, keys of `base` are added."""
-    base = {"model.head_dim": 16, "model.context": 128, "train.batch_tokens": 1024}
+    # A source that never ends, so that no test is about its supply.
+    base: dict[str, Any] = {"data.source": "synthetic"}
+    base |= {"model.head_dim": 16, "model.context": 128, "train.batch_tokens": 1024}
     base["data.source"] = "synthetic"  # it never runs out of tokens
     value: dict[str, Any] = {"scalekit": 1, "name": "demo", "derive": {}}
     value |= {k: v for k, v in changes.items() if k != "base"}

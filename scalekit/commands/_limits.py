@@ -1,0 +1,67 @@
+"""What a plan may cost: the limit of `--budget`, and the memory of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from scalekit.errors import InputError, UsageError
+from scalekit.quantities import read_duration, read_number, write_duration, write_flops
+from scalekit.sweep.estimate import Estimate, memory_gb
+from scalekit.sweep.review import Check, Level
+from scalekit.sweep.spec import RunSpec
+
+
+def check_limit(limit: str, start: Sequence[RunSpec], estimate: Estimate) -> None:
+    """Compare what is to be started with a limit in FLOPs (1e18) or in device time (30h).
+
+    A run that continues is counted whole.
+
+    Raises:
+        UsageError: The limit is neither.
+        InputError: The runs cost more, or nobody knows how long they take.
+    """
+    try:
+        most = read_number(limit)
+    except InputError:
+        pass
+    else:
+        cost = sum(float(run.plan["flops"][run.plan["flops_kind"]]) for run in start)
+        return _compare(cost, most, limit, f"{write_flops(cost)} FLOPs")
+    try:
+        most = read_duration(limit)
+    except InputError as error:
+        raise UsageError(
+            f"--budget {limit!r}: neither FLOPs nor a time; write it like 1e18 or 30h"
+        ) from error
+    seconds = estimate.device_seconds if start else 0.0
+    if seconds is None:
+        raise InputError(f"--budget {limit}: these runs may take any time; {estimate.source}")
+    return _compare(seconds, most, limit, f"{write_duration(seconds)} of device time")
+
+
+def _compare(cost: float, most: float, limit: str, said: str) -> None:
+    if cost > most:
+        raise InputError(
+            f"--budget {limit}: the runs to start cost {said}; drop runs, shrink the budgets of "
+            "the sweep, or raise the limit"
+        )
+
+
+def check_memory(start: Sequence[RunSpec], at_once: int) -> list[Check]:
+    """Compare the largest runs that may go side by side on this machine's cores with its memory."""
+    on_cores = [run for run in start if not run.resources.get("gpus")]
+    needs = sorted(memory_gb(on_cores), reverse=True)
+    need, have = sum(needs[:at_once]), _machine_gb()
+    if have is None or need <= have:
+        return []
+    text = f"{at_once} runs at a time may need {need:.3g} GB of memory, this machine has {have:.3g}"
+    todo = "take fewer at a time with --max-parallel, or smaller batches"
+    return [Check(Level.WARNING, "memory", text, todo)]
+
+
+def _machine_gb() -> float | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (ValueError, OSError):
+        return None

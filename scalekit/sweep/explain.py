@@ -1,0 +1,71 @@
+"""Where each setting of a run came from: the file and line, a derived rule, or a default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scalekit.sweep.keys import DEFAULTS
+from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One setting of a run, its value, and who said so."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def explain_run(spec: SweepSpec, run: RunSpec) -> tuple[Origin, ...]:
+    """Say of every setting of a run where its value came from, in the order of the keys."""
+    found = {key: f"swept, {place}" for key, place in _swept(spec, run)}
+    origins = []
+    for key in (BUDGET, *DEFAULTS):
+        value = run.plan["budget"] if key == BUDGET else _at(run.config, key)
+        if key in spec.derive:
+            rule = spec.derive[key]
+            origin = f"derived, {rule.text} ({rule.place})"
+        elif key in found:
+            origin = found[key]
+        elif key in spec.base.values:
+            origin = f"base, {spec.base.places.get(key, 'from the data')}"
+        elif key in DEFAULTS and value == DEFAULTS[key]:
+            origin = "default"
+        else:
+            origin = "follows from the other settings"
+        if key != BUDGET or value is not None:
+            origins.append(Origin(key, value, origin))
+    return tuple(origins)
+
+
+def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any]]:
+    """Find the options of this run by their values: a run is one option of every axis, or a case.
+
+    A key that `derive` changes has lost the value it was swept with, so it is not compared.
+    """
+    chosen = [next((o for o in axis.options if _fits(spec, o, run)), None) for axis in spec.axes]
+    if not chosen or None in chosen:
+        chosen = [next((case for case in spec.cases if _fits(spec, case, run)), None)]
+    for option in chosen:
+        if option is not None:
+            yield from option.places.items()
+
+
+def _fits(spec: SweepSpec, option: Option, run: RunSpec) -> bool:
+    for key, value in option.values.items():
+        has = run.plan["budget"] if key == BUDGET else _at(run.config, key)
+        # What says the horizon or the MLP in other words is resolved away.
+        if key not in spec.derive and has is not None and has != value:
+            return False
+    return True
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
