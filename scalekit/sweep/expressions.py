@@ -62,7 +62,7 @@ class Expression:
         """
         try:
             result = self.run(variables)
-            if isinstance(result, float) and not math.isfinite(result):
+            if self.kind == "number" and not math.isfinite(result):
                 raise OverflowError("the result is not finite")
         except (ArithmeticError, ValueError, TypeError) as error:
             unset = [name for name in sorted(self.names) if variables[name] is None]

@@ -100,7 +100,7 @@ def lookup(word: str) -> tuple[str, Kind]:
         close = nearest(word, QUANTITIES)
         if close is not None:
             error.todo = f"did you mean {close!r}?"
-        elif "did you mean" not in error.todo and word not in SECTIONS:
+        elif error.todo.startswith("see "):
             error.todo = f"name a key, or one of {', '.join(QUANTITIES)}"
         raise
     return _READS.get(name, name), KEYS[name].kind
