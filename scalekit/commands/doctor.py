@@ -84,6 +84,7 @@ def _examine(folder: Path) -> Iterator[Finding]:
     yield _disk(folder)
     yield _locks(folder)
     yield _slurm()
+    yield from _profiles(folder)
 
 
 def _packages() -> Iterator[Finding]:
@@ -215,6 +216,29 @@ def _slurm() -> Finding:
         return Finding("slurm", "doubt", f"{sbatch}: {error}", "ask the cluster's people")
     said = (done.stdout or done.stderr).strip()
     return _judge("slurm", done.returncode == 0, f"{said} ({sbatch})", "sbatch does not answer")
+
+
+def _profiles(folder: Path) -> Iterator[Finding]:
+    """Read every profile that a sweep here could name."""
+    from scalekit.config.nodes import read_nodes, read_source
+    from scalekit.config.problems import ConfigError, Problems
+    from scalekit.config.validate import read_model
+    from scalekit.sweep.files import user_profiles
+    from scalekit.sweep.sections import ProfileFile
+
+    homes = (folder / "profiles", folder / "sweeps" / "profiles", user_profiles())
+    for path in (path for home in homes for path in sorted(home.glob("*.yaml"))):
+        problems = Problems()
+        try:
+            read_model(read_nodes(read_source(path)), ProfileFile, problems)
+            problems.raise_if_any()
+        except ConfigError as error:
+            first = error.problems[0]
+            yield Finding(
+                f"profile {path.stem}", "doubt", f"{first.place}: {first.what}", first.todo
+            )
+        else:
+            yield Finding(f"profile {path.stem}", "ok", str(path))
 
 
 COMMAND = doctor

@@ -31,7 +31,9 @@ def available_sizes(spec: SweepSpec) -> dict[float, str]:
             except InputError:
                 continue  # heads do not divide, or `where` does not want it
             params = float(run.plan["params"][run.plan["params_kind"]])
-            found[params] = ", ".join(f"{k.removeprefix('model.')} {v}" for k, v in values.items())
+            found[params] = " with ".join(
+                f"{k.removeprefix('model.')} {v}" for k, v in values.items()
+            )
     return found
 
 

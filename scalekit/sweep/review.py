@@ -162,12 +162,14 @@ def _few_sizes(budgets: Sequence[Budget], where: str, available: Available) -> l
     for b in budgets:
         # One size may serve several budgets, so each sees what the ones before it asked for.
         chosen += fill_valley((*b.sizes, *chosen), b.centre, WANTED_SIZES, ways)
-    todo = [f"{ways[N]} ({write_count(N, digits=2)})" for N in sorted(chosen)]
+    known = [f"{ways[N]} ({write_count(N, digits=2)})" for N in sorted(chosen)]
+    todo = [f"to the sizes {', '.join(known)}"] if known else []
     for b in budgets:
         chosen += fill_valley((*b.sizes, *chosen), b.centre, WANTED_SIZES)
-    todo += [f"a size near {write_count(N, digits=2)}" for N in sorted(set(chosen) - set(ways))]
-    todo_text = f"add to the sizes {', '.join(todo)}"
-    return [Check(Level.WARNING, "sizes", f"{text} {WANTED_SIZES}", todo_text)]
+    near = [write_count(N, digits=2) for N in sorted(set(chosen) - set(ways))]
+    todo += [f"sizes near {', '.join(near)} params"] if near else []
+    text = f"{text} {WANTED_SIZES}"
+    return [Check(Level.WARNING, "sizes", text, f"add {' and '.join(todo)}")]
 
 
 def _edges(budgets: Sequence[Budget], where: str, prior: PriorLaw) -> list[Check]:

@@ -146,6 +146,25 @@ def test_doctor_tells_a_slurm_that_answers_from_one_that_does_not(
 
 
 @pytest.mark.usefixtures("no_torch")
+def test_doctor_reads_every_profile_and_says_where_one_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    mine = tmp_path / "config" / "scalekit" / "profiles"
+    for folder in (tmp_path / "profiles", mine):
+        folder.mkdir(parents=True)
+    (mine / "good.yaml").write_text("partition: gpu\npeak_flops: 989e12\n")
+    (tmp_path / "profiles" / "bad.yaml").write_text("partition: gpu\npeak_flop: 989e12\n")
+    found = findings(capsys)
+    assert found["profile good"]["state"] == "ok"
+    bad = found["profile bad"]
+    assert bad["state"] == "doubt"
+    assert "bad.yaml:2:1: " in bad["found"]
+    assert bad["todo"] == "did you mean 'peak_flops'?"
+
+
+@pytest.mark.usefixtures("no_torch")
 def test_doctor_leaves_nothing_in_the_folder_it_tries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

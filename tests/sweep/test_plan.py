@@ -89,7 +89,7 @@ def test_totals_are_the_sums_over_the_runs(good: Expansion) -> None:
 
 def proposed(text: str, *keys: str) -> list[tuple[list[int], float]]:
     """The settings of each proposed size, and the params printed beside them."""
-    pattern = ", ".join(rf"{key} (\d+)" for key in keys) + r" \(([\d.]+)k\)"
+    pattern = " with ".join(rf"{key} (\d+)" for key in keys) + r" \(([\d.]+)k\)"
     found = re.findall(pattern, text)
     assert found, text
     return [([int(v) for v in values], float(params) * 1e3) for *values, params in found]
@@ -142,7 +142,7 @@ def test_where_no_setting_gives_a_size_its_params_are_named(tmp_path: Path) -> N
     grid = {"model.d_model": [32, 64], "train.flops": FOUR}
     plan = plan_sweep(sweep(tmp_path, base={"model.n_layers": 2}, grid=grid))
     assert len(plan.budgets) == 4
-    assert re.search(r"a size near [\d.]+k", said(plan, "sizes"))
+    assert re.search(r"add sizes near [\d.]+k(, [\d.]+k)* params$", said(plan, "sizes"))
 
 
 @pytest.mark.parametrize("n_budgets", [1, 2, 3])
