@@ -52,7 +52,9 @@ def fit(
     params_kind: Annotated[
         str | None, typer.Option("--n-kind", help="how params are counted")
     ] = None,
-    starts: Annotated[int, typer.Option(min=3, help="starting points of a fit")] = 8,
+    starts: Annotated[
+        int | None, typer.Option(min=3, help="starting points; the law says unless given")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of resampling and of starts")] = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="exit 6 unless the fit passed its gate")

@@ -76,8 +76,7 @@ def intervals(
     if solution.status is FitStatus.UNIDENTIFIED:
         return found, {}
     reach = half_width(solution, LEVEL)
-    phi, law = solution.phi, solution.law
-    error = np.sqrt(np.diag(spread.matrix))
+    law = solution.law
     assert fitted.covariance is not None
     published = np.sqrt(np.diag(fitted.covariance))
     for k, param in enumerate(law.params):
@@ -85,7 +84,7 @@ def intervals(
             continue
         value = solution.theta[param.name]
         if param.transform == "linear":
-            low, high = phi[k] - reach * error[k], phi[k] + reach * error[k]
+            low, high = value - reach * published[k], value + reach * published[k]
         else:
             # Positive parameters vary by factors, so their interval is one of the logarithm.
             share = reach * published[k] / value

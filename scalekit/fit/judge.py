@@ -127,8 +127,10 @@ def judge(runs: Runs, problem: Problem, ends: Minimum) -> Solution:
 
 def line_of(problem: Problem) -> str | None:
     """Say on which line all runs lie, if they do; no number of them then separates the terms."""
-    logs = np.stack([problem.frame.logs[s] for s in problem.law.inputs])
-    constant = [s for s, row in zip(problem.law.inputs, logs, strict=True) if np.ptp(row) < 1e-9]
+    # One source of data has one number of unique tokens, and that is no fault of the design.
+    inputs = [s for s in problem.law.inputs if s != "U"]
+    logs = np.stack([problem.frame.logs[s] for s in inputs])
+    constant = [s for s, row in zip(inputs, logs, strict=True) if np.ptp(row) < 1e-9]
     if constant:
         return f"every run has the same {constant[0]}"
     if len(logs) != 2 or len(problem.index) <= 3:
@@ -137,7 +139,7 @@ def line_of(problem: Problem) -> str | None:
     if small > RAY * large:
         return None
     slope = float(np.polyfit(logs[0], logs[1], 1)[0])
-    one, other = problem.law.inputs
+    one, other = inputs
     if abs(slope - 1) < 0.1:
         return f"all runs lie on one ray, {other} proportional to {one}"
     if abs(slope + 1) < 0.1:

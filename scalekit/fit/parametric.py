@@ -39,7 +39,7 @@ class Options:
 
     objective: Objective
     fix: Mapping[str, float] = field(default_factory=dict)
-    n_starts: int = 8
+    n_starts: int | None = None
     bootstrap: int = 0
     hold_out: str | None = None
     predict: tuple[float, ...] = ()

@@ -40,7 +40,7 @@ def fit(
     bootstrap: int = 0,
     given: Mapping[str, float] | None = None,
     curves: Sequence[Mapping[str, Array]] = (),
-    n_starts: int = 8,
+    n_starts: int | None = None,
     seed: int = 0,
 ) -> FitResult:
     """Fit scaling laws to a table of runs.
@@ -59,7 +59,7 @@ def fit(
         bootstrap: How many resamples of the runs.
         given: Inputs besides N and D at which the optimum is asked, by symbol.
         curves: Training curves for the envelope: `params`, `tokens`, `flops`, `loss`.
-        n_starts: Starting points of every parametric fit.
+        n_starts: Starting points of every parametric fit; the law says unless given.
         seed: Of resampling and drawn starts.
 
     Returns:

@@ -25,7 +25,7 @@ def solve(
     objective: Objective,
     *,
     fix: Mapping[str, float] | None = None,
-    n_starts: int = 8,
+    n_starts: int | None = None,
     seed: int = 0,
     extra_starts: Array | None = None,
 ) -> Solution:
@@ -36,7 +36,8 @@ def solve(
         runs: To what.
         objective: What is minimised; an adaptive one gets its delta from the residuals' spread.
         fix: Published parameters held at values.
-        n_starts: Starting points that are all carried to the end; their agreement is reported.
+        n_starts: Starting points that are all carried to the end, as many as the law asks for
+            unless given; their agreement is reported.
         seed: For laws whose starts are drawn.
         extra_starts: More starting points in internal coordinates, (k, p).
 
@@ -49,7 +50,7 @@ def solve(
     free, fixed, index = _fixing(law, frame, fix or {})
     check_enough(runs, law.name, len(index))
     log_loss = np.log(runs.loss)
-    starts = spread_starts(law, frame, log_loss, count=n_starts, seed=seed)
+    starts = spread_starts(law, frame, log_loss, count=n_starts or law.starts, seed=seed)
     if extra_starts is not None:
         starts = np.concatenate([extra_starts, starts])
     problem = Problem(law, frame, log_loss, objective, free, fixed, index)
@@ -69,6 +70,8 @@ def _fixing(
         if name not in law.names:
             hint = did_you_mean(name, law.names)
             raise UsageError(f"--fix {name}: {law.name} has none; {hint}")
+        if law.held is not None and name not in law.held:
+            raise UsageError(f"--fix {name}: {law.name} can only hold {', '.join(law.held)}")
         if not np.isfinite(fix[name]) or fix[name] < 0:
             raise UsageError(
                 f"--fix {name}={fix[name]:g}: not a positive number; write --fix E=1.7"

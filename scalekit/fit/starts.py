@@ -7,6 +7,7 @@ is solved at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
@@ -17,11 +18,14 @@ from scalekit.laws.base import Array, Frame, Law
 _CELLS = 400
 _SCREENED = 2000
 _BETTER_PART = 16
+_POWERS = 6
+_FLOORS = np.array([0.02, 0.2, 0.4, 0.6, 0.75, 0.87, 0.95])
+"""Irreducible losses that are tried, as shares of the smallest loss."""
 
 
 def spread_starts(law: Law, frame: Frame, log_observed: Array, *, count: int, seed: int) -> Array:
     """Choose starting points (at most `count`, p): promising ones, far from each other."""
-    if isinstance(law, PowerLaw) and law.outer is None:
+    if isinstance(law, PowerLaw):
         phi, value = project(law, frame, log_observed)
     else:
         phi = np.clip(law.grid(_SCREENED, seed), *law.box)
@@ -59,37 +63,39 @@ def _apart(phi: Array, value: Array, count: int) -> Array:
 
 
 def project(law: PowerLaw, frame: Frame, log_observed: Array) -> tuple[Array, Array]:
-    """Solve the amplitudes on a grid of exponents: points (S, p) and their sums of squares (S,).
+    """Solve the amplitudes on a grid of everything else: points (S, p) and sums of squares (S,).
 
-    Residuals are relative to the observed loss, which is log loss to first order.
+    Residuals are relative to the observed loss, which is log loss to first order. With an outer
+    power k the sum inside, (L - E)^(1/k), is what is linear, so E joins the grid.
     """
-    names = sorted({e for t in law.terms for _, e in t.powers if isinstance(e, str)}, key=law.index)
-    per_axis = max(2, round(_CELLS ** (1 / max(len(names), 1))))
-    axes = []
-    for name in names:
-        param = law.params[law.index(name)]
-        low, high = max(param.low, 0.03), min(param.high, 1.6)
-        axes.append(np.geomspace(low, high, per_axis))
-    mesh = np.meshgrid(*axes, indexing="ij")
-    exponents = {name: axis.ravel() for name, axis in zip(names, mesh, strict=True)}
-    cells = mesh[0].size if mesh else 1
-    weight = np.exp(-log_observed)
+    names = list(dict.fromkeys(name for term in law.terms for _, name, _ in term.free))
+    axes = {name: _axis(law, name, _CELLS, len(names)) for name in names}
+    least = float(log_observed.min())
+    if law.outer is not None:
+        axes = {name: _axis(law, name, _CELLS // 4, len(names)) for name in names}
+        axes[law.outer] = _axis(law, law.outer, _POWERS, 1)
+        if law.floor is not None:
+            axes[law.floor] = np.exp(least) * _FLOORS
+    mesh = dict(zip(axes, np.meshgrid(*axes.values(), indexing="ij"), strict=True))
+    grid = {name: axis.reshape(-1, 1) for name, axis in mesh.items()}
+    cells = next(iter(grid.values())).size
+    weight, target = _inside(law, grid, log_observed, cells)
     columns, owners = [], []
-    if law.floor is not None:
-        columns.append(np.broadcast_to(weight, (cells, len(weight))))
+    if law.floor is not None and law.outer is None:
+        columns.append(weight)
         owners.append(law.index(law.floor))
-    for term in law.terms:
-        power = np.zeros((cells, len(weight)))
-        for symbol, exponent in term.powers:
-            value = exponents[exponent][:, None] if isinstance(exponent, str) else exponent
-            power -= value * frame.logs[symbol]
+    bases, offsets, _ = frame.extra
+    for term, basis, offset in zip(law.terms, bases, offsets, strict=True):
+        power = np.broadcast_to(offset, weight.shape)
+        for (_, name, _), row in zip(term.free, basis[1:], strict=True):
+            power = power + grid[name] * row
         columns.append(np.exp(power) * weight)
         owners.append(law.index(term.amplitude))
-    basis = np.stack(columns, axis=1)
-    amplitudes, value = _non_negative(basis)
+    amplitudes, value = _non_negative(np.stack(columns, axis=1), target)
     phi = np.empty((cells, len(law.params)))
-    for name, grid in exponents.items():
-        phi[:, law.index(name)] = grid
+    for name, values in grid.items():
+        is_log = law.params[law.index(name)].transform == "log"
+        phi[:, law.index(name)] = np.log(values[:, 0]) if is_log else values[:, 0]
     low, _ = law.box
     for owner, amplitude in zip(owners, amplitudes.T, strict=True):
         with np.errstate(divide="ignore"):
@@ -97,14 +103,38 @@ def project(law: PowerLaw, frame: Frame, log_observed: Array) -> tuple[Array, Ar
     return np.clip(phi, *law.box), value
 
 
-def _non_negative(basis: Array) -> tuple[Array, Array]:
-    """Fit ones by non-negative combinations of columns: basis (S, c, n) -> (S, c), squares (S,).
+def _axis(law: PowerLaw, name: str, cells: int, n_axes: int) -> Array:
+    low, high = law.params[law.index(name)].start
+    return np.geomspace(low, high, max(3, round(cells ** (1 / n_axes))))
+
+
+def _inside(
+    law: PowerLaw, grid: Mapping[str, Array], log_observed: Array, cells: int
+) -> tuple[Array, Array]:
+    """Return the weight of each column and the target of the linear problem, each (S, n).
+
+    To first order log L moves by k (L - E) / L times the relative move of the sum inside.
+    """
+    if law.outer is None:
+        weight = np.broadcast_to(np.exp(-log_observed), (cells, len(log_observed)))
+        return weight, np.ones_like(weight)
+    k = grid[law.outer]
+    over = np.exp(log_observed)
+    if law.floor is not None:
+        over = over - grid[law.floor]
+    share = np.broadcast_to(k * over * np.exp(-log_observed), (cells, len(log_observed)))
+    return share * over ** (-1 / k), share
+
+
+def _non_negative(basis: Array, aim: Array) -> tuple[Array, Array]:
+    """Fit aim (S, n) by non-negative combinations of basis (S, c, n): (S, c), squares (S,).
 
     With so few columns every subset is tried; the best that stays non-negative is the solution.
     """
-    cells, width, n = basis.shape
+    cells, width, _ = basis.shape
     normal = basis @ basis.transpose(0, 2, 1)
-    target = basis.sum(axis=2)
+    target = np.einsum("scn,sn->sc", basis, aim)
+    whole = np.einsum("sn,sn->s", aim, aim)
     best = np.full(cells, np.inf)
     solution = np.zeros((cells, width))
     for size in range(width, 0, -1):
@@ -114,7 +144,7 @@ def _non_negative(basis: Array) -> tuple[Array, Array]:
             scale = np.einsum("sii->s", small)[:, None, None] * 1e-15
             found = np.linalg.solve(small + scale * np.eye(size), target[:, kept][:, :, None])
             found = found[:, :, 0]
-            value = n - np.einsum("sc,sc->s", found, target[:, kept])
+            value = whole - np.einsum("sc,sc->s", found, target[:, kept])
             wins = (found > 0).all(axis=1) & (value < best)
             best[wins] = value[wins]
             solution[wins] = 0.0

@@ -24,11 +24,23 @@ class Term:
 
     Attributes:
         amplitude: The parameter in front.
-        powers: Pairs of an input's symbol and its exponent: a parameter's name or a number.
+        powers: Pairs of an input's symbol and its exponent: a parameter's name, with a minus sign
+            where the term grows with the input, or a number.
     """
 
     amplitude: str
     powers: tuple[tuple[str, str | float], ...] = ()
+
+    @property
+    def free(self) -> tuple[tuple[str, str, float], ...]:
+        """The powers with a parameter: symbol, its name, and 1 or -1."""
+        named = ((symbol, e) for symbol, e in self.powers if isinstance(e, str))
+        return tuple((x, e.removeprefix("-"), -1.0 if e[0] == "-" else 1.0) for x, e in named)
+
+    @property
+    def fixed(self) -> tuple[tuple[str, float], ...]:
+        """The powers with a number."""
+        return tuple((symbol, e) for symbol, e in self.powers if not isinstance(e, str))
 
 
 @dataclass(frozen=True)
@@ -50,25 +62,26 @@ class PowerLaw(Law):
         """Each term with the positions of its amplitude and its free exponents."""
         found = []
         for term in self.terms:
-            free = [self.index(e) for _, e in term.powers if isinstance(e, str)]
+            free = [self.index(name) for _, name, _ in term.free]
             found.append((term, [self.index(term.amplitude), *free]))
         return tuple(found)
 
     def frame(
         self, inputs: Mapping[str, Array], centre: Mapping[str, float] | None = None
     ) -> Frame:
-        """Centre the inputs and lay out each term's basis, (its parameters, n)."""
-        plain = super().frame(inputs, centre)
+        """Centre the inputs and lay out each term's basis."""
+        return self.lay_out(super().frame(inputs, centre))
+
+    def lay_out(self, plain: Frame) -> Frame:
+        """Add each term's basis, (its parameters, n), to a frame with centred logarithms."""
         n = len(next(iter(plain.logs.values())))
         bases, offsets = [], []
         for term in self.terms:
             rows = [np.ones(n)]
             offset = np.zeros(n)
-            for symbol, exponent in term.powers:
-                if isinstance(exponent, str):
-                    rows.append(-plain.logs[symbol])
-                else:
-                    offset = offset - exponent * plain.logs[symbol]
+            rows += [-sign * plain.logs[symbol] for symbol, _, sign in term.free]
+            for symbol, exponent in term.fixed:
+                offset = offset - exponent * plain.logs[symbol]
             bases.append(np.stack(rows))
             offsets.append(offset)
         return Frame(plain.centre, plain.logs, (tuple(bases), tuple(offsets), _products(bases)))
@@ -181,9 +194,10 @@ class PowerLaw(Law):
         found = []
         for term in self.terms:
             gain = np.zeros(phi.shape[:-1])
-            for symbol, exponent in term.powers:
-                value = phi[..., self.index(exponent)] if isinstance(exponent, str) else exponent
-                gain = gain + value * centre[symbol]
+            for symbol, name, sign in term.free:
+                gain = gain + sign * phi[..., self.index(name)] * centre[symbol]
+            for symbol, exponent in term.fixed:
+                gain = gain + exponent * centre[symbol]
             found.append((self.index(term.amplitude), gain))
         return found
 
@@ -212,9 +226,8 @@ class PowerLaw(Law):
         turn = np.diag(np.where(linear, 1.0, values))
         for term in self.terms:
             row = self.index(term.amplitude)
-            for symbol, exponent in term.powers:
-                if isinstance(exponent, str):
-                    turn[row, self.index(exponent)] += values[row] * centre[symbol]
+            for symbol, name, sign in term.free:
+                turn[row, self.index(name)] += sign * values[row] * centre[symbol]
         return turn
 
     def allocation(self, theta: Mapping[str, float]) -> tuple[float, float, float, float] | None:

@@ -104,6 +104,8 @@ class Law(ABC):
     params: tuple[Param, ...]
     nests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     condition_limit: float = 1e6
+    held: tuple[str, ...] | None = None
+    starts: int = 8
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ def power_of(symbol: str, *, floor: bool = True) -> PowerLaw:
         params=(
             *((irreducible,) if floor else ()),
             Param("A", "amplitude", 1e-8, 1e4, "amplitude", (0.05, 3.0)),
-            Param("alpha", "linear", 0.001, 3.0, "exponent", (0.02, 1.0)),
+            Param("alpha", "linear", 0.001, 3.0, "exponent", (0.03, 1.6)),
         ),
         terms=(Term("A", ((symbol, "alpha"),)),),
         floor="E" if floor else None,
