@@ -12,7 +12,7 @@ from typing import Protocol
 from scalekit.errors import OK, RUNS_FAILED
 from scalekit.executors._process import process_handle
 from scalekit.executors._progress import Count, Progress
-from scalekit.executors.base import Executor, Handle, Job
+from scalekit.executors.base import STOPPED, Executor, Handle, Job
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.plan import (
     check_same_sweep,
@@ -27,9 +27,6 @@ from scalekit.sweep.spec import RunSpec
 
 RETRIABLE = ("failed", "diverged", "pruned")
 """Ends that `--retry` may name; runs without an end are started again in any case."""
-
-STOPPED = (130, 143)
-"""Exit codes of a run that saved its state because a signal asked for it."""
 
 
 class NamedSweep(Protocol):

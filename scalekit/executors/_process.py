@@ -28,8 +28,8 @@ def process_state(handle: Mapping[str, Any]) -> JobState:
     return JobState("running")
 
 
-def stop_process(handle: Mapping[str, Any], number: int = signal.SIGTERM) -> str | None:
-    """Send a signal to the process of a handle, and to its group where it leads one.
+def stop_process(handle: Mapping[str, Any], *, group: bool) -> str | None:
+    """Ask the process of a handle to stop, with its whole group where `group` is set.
 
     Returns:
         None, or a sentence that says why it could not be sent.
@@ -41,10 +41,10 @@ def stop_process(handle: Mapping[str, Any], number: int = signal.SIGTERM) -> str
         return None
     pid = handle["pid"]
     try:
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
+        if group and os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGTERM)
         else:
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return None
     except PermissionError:

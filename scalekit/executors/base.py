@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+STOPPED = (130, 143)
+"""Exit codes of a job that saved its state because a signal asked for it."""
+
 Handle = Mapping[str, Any]
 """What an executor needs to find a started job again, from another process: a JSON value."""
 

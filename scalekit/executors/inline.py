@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 from collections.abc import Sequence
 
 from scalekit.executors._process import process_handle, process_state, stop_process
-from scalekit.executors.base import Handle, Job, JobState, Settings, Watch
-
-_INTERRUPTED = (130, 128 + signal.SIGTERM)
+from scalekit.executors.base import STOPPED, Handle, Job, JobState, Settings, Watch
 
 
 class Inline:
@@ -35,7 +32,7 @@ class Inline:
             code = run_here([*job.argv, "--threads", str(self.threads)])
             watch.ended(job, code)
             watch.tick()
-            if code in _INTERRUPTED:
+            if code in STOPPED:
                 raise KeyboardInterrupt
 
     def states(self, handles: Sequence[Handle]) -> list[JobState]:
@@ -44,7 +41,9 @@ class Inline:
 
     def cancel(self, handles: Sequence[Handle]) -> list[str]:
         """Ask every process that still runs to save and stop."""
-        return [told for told in map(stop_process, handles) if told]
+        # The group of this process may hold a pipe's other end.
+        told = (stop_process(handle, group=False) for handle in handles)
+        return [sentence for sentence in told if sentence]
 
 
 def run_here(argv: Sequence[str]) -> int:

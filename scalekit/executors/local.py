@@ -86,7 +86,8 @@ class Local:
 
     def cancel(self, handles: Sequence[Handle]) -> list[str]:
         """Ask every process that still runs to save and stop."""
-        return [told for told in map(stop_process, handles) if told]
+        told = (stop_process(handle, group=True) for handle in handles)
+        return [sentence for sentence in told if sentence]
 
     @property
     def max_parallel(self) -> int:

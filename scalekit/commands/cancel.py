@@ -1,0 +1,51 @@
+"""`scalekit cancel DIR [RUN...]`: ask a sweep's runs to save their state and stop."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalekit.commands._standing import Live, find_live, match_run, open_sweep
+from scalekit.errors import SystemTroubleError
+from scalekit.executors._process import stop_process
+from scalekit.results.jobs import JobLog
+
+
+def cancel(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="ids or their beginnings; all where none is named"),
+    ] = None,
+) -> None:
+    """Ask runs to save their state and stop; the sweep command starts them again later."""
+    place, lines = open_sweep(folder)
+    ids = [line["id"] for line in lines]
+    named = {match_run(place, ids, word) for word in runs or ()}
+    live = find_live(place)
+    concerned = {run for one in live for run in one.runs} & (named or set(ids))
+    if not concerned:
+        print(f"{folder}: none of these runs is being executed", file=sys.stderr)
+        return
+    # Written first: a command that is about to start one of them sees it.
+    JobLog(place, "cancel").write("cancel", runs=sorted(concerned))
+    troubles = [sentence for one in live for sentence in _stop(one, named)]
+    if troubles:
+        raise SystemTroubleError(f"{folder}: {'; '.join(sorted(set(troubles)))}")
+    print(f"asked {len(concerned)} runs to save and stop; the sweep command continues them")
+
+
+def _stop(live: Live, named: set[str]) -> list[str]:
+    if not named and live.command:
+        # The command stops its own runs and waits for them.
+        told = stop_process(live.command, group=False)
+        return [told] if told else []
+    return live.executor.cancel(
+        [handle for run, handle in live.handles.items() if not named or run in named]
+    )
+
+
+COMMAND = cancel

@@ -1,0 +1,111 @@
+"""`scalekit logs DIR RUN`: what a run printed; `--failed` shows the end of every failure."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalekit.commands._standing import last_codes, match_run, open_sweep, read_states
+from scalekit.errors import InputError, UsageError
+from scalekit.executors.base import STOPPED
+from scalekit.results.states import TROUBLES, RunState, read_state
+from scalekit.results.store import SweepFolder
+
+FOLLOW_SECONDS = 0.2
+_CHUNK = 65536
+
+
+def logs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="a run's id, or its beginning")
+    ] = None,
+    n_lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="how many last lines")] = 20,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="go on until the run has ended")
+    ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="the last lines of every run that failed or crashed")
+    ] = False,
+) -> None:
+    """Show the last lines that a run printed."""
+    place, lines = open_sweep(folder)
+    ids = [line["id"] for line in lines]
+    if failed:
+        if run is not None or follow:
+            raise UsageError("logs: --failed goes with neither RUN nor -f; drop one of them")
+        _show_failures(place, read_states(place, lines), n_lines)
+        return
+    if run is None:
+        raise UsageError("logs: which run?; give the beginning of its id, or --failed")
+    found = match_run(place, ids, run)
+    path = place.log(found)
+    if not path.exists() and not follow:
+        state = read_state(place.record(found)).status
+        raise InputError(f"{path}: no log, the run is {state}; a run has one once it was started")
+    for text in tail(path, n_lines):
+        sys.stdout.write(text)
+    if follow:
+        _follow(place, found)
+
+
+def tail(path: Path, n_lines: int) -> Iterator[str]:
+    """Return the last lines of a file without reading the rest of it; nothing if it is absent."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            data = b""
+            while end and data.count(b"\n") <= n_lines:
+                start = max(0, end - _CHUNK)
+                file.seek(start)
+                data, end = file.read(end - start) + data, start
+    except FileNotFoundError:
+        return
+    for line in data.splitlines(keepends=True)[-n_lines:]:
+        yield line.decode("utf-8", errors="replace")
+
+
+def _follow(folder: SweepFolder, run: str) -> None:
+    """Print what the run adds, until it is finished or was stopped."""
+    path = folder.log(run)
+    at = path.stat().st_size if path.exists() else 0
+    while True:
+        # The state first: what is printed before the end is then never missed.
+        state = read_state(folder.record(run))
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(at)
+                data = file.read()
+            at += len(data)
+            sys.stdout.write(data.decode("utf-8", errors="replace"))
+            sys.stdout.flush()
+        if state.is_finished or state.status in ("stopped", "unreadable"):
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines: int) -> None:
+    codes = last_codes(folder)
+    found = 0
+    for run, state in states.items():
+        crashed = state.status == "stopped" and codes.get(run, 0) not in (0, *STOPPED)
+        if state.status not in TROUBLES and not crashed:
+            continue
+        found += 1
+        code = f", exit code {codes[run]}" if run in codes else ""
+        print(f"==> {run} {state.status}{code}")
+        if state.last.get("error"):
+            print(state.last["error"])
+        text = "".join(tail(folder.log(run), n_lines))
+        print(text if text.endswith("\n") else text + "\n", end="")
+    if not found:
+        print(f"{folder.root}: no run failed", file=sys.stderr)
+
+
+COMMAND = logs

@@ -1,0 +1,166 @@
+"""`scalekit status DIR`: where every run of a sweep stands, from its records alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
+from scalekit.commands._standing import (
+    count_states,
+    counts_sentence,
+    find_live,
+    last_codes,
+    open_sweep,
+    read_states,
+)
+from scalekit.errors import NOT_FINISHED
+from scalekit.executors._progress import format_seconds
+from scalekit.results.states import TROUBLES, RunState, verdict
+from scalekit.results.store import SweepFolder
+
+MOST_ROWS = 40
+"""Runs in the table for people; the other formats list all."""
+
+WATCH_SECONDS = 2.0
+
+COLUMNS = ("run", "status", "step", "steps", "params", "tokens", "flops", "wall_s", "why")
+_QUIET = ("done", "pending")
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
+    form: FormatOption = Format.TABLE,
+    watch: Annotated[bool, typer.Option("--watch", help="show again until nothing runs")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="exit with 5 if runs are to end, else 4 if some failed"),
+    ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="list only runs that a person should look at")
+    ] = False,
+) -> None:
+    """Say how many runs of a sweep are done, running, failed, and list them."""
+    place, lines = open_sweep(folder)
+    while True:
+        states = read_states(place, lines)
+        live = find_live(place)
+        report = _report(place, lines, states)
+        if watch and sys.stdout.isatty():
+            sys.stdout.write("\x1b[H\x1b[2J")
+        _show(report, form, failed=failed)
+        holders = [one.command for one in live if one.command]
+        if form is Format.TABLE and holders:
+            held = ", ".join(f"process {h['pid']} on {h['host']}" for h in holders)
+            print(f"a sweep command works here: {held}")
+        code = verdict(states.values())
+        is_over = code != NOT_FINISHED or not (live or _running(states))
+        if not watch or is_over:
+            break
+        time.sleep(WATCH_SECONDS)
+    if check and code:
+        raise typer.Exit(code)
+
+
+def _running(states: Mapping[str, RunState]) -> bool:
+    return any(state.status == "running" for state in states.values())
+
+
+def _report(
+    folder: SweepFolder, lines: Sequence[Mapping[str, Any]], states: Mapping[str, RunState]
+) -> dict[str, Any]:
+    codes = last_codes(folder)
+    rows = [_row(line, states[line["id"]], codes.get(line["id"], 0)) for line in lines]
+    device = sum(_number(state.last.get("device_s")) for state in states.values())
+    return {
+        "folder": str(folder.root),
+        "counts": count_states(states),
+        "n_runs": len(rows),
+        "flops_planned": sum(row["flops"] for row in rows),
+        "flops_done": sum(row["flops"] * row.pop("share") for row in rows),
+        "device_s": device,
+        "runs": rows,
+    }
+
+
+def _row(line: Mapping[str, Any], state: RunState, code: int) -> dict[str, Any]:
+    plan, steps = line["plan"], line["plan"]["steps"]
+    step = steps if state.status == "done" else state.step
+    return {
+        "run": line["id"],
+        "status": state.status,
+        "step": step,
+        "steps": steps,
+        "params": plan["params"][plan["params_kind"]],
+        "tokens": plan["tokens"],
+        "flops": plan["flops"][plan["flops_kind"]],
+        "wall_s": state.last.get("wall_s"),
+        "why": _why(state, code),
+        "share": min(1.0, step / steps) if steps else 0.0,
+    }
+
+
+def _why(state: RunState, code: int) -> str:
+    """Say in a few words what a person should know of a run that is not as it should be."""
+    if state.status == "stopped" and code < 0:
+        return f"killed by signal {-code}"
+    if state.status == "stopped" and code:
+        return f"exit code {code}"
+    if state.status in TROUBLES:
+        return str(state.last.get("error") or "").partition("\n")[0]
+    return ""
+
+
+def _show(report: Mapping[str, Any], form: Format, *, failed: bool) -> None:
+    rows = report["runs"]
+    if failed:
+        rows = [row for row in rows if row["status"] in TROUBLES or row["why"]]
+    if form is Format.JSON:
+        print_json("status", {**report, "runs": rows})
+    elif form is Format.CSV:
+        print_csv(COLUMNS, rows)
+    else:
+        _show_table(report, rows)
+
+
+def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    share = report["flops_done"] / report["flops_planned"] if report["flops_planned"] else 0.0
+    print(f"{report['folder']}: {counts_sentence(report['counts'])}")
+    print(
+        f"{share:.1%} of {report['flops_planned']:.3g} FLOPs, "
+        f"{report['device_s'] / 3600:.3g} device hours used"
+    )
+    shown = rows
+    if len(rows) > MOST_ROWS:
+        shown = [row for row in rows if row["status"] not in _QUIET or row["why"]][:MOST_ROWS]
+    if shown:
+        print()
+        print(format_table(["run", "status", "step", "params", "time", "why"], _cells(shown)))
+    if len(shown) < len(rows):
+        print(f"and {len(rows) - len(shown)} more; --format csv lists all")
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            row["run"],
+            row["status"],
+            f"{row['step']:,} of {row['steps']:,}",
+            f"{row['params']:,}",
+            "" if row["wall_s"] is None else format_seconds(row["wall_s"]),
+            row["why"],
+        ]
+        for row in rows
+    ]
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+COMMAND = status

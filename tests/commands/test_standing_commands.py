@@ -1,0 +1,305 @@
+"""`status`, `logs`, `cancel`, `wait`: what they say of a sweep, and how they exit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from scalekit.cli import run
+from scalekit.executors._process import process_handle
+from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
+from scalekit.results.record import RecordWriter
+from scalekit.results.store import SweepFolder
+
+FAKE = Path(__file__).parent.parent / "executors" / "fake_train.py"
+
+
+def begin(folder: SweepFolder, runs: list[str], *, command: int | None = None) -> JobLog:
+    """Note a submission as the sweep command does; without `command`, of one that is gone."""
+    log = JobLog(folder)
+    handle = process_handle(command) if command else {**process_handle(os.getpid()), "born": "x"}
+    log.write("intent", schema=SCHEMA, executor="local", command=handle, runs=runs)
+    return log
+
+
+def start_run(
+    folder: SweepFolder, lines: list, number: int, log: JobLog
+) -> subprocess.Popen[bytes]:
+    """Start a slow stand-in for a run, in a process group of its own, and note it."""
+    run_id = lines[number]["id"]
+    process = subprocess.Popen(
+        [sys.executable, str(FAKE), str(folder.root), run_id],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    log.write("started", runs=[run_id], handle=process_handle(process.pid))
+    wait_until(lambda: folder.record(run_id).exists() and folder.record(run_id).stat().st_size)
+    return process
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def slow_sweep(make_sweep):
+    """A sweep whose runs take half a second a step."""
+    folder, lines = make_sweep(3)
+    for line in lines:
+        line["config"]["train"]["fake"] = {"seconds": 0.5}
+    folder.plan_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder, lines
+
+
+def status_json(folder: SweepFolder, capsys, *words: str) -> dict:
+    assert run(["status", str(folder.root), "--format", "json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_status_counts_every_state(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(
+        7, r0="done", r1="diverged", r2="pruned", r3="failed", r4=None, r5="done"
+    )
+    folder.record(lines[5]["id"]).write_text("garbage\n")
+    report = status_json(folder, capsys)
+    assert report["schema"] == "scalekit.status/1"
+    assert report["counts"] == {
+        "done": 1,
+        "diverged": 1,
+        "pruned": 1,
+        "failed": 1,
+        "stopped": 1,
+        "pending": 1,
+        "unreadable": 1,
+    }
+    assert [row["status"] for row in report["runs"]] == [
+        *("done", "diverged", "pruned", "failed", "stopped", "unreadable", "pending"),
+    ]
+    assert report["device_s"] == 12.0
+
+
+def test_status_sees_a_writer_at_work(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(1)
+    path = make_sweep.write_record(folder, lines[0], None, stop_at=20)
+    with RecordWriter(path):
+        (row,) = status_json(folder, capsys)["runs"]
+        assert (row["status"], row["step"], row["steps"]) == ("running", 20, 40)
+    assert status_json(folder, capsys)["runs"][0]["status"] == "stopped"
+
+
+def test_the_table_for_people_has_counts_and_runs(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(2, r0="done")
+    assert run(["status", str(folder.root)]) == 0
+    out = capsys.readouterr().out
+    assert "2 runs: 1 done, 1 pending" in out
+    assert lines[0]["id"] in out
+    assert "40 of 40" in out
+
+
+def test_a_large_sweep_shows_only_what_needs_eyes_and_says_so(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(60, r7="diverged", r8="done")
+    assert run(["status", str(folder.root)]) == 0
+    out = capsys.readouterr().out
+    assert lines[7]["id"] in out
+    assert lines[8]["id"] not in out
+    assert "and 59 more" in out
+    assert run(["status", str(folder.root), "--format", "csv"]) == 0
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 60
+
+
+def test_failed_lists_only_troubles_with_their_reason(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(4, r0="done", r1=None, r3=None)
+    with RecordWriter(folder.record(lines[3]["id"])) as record:
+        record.write("end", status="failed", error="OutOfMemoryError: 8 GB asked\nmore")
+    log = begin(folder, [lines[1]["id"]])
+    log.write("ended", runs=[lines[1]["id"]], code=-9)
+    rows = status_json(folder, capsys, "--failed")["runs"]
+    assert [(row["run"], row["why"]) for row in rows] == [
+        (lines[1]["id"], "killed by signal 9"),
+        (lines[3]["id"], "OutOfMemoryError: 8 GB asked"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        ({"r0": "done", "r1": "done"}, 0),
+        ({"r0": "done", "r1": "pruned"}, 0),
+        ({"r0": "done", "r1": "diverged"}, 4),
+        ({"r0": "done", "r1": "failed"}, 4),
+        ({"r0": "failed"}, 5),
+        ({"r0": "done", "r1": None}, 5),
+        ({}, 5),
+    ],
+)
+def test_check_exits_by_how_the_sweep_stands(make_sweep, statuses, code: int) -> None:
+    folder, _ = make_sweep(2, **statuses)
+    assert run(["status", str(folder.root), "--check"]) == code
+    assert run(["status", str(folder.root)]) == 0
+    assert run(["wait", str(folder.root)]) == code
+
+
+def test_status_of_no_sweep_is_refused(tmp_path: Path, capsys) -> None:
+    assert run(["status", str(tmp_path)]) == 3
+    assert "no plan.jsonl" in capsys.readouterr().err
+
+
+def test_status_loads_nothing_heavy(make_sweep) -> None:
+    folder, _ = make_sweep(2, r0="done")
+    heavy = ("torch", "pandas", "scipy", "matplotlib", "numpy")
+    code = (
+        "import sys; from scalekit.cli import run; run(['status', sys.argv[1]]); "
+        f"print(*[m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder.root)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split() == []
+
+
+def test_logs_show_the_last_lines_of_a_run_named_by_its_beginning(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(2)
+    folder.log(lines[1]["id"]).parent.mkdir()
+    folder.log(lines[1]["id"]).write_text("".join(f"line {i}\n" for i in range(30_000)))
+    assert run(["logs", str(folder.root), lines[1]["id"], "-n", "2"]) == 0
+    assert capsys.readouterr().out == "line 29998\nline 29999\n"
+    assert run(["logs", str(folder.root), "000", "-n", "2"]) == 2
+    assert "begins 2 ids" in capsys.readouterr().err
+    assert run(["logs", str(folder.root), "zzz"]) == 2
+    assert run(["logs", str(folder.root), lines[0]["id"]]) == 3
+    assert "no log, the run is pending" in capsys.readouterr().err
+    assert run(["logs", str(folder.root)]) == 2
+
+
+def test_logs_of_failures_show_crashes_and_ends_but_no_one_else(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(4, r0="done", r1="failed", r2=None)
+    ids = [line["id"] for line in lines]
+    folder.log(ids[0]).parent.mkdir()
+    for run_id in ids[:3]:
+        folder.log(run_id).write_text(f"early\nlast words of {run_id}")
+    log = begin(folder, ids)
+    log.write("ended", runs=[ids[2]], code=1)
+    assert run(["logs", str(folder.root), "--failed", "-n", "1"]) == 0
+    assert capsys.readouterr().out == (
+        f"==> {ids[1]} failed\nlast words of {ids[1]}\n"
+        f"==> {ids[2]} stopped, exit code 1\nlast words of {ids[2]}\n"
+    )
+
+
+def test_following_a_log_ends_with_the_run_and_misses_nothing(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(1, r0=None)
+    path, run_id = folder.log(lines[0]["id"]), lines[0]["id"]
+    path.parent.mkdir()
+    path.write_text("one\n")
+
+    def work() -> None:
+        with RecordWriter(folder.record(run_id)) as record, path.open("a") as log:
+            held.set()
+            for word in ("two", "three"):
+                time.sleep(0.3)
+                log.write(f"{word}\n")
+                log.flush()
+            record.write("end", status="done")
+
+    held = threading.Event()
+    thread = threading.Thread(target=work)
+    thread.start()
+    held.wait()
+    assert run(["logs", str(folder.root), run_id, "-f"]) == 0
+    thread.join()
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+def test_cancel_stops_an_orphaned_run_which_saves_first(slow_sweep, capsys) -> None:
+    folder, lines = slow_sweep
+    log = begin(folder, [line["id"] for line in lines])
+    processes = [start_run(folder, lines, number, log) for number in (0, 1)]
+    assert run(["cancel", str(folder.root), lines[0]["id"]]) == 0
+    assert "asked 1 runs to save and stop" in capsys.readouterr().out
+    assert processes[0].wait(timeout=10) == 143
+    assert processes[1].poll() is None
+    assert read_cancels(folder, 0.0) == {lines[0]["id"]}
+    assert run(["cancel", str(folder.root)]) == 0
+    assert processes[1].wait(timeout=10) == 143
+    assert run(["cancel", str(folder.root)]) == 0
+    assert "none of these runs is being executed" in capsys.readouterr().err
+
+
+def test_cancel_of_a_sweep_asks_its_command_and_not_the_runs(slow_sweep) -> None:
+    folder, lines = slow_sweep
+    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print(flush=True)"
+    command = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; time.sleep(60)"], stdout=subprocess.PIPE
+    )
+    assert command.stdout is not None
+    command.stdout.readline()
+    log = begin(folder, [line["id"] for line in lines], command=command.pid)
+    process = start_run(folder, lines, 0, log)
+    assert run(["cancel", str(folder.root)]) == 0
+    assert command.wait(timeout=10) == 7
+    command.stdout.close()
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def test_cancel_never_signals_a_process_that_reuses_a_number(slow_sweep, capsys) -> None:
+    folder, lines = slow_sweep
+    log = begin(folder, [lines[0]["id"]])
+    innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    handle = {**process_handle(innocent.pid), "born": "another time"}
+    log.write("started", runs=[lines[0]["id"]], handle=handle)
+    assert run(["cancel", str(folder.root)]) == 0
+    time.sleep(0.2)
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+
+
+def test_cancel_says_what_runs_on_another_machine(slow_sweep, capsys) -> None:
+    folder, lines = slow_sweep
+    log = JobLog(folder)
+    far = {"host": "node17", "pid": 4242, "born": "b"}
+    log.write("intent", schema=SCHEMA, executor="local", command=far, runs=[lines[0]["id"]])
+    assert run(["cancel", str(folder.root)]) == 7
+    assert "process 4242 is on node17; cancel it there" in capsys.readouterr().err
+
+
+def test_wait_returns_when_orphans_have_ended(slow_sweep, capsys) -> None:
+    folder, lines = slow_sweep
+    log = begin(folder, [line["id"] for line in lines])
+    process = start_run(folder, lines, 0, log)
+    assert run(["wait", str(folder.root)]) == 5
+    assert process.wait(timeout=1) == 0
+    out, err = capsys.readouterr()
+    assert "3 runs: 1 done, 2 pending" in out
+    assert "nothing is running; run the sweep command again" in err
+
+
+def test_wait_gives_up_after_its_timeout(slow_sweep, capsys) -> None:
+    folder, lines = slow_sweep
+    process = start_run(folder, lines, 0, begin(folder, [lines[0]["id"]]))
+    assert run(["wait", str(folder.root), "--timeout", "0"]) == 5
+    assert "still at work after 0 s" in capsys.readouterr().err
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_watching_off_a_terminal_ends_when_nothing_runs(make_sweep, capsys) -> None:
+    folder, _ = make_sweep(1, r0="done")
+    assert run(["status", str(folder.root), "--watch"]) == 0
+    assert capsys.readouterr().out.count("1 runs: 1 done") == 1
