@@ -17,7 +17,6 @@ from scalekit.sweep.keys import (
     HORIZON,
     KEYS,
     QUANTITIES,
-    SECTIONS,
     Kind,
     UnknownKeyError,
     resolve_key,

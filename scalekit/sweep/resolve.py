@@ -72,10 +72,10 @@ def _asked(p: Point) -> float:
 
 
 def _steps(p: Point) -> int:
-    if p["train.steps"] is not None:
-        return p["train.steps"]
+    if p["train.steps"] is not None and len(horizon(p)) == 1:
+        return p["train.steps"]  # without asking for D, so that a batch may be derived from steps
     asked, batch = p["asked D"], p["train.batch_tokens"]
-    steps = round(asked / batch)
+    steps = p["train.steps"] or round(asked / batch)
     if steps < 1 and p[BUDGET] is None:
         raise RunProblemError(
             "train.batch_tokens",

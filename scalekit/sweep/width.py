@@ -76,6 +76,7 @@ def width_for(p: Point) -> int:
             "model.d_model",
             f"no multiple of {unit} gives {wanted:.3g} FLOPs with these tokens, {near}",
             "take a smaller head_dim, or widen count.tolerance",
+            also=tuple(given),
         )
     return best
 
