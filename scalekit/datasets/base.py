@@ -37,8 +37,8 @@ class Corpus:
     Attributes:
         train: Rows to learn from.
         val: The fixed held-out rows, the same for every run of this data config and context.
-        facts: What is known about the source: `vocab`, `train_tokens` (different ones that rows of
-            this context reach, or None when the source never ends), `val_tokens`,
+        facts: What is known about the source: `vocab`, `train_tokens` (different ones, or None
+            when the source never ends), `val_tokens`,
             `bytes_per_token`, `entropy` (nats per token), `oracle_val_loss` (of these very rows)
             and `fingerprint`; None where not known.
     """
@@ -72,22 +72,26 @@ class ArrayRows:
     def __init__(self, arrays: Sequence[np.ndarray], context: int) -> None:
         import numpy as np
 
-        self._arrays = list(arrays)
+        long_enough = [a for a in arrays if len(a) > context]
+        # Overlapping views: a row's last token is the next row's first.
+        self._rows = [
+            np.lib.stride_tricks.sliding_window_view(a, context + 1)[::context] for a in long_enough
+        ]
+        self._ends = np.cumsum([len(rows) for rows in self._rows])
         self._context = context
-        counts = [max(0, (len(a) - 1) // context) for a in self._arrays]
-        self._ends = np.cumsum(counts)
-        self._starts = self._ends - counts
-        self.n_rows = int(self._ends[-1]) if counts else 0
+        self.n_rows = sum(len(rows) for rows in self._rows)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return rows (B, T + 1) of int64 for indices (B,)."""
         import numpy as np
 
+        assert len(indices) == 0 or 0 <= indices.min() <= indices.max() < self.n_rows
         out = np.empty((len(indices), self._context + 1), dtype=np.int64)
         places = np.searchsorted(self._ends, indices, side="right")
-        for i, (place, index) in enumerate(zip(places, indices, strict=True)):
-            start = int(index - self._starts[place]) * self._context
-            out[i] = self._arrays[place][start : start + self._context + 1]
+        for place in np.unique(places):
+            here = places == place
+            start = self._ends[place] - len(self._rows[place])
+            out[here] = self._rows[place][indices[here] - start]
         return out
 
 
@@ -174,6 +178,23 @@ def check_held_out(asked: int, available: int, source: str) -> None:
         )
 
 
+def limit_training(available: int, data: Mapping[str, Any]) -> int:
+    """Return how many training tokens `data.unique_tokens` leaves of those available.
+
+    Raises:
+        InputError: It asks for more than there are.
+    """
+    limit = data.get("unique_tokens")
+    if limit is None:
+        return available
+    if limit > available:
+        raise InputError(
+            f"data.unique_tokens: {limit:,} asked, the training split of {data['source']!r} has "
+            f"{available:,}; ask for fewer"
+        )
+    return limit
+
+
 def split_corpus(
     train: Sequence[np.ndarray],
     val: Sequence[np.ndarray],
@@ -184,22 +205,20 @@ def split_corpus(
     """Make a corpus of token arrays: limit the training tokens, spread the held-out rows.
 
     Raises:
-        InputError: Fewer tokens than `data.unique_tokens` or `data.val_tokens` ask.
+        InputError: Fewer tokens than `data.unique_tokens` or `data.val_tokens` ask, or not one row.
     """
-    limit = data.get("unique_tokens")
-    have = sum(len(a) for a in train)
-    if limit is not None:
-        if limit > have:
-            raise InputError(
-                f"data.unique_tokens: {limit:,} asked, the training split of {data['source']!r} "
-                f"has {have:,}; ask for fewer"
-            )
-        train = _first(train, limit + 1)
-    rows, held_out = ArrayRows(train, context), ArrayRows(val, context)
+    limit = limit_training(sum(map(len, train)), data)
+    # A row needs the token after its last, so one more than the limit may be looked at.
+    rows, held_out = ArrayRows(_first(train, limit + 1), context), ArrayRows(val, context)
     n_val = data["val_tokens"] // context
-    check_held_out(max(n_val, 1) * context, held_out.n_rows * context, data["source"])
-    known = {"train_tokens": rows.n_rows * context, "val_tokens": n_val * context}
-    return Corpus(rows, SpreadRows(held_out, n_val), {**facts, **known})
+    for key, n_rows in (("val_tokens", n_val), ("unique_tokens", rows.n_rows)):
+        if n_rows == 0:
+            raise InputError(
+                f"data.{key}: not one row of {context} tokens in {data['source']!r}; ask for more, "
+                "or lower model.context"
+            )
+    check_held_out(n_val * context, held_out.n_rows * context, data["source"])
+    return Corpus(rows, SpreadRows(held_out, n_val), {**facts, "val_tokens": n_val * context})
 
 
 def _first(arrays: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scalekit.datasets.base import Corpus, Dataset, split_corpus
+from scalekit.datasets.base import Corpus, Dataset, limit_training, split_corpus
 from scalekit.errors import InputError
 
 VOCAB = 256
@@ -78,10 +78,9 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     contents = _contents(_library())
     train = sum(len(text) for digest, text in contents.items() if not is_held_out(digest))
     total = sum(map(len, contents.values()))
-    unique = data.get("unique_tokens")
     return {
         "vocab": VOCAB,
-        "train_tokens": train if unique is None else min(unique, train),
+        "train_tokens": limit_training(train, data),
         "val_tokens": total - train,
         "bytes_per_token": 1.0,
         "fingerprint": hashlib.sha256("".join(contents).encode()).hexdigest()[:16],
@@ -92,17 +91,14 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     """Open both splits; the seed changes nothing, the text is what it is."""
     import numpy as np
 
-    known = facts(data)
     train, val = (np.frombuffer(text, dtype=np.uint8) for text in _split(_contents(_library())))
-    said = {
-        "vocab": VOCAB,
-        "bytes_per_token": 1.0,
+    known = {
+        **facts(data),
         "entropy": None,
         "oracle_val_loss": None,
-        "fingerprint": known["fingerprint"],
         "python": ".".join(map(str, sys.version_info[:3])),
     }
-    return split_corpus([train], [val], data, context, said)
+    return split_corpus([train], [val], data, context, known)
 
 
 DATASET = Dataset("stdlib", facts, open_corpus)

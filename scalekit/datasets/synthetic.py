@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scalekit.datasets.base import Corpus, Dataset, check_held_out
+from scalekit.datasets.base import Corpus, Dataset
 from scalekit.errors import InputError
 
 if TYPE_CHECKING:
@@ -219,17 +219,19 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     matrix = transition_matrix(spec)
     unique = data.get("unique_tokens")
     n_rows = None if unique is None else unique // context
-    if n_rows == 0:
-        raise InputError(f"data.unique_tokens: {unique} is less than one row of {context} tokens")
-    sample = (spec["seed"], 3, seed) if n_rows is None else (spec["seed"], 4)
     n_val = data["val_tokens"] // context
-    check_held_out(context, n_val * context, "synthetic")
+    for key, rows in (("unique_tokens", n_rows), ("val_tokens", n_val)):
+        if rows == 0:
+            raise InputError(
+                f"data.{key}: {data[key]} is less than one row of {context} tokens; ask for more, "
+                "or lower model.context"
+            )
+    sample = (spec["seed"], 3, seed) if n_rows is None else (spec["seed"], 4)
     val = MarkovRows(matrix, context, (spec["seed"], 5), n_val)
     said = {
         **facts(data),
         "entropy": entropy_rate(matrix),
         "oracle_val_loss": float(oracle_losses(matrix, val.take(np.arange(n_val))).mean()),
-        "train_tokens": None if n_rows is None else n_rows * context,
         "val_tokens": n_val * context,
     }
     return Corpus(MarkovRows(matrix, context, sample, n_rows), val, said)

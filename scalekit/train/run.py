@@ -182,9 +182,10 @@ def _write_end(job: Job, status: str, attempts: int, tokens: int) -> None:
 
 def _facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:
     """Return what is known about the data, with the different tokens that this run sees."""
-    asked, available = config.train.tokens, corpus.facts["train_tokens"]
-    assert asked is not None
-    return {**corpus.facts, "unique_tokens": int(min(asked, available or asked))}
+    assert config.train.tokens is not None
+    tokens, n_rows = int(config.train.tokens), corpus.train.n_rows
+    different = tokens if n_rows is None else min(tokens, n_rows * config.model.context)
+    return {**corpus.facts, "unique_tokens": different}
 
 
 def _check_rows(config: RunConfig) -> None:

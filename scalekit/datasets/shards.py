@@ -1,0 +1,156 @@
+"""Token files on disk, memory-mapped: `train*.bin` and `val*.bin` in the folder `data.path`.
+
+Two formats are read. nanoGPT's is bare uint16. llm.c's starts with 256 int32, of which the first
+three are a magic number, a version and the number of tokens; the magic says whether the tokens are
+uint16 or uint32 (`dev/data/data_common.py` of karpathy/llm.c).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalekit.datasets.base import Corpus, Dataset, limit_training, split_corpus
+from scalekit.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEADER_BYTES = 256 * 4
+FORMATS = {(20240520, 1): "uint16", (20240801, 7): "uint32"}
+"""Token type by magic number and version."""
+
+_LLM_C_MAGICS = range(20240000, 20270000)
+"""llm.c's magic numbers are dates; another one of them is a file that holds no training tokens."""
+
+_PROBE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One token file.
+
+    Attributes:
+        path: Where it lies.
+        dtype: Its token type.
+        offset: Where the tokens start, in bytes.
+        n_tokens: How many there are.
+    """
+
+    path: Path
+    dtype: str
+    offset: int
+    n_tokens: int
+
+    def map(self) -> np.ndarray:
+        """Map the tokens (n_tokens,) without reading them."""
+        import numpy as np
+
+        return np.memmap(
+            self.path,
+            dtype=f"<{self.dtype[0]}{_size(self.dtype)}",
+            mode="r",
+            offset=self.offset,
+            shape=(self.n_tokens,),
+        )
+
+
+def read_shard(path: Path) -> Shard:
+    """Read what a token file says of itself.
+
+    Raises:
+        InputError: The file is empty, torn, shorter than its header says, or of another kind.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError as error:
+        raise InputError(f"data.path: {path} cannot be read, {error.strerror}; mend it") from error
+    magic, version, n_tokens = struct.unpack("<3i", start) if len(start) == 12 else (0, 0, 0)
+    if magic not in _LLM_C_MAGICS:
+        if size == 0 or size % 2:
+            raise InputError(
+                f"data.path: {path} has {size} bytes, which is no whole number of uint16 tokens; "
+                "write the file again"
+            )
+        return Shard(path, "uint16", 0, size // 2)
+    if (magic, version) not in FORMATS:
+        known = ", ".join(f"{m} version {v}" for m, v in FORMATS)
+        raise InputError(
+            f"data.path: {path} has magic {magic} version {version}, which is no token file that "
+            f"is known here; these are: {known}"
+        )
+    dtype = FORMATS[magic, version]
+    needed = HEADER_BYTES + n_tokens * _size(dtype)
+    if size != needed or n_tokens <= 0:
+        raise InputError(
+            f"data.path: {path} has {size:,} bytes, its header says {n_tokens:,} tokens, which are "
+            f"{needed:,}; the file is torn, write it again"
+        )
+    return Shard(path, dtype, HEADER_BYTES, n_tokens)
+
+
+def find_shards(data: Mapping[str, Any]) -> tuple[list[Shard], list[Shard]]:
+    """Find the training and the held-out shards, in the order of their names.
+
+    Raises:
+        InputError: No path, no folder, or one of the splits is missing.
+    """
+    if not data.get("path"):
+        raise InputError("data.path: missing; name the folder that holds train*.bin and val*.bin")
+    folder = Path(data["path"])
+    if not folder.is_dir():
+        raise InputError(f"data.path: {folder} is no folder; name one with train*.bin and val*.bin")
+    found = []
+    for split in ("train", "val"):
+        paths = sorted(folder.glob(f"{split}*.bin"))
+        if not paths:
+            raise InputError(f"data.path: {folder} holds no {split}*.bin; write the split there")
+        found.append([read_shard(path) for path in paths])
+    return found[0], found[1]
+
+
+def _fingerprint(shards: list[Shard]) -> str:
+    """Hash names, sizes and both ends of every file: cheap, and another text will not match."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(f"{shard.path.name} {shard.dtype} {shard.n_tokens}\n".encode())
+        with shard.path.open("rb") as file:
+            digest.update(file.read(_PROBE_BYTES))
+            file.seek(max(0, shard.path.stat().st_size - _PROBE_BYTES))
+            digest.update(file.read(_PROBE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the files hold, from their headers and sizes.
+
+    The vocabulary is not written in them, so `model.vocab` has to be.
+    """
+    train, val = find_shards(data)
+    return {
+        "vocab": None,
+        "train_tokens": limit_training(sum(s.n_tokens for s in train), data),
+        "val_tokens": sum(s.n_tokens for s in val),
+        "bytes_per_token": None,
+        "fingerprint": _fingerprint(train + val),
+    }
+
+
+def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
+    """Map both splits; the seed changes nothing, the tokens are what they are."""
+    train, val = find_shards(data)
+    known = {**facts(data), "entropy": None, "oracle_val_loss": None}
+    return split_corpus([s.map() for s in train], [s.map() for s in val], data, context, known)
+
+
+def _size(dtype: str) -> int:
+    return {"uint16": 2, "uint32": 4}[dtype]
+
+
+DATASET = Dataset("shards", facts, open_corpus)

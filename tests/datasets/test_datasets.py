@@ -1,0 +1,178 @@
+"""The contract of `datasets/`: honest facts, fixed held-out rows, an order that a step decides."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalekit import registry
+from scalekit.datasets.base import ArrayRows, Dataset, Order, SpreadRows, check_supply
+from scalekit.errors import InputError
+
+NAMES = registry.names("datasets")
+CONTEXT = 16
+
+
+@pytest.fixture(params=NAMES)
+def dataset(request: pytest.FixtureRequest) -> Dataset:
+    return registry.find("datasets", request.param)
+
+
+@pytest.fixture
+def data(dataset: Dataset, tmp_path: Path) -> dict[str, Any]:
+    return resolved(dataset.name, tmp_path)
+
+
+def resolved(source: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    if source == "shards":
+        rng = np.random.default_rng(0)
+        rng.integers(50, size=5000, dtype=np.uint16).tofile(folder / "train_0.bin")
+        rng.integers(50, size=3001, dtype=np.uint16).tofile(folder / "train_1.bin")
+        rng.integers(50, size=4000, dtype=np.uint16).tofile(folder / "val.bin")
+    synthetic = {"kind": "graphwalk", "symbols": 40, "degree": 12, "decay": 0.75, "seed": 0}
+    base = {
+        "source": source,
+        "tokenizer": "bytes",
+        "path": str(folder),
+        "fingerprint": None,
+        "unique_tokens": None,
+        "max_epochs": 1.0,
+        "val_tokens": 1600,
+        "synthetic": synthetic,
+    }
+    return {**base, **changes}
+
+
+def test_rows_are_tokens_of_the_vocabulary_and_one_longer_than_the_context(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    corpus = dataset.open(data, CONTEXT, 0)
+    for rows in (corpus.train, corpus.val):
+        taken = rows.take(np.array([0, 3, 1]))
+        assert taken.shape == (3, CONTEXT + 1)
+        assert taken.dtype == np.int64
+        assert taken.min() >= 0
+        assert taken.max() < (corpus.facts["vocab"] or 50)
+
+
+def test_what_planning_is_told_is_what_opening_finds(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    planned, found = dataset.facts(data), dataset.open(data, CONTEXT, 0).facts
+    for name in ("vocab", "train_tokens", "bytes_per_token", "fingerprint"):
+        assert planned[name] == found[name], name
+    assert found["val_tokens"] == data["val_tokens"] // CONTEXT * CONTEXT
+
+
+def test_planning_needs_neither_numpy_nor_torch(dataset: Dataset, data: dict[str, Any]) -> None:
+    program = (
+        "import sys\n"
+        "from scalekit import registry\n"
+        f"registry.find('datasets', {dataset.name!r}).facts({data!r})\n"
+        "sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_held_out_rows_do_not_depend_on_the_seed(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    every = np.arange(100)
+    one, two = (dataset.open(data, CONTEXT, seed).val for seed in (0, 1))
+    assert one.n_rows == two.n_rows == 100
+    assert np.array_equal(one.take(every), two.take(every))
+
+
+def test_a_row_is_the_same_however_and_whenever_it_is_asked_for(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    rows = dataset.open(data, CONTEXT, 0).train
+    again = dataset.open(data, CONTEXT, 0).train
+    indices = np.array([7, 2, 250, 2])
+    together = rows.take(indices)
+    for i, index in enumerate(indices):
+        assert np.array_equal(again.take(np.array([index]))[0], together[i])
+
+
+def test_unique_tokens_limits_what_training_sees(dataset: Dataset, tmp_path: Path) -> None:
+    data = resolved(dataset.name, tmp_path, unique_tokens=40 * CONTEXT)
+    corpus = dataset.open(data, CONTEXT, 0)
+    assert corpus.train.n_rows == 40
+    assert corpus.facts["train_tokens"] == dataset.facts(data)["train_tokens"] == 40 * CONTEXT
+
+
+def test_less_than_a_row_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    for key in ("unique_tokens", "val_tokens"):
+        data = resolved(dataset.name, tmp_path, **{key: CONTEXT - 1})
+        with pytest.raises(InputError, match=f"data.{key}"):
+            dataset.open(data, CONTEXT, 0)
+
+
+@pytest.mark.parametrize("source", ["stdlib", "shards"])
+def test_more_tokens_than_there_are_is_refused_by_name(source: str, tmp_path: Path) -> None:
+    dataset = registry.find("datasets", source)
+    for key in ("unique_tokens", "val_tokens"):
+        with pytest.raises(InputError, match=f"data.{key}: 10,000,000,000"):
+            dataset.open(resolved(source, tmp_path, **{key: 10**10}), CONTEXT, 0)
+
+
+def test_an_epoch_takes_every_row_once_and_the_next_one_in_another_order() -> None:
+    order = Order(10, seed=3)
+    taken = np.concatenate([order.rows(step, 4) for step in range(1, 6)])
+    assert Counter(taken[:10].tolist()) == Counter(range(10))
+    assert Counter(taken[10:].tolist()) == Counter(range(10))
+    assert taken[:10].tolist() != taken[10:].tolist()
+    assert taken.tolist() != np.concatenate([Order(10, 4).rows(s, 4) for s in range(1, 6)]).tolist()
+
+
+def test_a_step_takes_the_same_rows_whether_or_not_earlier_steps_were_asked_for() -> None:
+    walked = Order(7, seed=0)
+    for step in range(1, 9):
+        rows = walked.rows(step, 5)
+        assert np.array_equal(Order(7, seed=0).rows(step, 5), rows)
+
+
+def test_a_batch_larger_than_the_data_spans_epochs_exactly() -> None:
+    assert Counter(Order(3, seed=0).rows(1, 9).tolist()) == {0: 3, 1: 3, 2: 3}
+
+
+def test_an_endless_source_is_read_forward_and_never_twice() -> None:
+    order = Order(None, seed=9)
+    taken = np.concatenate([order.rows(step, 4) for step in (1, 2, 3)])
+    assert taken.tolist() == list(range(12))
+
+
+def test_rows_lie_side_by_side_and_none_crosses_into_the_next_array() -> None:
+    arrays = [np.arange(0, 9), np.arange(100, 103), np.arange(200, 213)]
+    rows = ArrayRows(arrays, context=4)
+    assert rows.n_rows == 5
+    expected = [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
+    expected += [[200 + k, *range(201 + k, 205 + k)] for k in (0, 4, 8)]
+    assert rows.take(np.arange(5)).tolist() == expected
+
+
+def test_held_out_rows_are_spread_over_the_whole_split() -> None:
+    spread = SpreadRows(ArrayRows([np.arange(101)], context=10), 4)
+    assert spread.take(np.arange(4))[:, 0].tolist() == [0, 20, 50, 70]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "max_epochs", "refused"),
+    [(100, 1.0, False), (101, 1.0, True), (150, 1.5, False), (151, 1.5, True)],
+)
+def test_repetition_has_to_be_asked_for_by_name(
+    tokens: int, max_epochs: float, refused: bool
+) -> None:
+    data = {"max_epochs": max_epochs, "source": "x"}
+    check_supply(tokens, None, data)
+    if refused:
+        with pytest.raises(InputError, match=r"data\.max_epochs"):
+            check_supply(tokens, 100, data)
+    else:
+        check_supply(tokens, 100, data)
