@@ -1,0 +1,66 @@
+"""A small planned run, and one thread for torch: small tensors gain nothing from more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from scalekit.counting import count_flops_per_token, count_params
+from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+
+MODEL = {
+    "d_model": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "head_dim": 8,
+    "d_ff": 32,
+    "mlp": "relu2",
+    "vocab": 64,
+    "context": 16,
+}
+DATA = {
+    "source": "synthetic",
+    "val_tokens": 512,
+    "synthetic": {"kind": "graphwalk", "symbols": 64, "degree": 10},
+}
+TRAIN = {"batch_tokens": 128, "steps": 12, "lr": 1e-2, "seed": 0}
+LOG = {"every": 1, "evals": 3}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def planned() -> Callable[..., RunSpec]:
+    """Make a run from changes to a small one, given a part at a time."""
+    return plan
+
+
+def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
+    model = {**MODEL, **parts.get("model", {})}
+    train = {**TRAIN, **parts.get("train", {})}
+    train.setdefault("tokens", train["steps"] * train["batch_tokens"])
+    config = RunConfig.model_validate(
+        {
+            "model": model,
+            "data": {**DATA, **parts.get("data", {})},
+            "train": train,
+            "log": {**LOG, **parts.get("log", {})},
+        }
+    ).model_dump()
+    shape = shape_of(config["model"])
+    numbers = {
+        "params": count_params(shape),
+        "flops_per_token": count_flops_per_token(shape),
+        "flops_kind": "exact",
+        "params_kind": "non_embedding",
+        "tokens": train["tokens"],
+        "steps": train["steps"],
+    }
+    return RunSpec(run_id, config, numbers, {})

@@ -1,0 +1,105 @@
+"""Checkpoints: whole or not at all, two kept, damaged ones passed over, foreign ones refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.train.checkpoint import Checkpoints
+
+CPU = torch.device("cpu")
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def test_the_newest_is_read_back_and_two_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    for step in (8, 9, 10, 11):
+        checkpoints.save(step, {"numbers": torch.full((3,), float(step))})
+    assert [p.name for p in checkpoints.newest_first()] == [
+        "step-000000011.pt",
+        "step-000000010.pt",
+    ]
+    state = checkpoints.load(CPU, quiet)
+    assert state is not None
+    assert state["step"] == 11
+    assert state["numbers"].tolist() == [11.0] * 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000010.pt", "step-000000011.pt"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text"])
+def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    checkpoints.save(1, {"numbers": torch.arange(1000.0)})
+    newest = checkpoints.save(2, {"numbers": torch.arange(1000.0)})
+    whole = newest.read_bytes()
+    middle = len(whole) // 2
+    newest.write_bytes(
+        {
+            "empty": b"",
+            "cut": whole[:middle],
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            "text": b"hello",
+        }[damage]
+    )
+    said: list[str] = []
+    state = checkpoints.load(CPU, said.append)
+    assert state is not None
+    assert state["step"] == 1
+    assert torch.equal(state["numbers"], torch.arange(1000.0))
+    assert "damaged" in said[0]
+
+
+def test_nothing_readable_means_a_start_from_the_beginning(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "none", "a")
+    assert checkpoints.load(CPU, quiet) is None
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, "a").save(1, {})
+    with pytest.raises(InputError, match="belongs to run 'a', not to 'b'"):
+        Checkpoints(tmp_path, "b").load(CPU, quiet)
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "step-000000001.pt")
+    with pytest.raises(InputError, match="not a checkpoint of this version"):
+        Checkpoints(tmp_path, "a").load(CPU, quiet)
+
+
+class Bomb:
+    """What a hostile pickle does: call something while it is read."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+def test_a_hostile_file_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "step-000000001.pt"
+    path.write_bytes(pickle.dumps({"schema": Bomb()}))
+    assert Checkpoints(tmp_path, "a").load(CPU, quiet) is None
+    torch.save({"schema": Bomb()}, path)
+    assert Checkpoints(tmp_path, "a").load(CPU, quiet) is None
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_disk_that_refuses_leaves_earlier_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    checkpoints.save(1, {})
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SystemTroubleError, match="No space left"):
+        checkpoints.save(2, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000001.pt"]
