@@ -183,18 +183,19 @@ def submit(
         argv: The command line that trains one run.
 
     Raises:
-        InputError: The folder holds another sweep.
+        InputError: The folder holds another sweep, or the executor can never execute this one.
         SystemTroubleError: Another command works in the folder, or the disk refuses.
         KeyboardInterrupt: A signal asked to stop; the same command continues.
     """
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
         todo = find_missing(expansion.runs, folder, retry=retry, force=force)
+        jobs = [_job(spec, folder, argv) for spec in todo.start]
+        executor.check(jobs)
         lines = [spec.to_json() for spec in expansion.runs]
         write_plan(folder, expansion.spec.resolved_yaml(), lines)
-        if not todo.start:
+        if not jobs:
             return Outcome((), todo.states)
-        jobs = [_job(spec, folder, argv) for spec in todo.start]
         log = JobLog(folder)
         log.write(
             "intent",
@@ -263,15 +264,19 @@ class _Watch:
         self.progress.tick()
 
     def _count(self) -> Count:
-        good = [job for run, job in self._ended.items() if self.codes[run] == 0]
-        flops = sum(job.flops for job in self._ended.values())
-        for run, job in self._running.items():
+        codes = [self.codes[run] for run in self._ended]
+        flops = 0.0
+        for run, job in (self._ended | self._running).items():
+            is_over = run in self.codes and self.codes[run] not in STOPPED
+            if is_over:
+                flops += job.flops
+                continue
             step = read_state(self._folder.record(run)).step
             flops += job.flops * min(1.0, step / self._steps[run]) if self._steps[run] else 0.0
         return Count(
-            done=self._before + len(good),
+            done=self._before + codes.count(OK),
             running=len(self._running),
-            failed=len(self._ended) - len(good),
+            failed=sum(code not in (OK, *STOPPED) for code in codes),
             total=self._total,
             flops_done=flops,
             flops_total=self._flops,

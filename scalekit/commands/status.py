@@ -21,6 +21,7 @@ from scalekit.commands._standing import (
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import format_seconds
+from scalekit.executors.base import STOPPED
 from scalekit.results.states import TROUBLES, RunState, verdict
 from scalekit.results.store import SweepFolder
 
@@ -109,7 +110,7 @@ def _why(state: RunState, code: int) -> str:
     """Say in a few words what a person should know of a run that is not as it should be."""
     if state.status == "stopped" and code < 0:
         return f"killed by signal {-code}"
-    if state.status == "stopped" and code:
+    if state.status == "stopped" and code not in (0, *STOPPED):
         return f"exit code {code}"
     if state.status in TROUBLES:
         return str(state.last.get("error") or "").partition("\n")[0]

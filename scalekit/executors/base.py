@@ -96,8 +96,17 @@ class Executor(Protocol):
     in_foreground: bool
     """Whether `start` returns only when the jobs have ended."""
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse what can never be executed here, before anything is written.
+
+        Raises:
+            InputError: A job asks for what there is not.
+            SystemTroubleError: There is no such scheduler here.
+        """
+        ...
+
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
-        """Start the jobs.
+        """Start the jobs, which `check` has let pass.
 
         Raises:
             SystemTroubleError: The scheduler or the machine refuses; what was started before is

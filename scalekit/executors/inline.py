@@ -19,6 +19,9 @@ class Inline:
     def __init__(self, settings: Settings) -> None:
         self.threads = settings.threads or 1
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Let everything pass: a run decides on its device itself."""
+
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
         """Run the jobs in the order given.
 

@@ -55,15 +55,27 @@ class Local:
         self._max_parallel = settings.max_parallel
         self._by_cores = max(1, (cores or 1) // self.threads)
 
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse runs that need more GPUs than this machine shows.
+
+        Raises:
+            InputError: There is such a run.
+        """
+        for job in jobs:
+            asked = int(job.resources.get("gpus") or 0)
+            if asked > len(self.gpus):
+                raise InputError(
+                    f"run {job.run}: {asked} GPUs asked but this machine shows {len(self.gpus)}; "
+                    "lower resources.gpus or run it elsewhere"
+                )
+
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
         """Run the jobs to their ends; on a signal, ask those that run to save and stop.
 
         Raises:
-            InputError: A run needs more GPUs than there are.
             SystemTroubleError: A process or its log cannot be started.
             KeyboardInterrupt: A signal came, or a run was interrupted from outside.
         """
-        self._check(jobs)
         queue = sorted(jobs, key=lambda job: (-(job.seconds or 0.0), -job.flops))
         running: list[_Running] = []
         free = dict.fromkeys(self.gpus, Fraction(1))
@@ -96,15 +108,6 @@ class Local:
             return self._max_parallel
         # With GPUs the slots are the bound; cores are not what runs wait for.
         return 10**6 if self.gpus else self._by_cores
-
-    def _check(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            asked = int(job.resources.get("gpus") or 0)
-            if asked > len(self.gpus):
-                raise InputError(
-                    f"run {job.run}: {asked} GPUs asked but this machine shows {len(self.gpus)}; "
-                    "lower resources.gpus or run it elsewhere"
-                )
 
     def _fill(
         self,
