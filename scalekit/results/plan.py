@@ -16,6 +16,7 @@ from scalekit.errors import InputError, SystemTroubleError
 from scalekit.results.states import record_names
 from scalekit.results.store import SweepFolder, write_whole
 
+_ID = re.compile(r'"id": "([^"]*)"')
 _NAME = re.compile(r"^name: *['\"]?([^'\"\n]*)", re.MULTILINE)
 
 
@@ -58,8 +59,15 @@ def one_command(folder: SweepFolder) -> Iterator[None]:
 
 
 def planned_ids(folder: SweepFolder) -> list[str]:
-    """List the runs of the folder's plan; none where there is no plan."""
-    return [line["id"] for line in folder.plan_lines()] if folder.plan_file.exists() else []
+    """List the runs of the folder's plan; none where there is no plan.
+
+    Lines that cannot be read are passed over: whoever asks is about to write the plan anew.
+    """
+    try:
+        text = folder.plan_file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [found[1] for line in text.splitlines() if (found := _ID.search(line))]
 
 
 def check_same_sweep(folder: SweepFolder, name: str, ids: Iterable[str]) -> None:

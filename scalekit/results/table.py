@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import copysign, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +231,6 @@ def _texts(column: np.ndarray) -> list[str]:
 def _number_text(value: float) -> str:
     if isnan(value):
         return ""
-    if 0 < abs(value) < 1e15 and float(value).is_integer():
-        return str(int(value))
+    if abs(value) < 1e15 and value.is_integer() and (value or copysign(1.0, value) > 0):
+        return str(int(value))  # but minus zero
     return repr(value)

@@ -167,8 +167,8 @@ def test_a_written_table_reads_back_equal(
 
 
 def test_whole_numbers_are_written_without_a_point() -> None:
-    text = table_text(RunTable({"tokens": np.array([16384.0, 1e22, 0.5])}))
-    assert text == "tokens\n16384\n1e+22\n0.5\n"
+    text = table_text(RunTable({"tokens": np.array([16384.0, 1e22, 0.5, 0.0, -3.0])}))
+    assert text == "tokens\n16384\n1e+22\n0.5\n0\n-3\n"
 
 
 def test_the_contracts_columns_come_first_in_order() -> None:
