@@ -8,11 +8,12 @@ hull of the envelope in (ln C, ln L) counts, which leaves out sizes that are nev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.isoflop import AXES, fit_line
+from scalekit.fit.isoflop import Line, fit_line
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.fit.rows import Runs
 from scalekit.laws.base import Array
@@ -62,30 +63,13 @@ def fit_envelope(
     # With curves a size stays best over a stretch of compute; each size's stretch is a step.
     steps = len(np.unique(params[kept]))
     ok = steps >= _FEWEST
-    theta: dict[str, float] = {}
-    exponents: dict[str, dict[str, float]] = {}
-    intervals: dict[str, Interval] = {}
     lines = {}
-    for axis, values in (("params", params), ("tokens", tokens)) if ok else ():
-        line = lines[axis] = fit_line(flops[kept], values[kept])
-        theta[f"{axis}_coefficient"] = line.coefficient
-        theta[f"{axis}_exponent"] = line.exponent
-        exponents[axis] = {"value": line.exponent}
-        # Points of one size are one observation, so the error is that of as many steps.
-        if steps > 2:
-            error = line.error * np.sqrt(max(line.dof, 1) / (steps - 2))
-            error = float(np.hypot(error, _grid_error(flops[kept], params)))
-            reach = t_quantile(0.5 + LEVEL / 2, steps - 2) * error
-            ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
-            intervals[f"exponent_{axis}"] = ends
-            exponents[axis] |= {"low": ends.low, "high": ends.high}
+    if ok:
+        lines = {"params": fit_line(flops[kept], params[kept])}
+        lines["tokens"] = fit_line(flops[kept], tokens[kept])
+    theta, exponents, intervals = _described(lines, steps, _grid_error(flops[kept], params))
     source = f"{len(curves)} training curves" if curves else "the finished runs"
-    optimum = []
-    for c in predict if ok else ():
-        entry = {axis: lines[axis].coefficient * c ** lines[axis].exponent for axis in AXES}
-        ratio = entry["tokens"] / entry["params"]
-        more = {"loss": None, "tokens_per_param": ratio, "intervals": {}}
-        optimum.append({"flops": c, **entry, **more, "extrapolation": c / float(flops.max())})
+    optimum = [_optimum(lines, float(flops.max()), c) for c in predict if ok]
     return FitResult(
         law="envelope",
         approach="envelope",
@@ -109,6 +93,31 @@ def fit_envelope(
     )
 
 
+def _described(
+    lines: Mapping[str, Line], steps: int, grid_error: float
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Interval]]:
+    """Return theta, exponents and intervals of the two lines."""
+    theta: dict[str, float] = {}
+    exponents: dict[str, dict[str, float]] = {}
+    intervals: dict[str, Interval] = {}
+    for axis, line in lines.items():
+        theta[f"{axis}_coefficient"] = line.coefficient
+        theta[f"{axis}_exponent"] = line.exponent
+        # Points of one size are one observation, so the error is that of as many steps.
+        error = line.error * np.sqrt(max(line.dof, 1) / (steps - 2))
+        reach = t_quantile(0.5 + LEVEL / 2, steps - 2) * float(np.hypot(error, grid_error))
+        ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
+        intervals[f"exponent_{axis}"] = ends
+        exponents[axis] = {"value": line.exponent, "low": ends.low, "high": ends.high}
+    return theta, exponents, intervals
+
+
+def _optimum(lines: Mapping[str, Line], largest: float, flops: float) -> dict[str, Any]:
+    entry = {axis: line.coefficient * flops**line.exponent for axis, line in lines.items()}
+    more = {"loss": None, "tokens_per_param": entry["tokens"] / entry["params"], "intervals": {}}
+    return {"flops": flops, **entry, **more, "extrapolation": flops / largest}
+
+
 def _grid_error(flops: Array, params: Array) -> float:
     """Return the exponent's error that the spacing of the sizes alone allows.
 
@@ -116,6 +125,8 @@ def _grid_error(flops: Array, params: Array) -> float:
     arXiv:2406.19146, take that as a floor), so points on a perfect line prove nothing.
     """
     gaps = np.diff(np.unique(np.log(params)))
+    if len(flops) < 2 or not len(gaps):
+        return 0.0
     moved = np.log(flops) - np.log(flops).mean()
     return float(np.median(gaps)) / 3 / float(np.sqrt(moved @ moved))
 

@@ -76,16 +76,6 @@ def score(
     miss = test.loss - predicted["loss"]
     relative = miss / test.loss
     inside = (test.loss >= predicted["low"]) & (test.loss <= predicted["high"])
-    rows = [
-        {
-            "run": name,
-            "loss": float(loss),
-            "predicted": float(predicted["loss"][k]),
-            "low": float(predicted["low"][k]),
-            "high": float(predicted["high"][k]),
-        }
-        for k, (name, loss) in enumerate(zip(test.names, test.loss, strict=True))
-    ]
     ratio = None
     if "C" in runs.inputs:
         ratio = float(test.inputs["C"].max() / runs.inputs["C"][~chosen].max())
@@ -104,5 +94,18 @@ def score(
         "baseline_mape": float(np.mean(np.abs(runs.loss[~chosen].min() / test.loss - 1))),
         "extrapolation": ratio,
         "theta": dict(theta),
-        "rows": rows,
+        "rows": _rows(test, predicted),
     }
+
+
+def _rows(test: Runs, predicted: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": name,
+            "loss": float(loss),
+            "predicted": float(predicted["loss"][k]),
+            "low": float(predicted["low"][k]),
+            "high": float(predicted["high"][k]),
+        }
+        for k, (name, loss) in enumerate(zip(test.names, test.loss, strict=True))
+    ]

@@ -93,7 +93,6 @@ def fit(
                 found.append(fit_isoflop(runs, options.predict))
             else:
                 found.append(fit_envelope(runs, curves, options.predict))
-    data = _data(table)
     asked = {
         "objective": objective,
         "delta": delta,
@@ -103,17 +102,15 @@ def fit(
         "given": dict(given or {}),
         "hold_out": hold_out,
     }
-    found = [
-        replace(
-            one,
-            data=data,
-            version=__version__,
-            seed=seed,
-            diagnostics={**one.diagnostics, "asked": asked},
-        )
-        for one in found
-    ]
+    found = [_stamped(one, table, asked, seed) for one in found]
     return replace(found[0], others=tuple(found[1:]))
+
+
+def _stamped(fit: FitResult, table: RunTable, asked: Mapping[str, Any], seed: int) -> FitResult:
+    """Write into a fit what it was asked, of which data, and by which version."""
+    diagnostics = {**fit.diagnostics, "asked": dict(asked)}
+    stamps = {"data": _data(table), "version": __version__, "seed": seed}
+    return replace(fit, diagnostics=diagnostics, **stamps)
 
 
 def _check_kinds(table: RunTable) -> None:

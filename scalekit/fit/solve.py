@@ -17,6 +17,8 @@ from scalekit.laws.base import Array, Frame, Law
 
 _FINEST_DELTA = 1e-6
 _ROUNDS = 20
+_MANY = 1500
+_SAMPLE = 400
 
 
 def solve(
@@ -50,12 +52,31 @@ def solve(
     free, fixed, index = _fixing(law, frame, fix or {})
     check_enough(runs, law.name, len(index))
     log_loss = np.log(runs.loss)
-    starts = spread_starts(law, frame, log_loss, count=n_starts or law.starts, seed=seed)
+    problem = Problem(law, frame, log_loss, objective, free, fixed, index)
+    starts = _starts(problem, inputs, n_starts or law.starts, seed)
     if extra_starts is not None:
         starts = np.concatenate([extra_starts, starts])
-    problem = Problem(law, frame, log_loss, objective, free, fixed, index)
     problem, ends = _descend(problem, starts[:, list(index)])
     return judge(runs, problem, ends)
+
+
+def _starts(problem: Problem, inputs: Mapping[str, Array], count: int, seed: int) -> Array:
+    """Choose starts (count, p); of many runs a sample carries them most of the way down."""
+    law, n = problem.law, problem.log_observed.shape[-1]
+    if n <= _MANY:
+        return spread_starts(law, problem.frame, problem.log_observed, count=count, seed=seed)
+    some = np.sort(np.random.default_rng(seed).choice(n, _SAMPLE, replace=False))
+    frame = law.frame({s: v[some] for s, v in inputs.items()}, problem.frame.centre)
+    log_loss = problem.log_observed[some]
+    starts = spread_starts(law, frame, log_loss, count=count, seed=seed)
+    # Plain least squares: an outlier among the sample costs the full fit a few steps, no more.
+    sample = replace(
+        problem,
+        frame=frame,
+        log_observed=log_loss,
+        objective=replace(problem.objective, delta=np.inf, adapts=False),
+    )
+    return sample.phi(descend(sample, starts[:, list(problem.index)]).psi)
 
 
 def _fixing(
