@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import registry
 from scalekit.errors import FitError, UsageError
 from scalekit.fit import optimum as solver
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.optimum import SIX_N_D, Fitted, can_allocate
+from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.uncertainty import METHOD
 from scalekit.laws.base import Array
@@ -33,7 +33,7 @@ def fitted(fit: FitResult, theta: Mapping[str, float] | None = None) -> Fitted:
     if fit.covariance is not None and theta is None:
         matrix = np.array(fit.covariance, dtype=float)
     return Fitted(
-        registry.find("laws", fit.law),
+        law_of(fit),
         dict(theta or fit.theta),
         fit.cost or SIX_N_D,
         matrix,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import registry
 from scalekit.analysis.allocation import fitted
 from scalekit.errors import FitError
 from scalekit.fit.newton import descend
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import allocate, can_allocate, exponents
+from scalekit.fit.prepare import prepare
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import select
 from scalekit.fit.solve import solve
@@ -40,8 +40,7 @@ def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> li
     if not can_allocate(one.law, one.given):
         raise FitError(f"{fit.law}: has no optimum over params and tokens to be influenced")
     asked = fit.diagnostics["asked"]
-    law = registry.find("laws", fit.law)
-    runs = select(table, law.inputs, drop=asked["drop"], cluster=asked["cluster"])
+    law, runs = prepare(fit.law, table, drop=asked["drop"], cluster=asked["cluster"])
     objective = find_objective(asked["objective"], asked["delta"])
     solution = solve(law, runs, objective, fix=asked["fix"], seed=fit.seed)
     groups = np.unique(runs.cluster)

@@ -128,7 +128,7 @@ def judge(runs: Runs, problem: Problem, ends: Minimum) -> Solution:
 def line_of(problem: Problem) -> str | None:
     """Say on which line all runs lie, if they do; no number of them then separates the terms."""
     # One source of data has one number of unique tokens, and that is no fault of the design.
-    inputs = [s for s in problem.law.inputs if s != "U"]
+    inputs = [s for s in problem.law.inputs if s not in ("U", *problem.law.coded)]
     logs = np.stack([problem.frame.logs[s] for s in inputs])
     constant = [s for s, row in zip(inputs, logs, strict=True) if np.ptp(row) < 1e-9]
     if constant:

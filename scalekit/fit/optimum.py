@@ -70,6 +70,8 @@ def fit_cost(N: Array, D: Array, C: Array) -> CostLaw:
 
 def can_allocate(law: Law, given: Mapping[str, float] | None = None) -> bool:
     """Whether a law trades N against D, so that a budget has an optimum."""
+    if law.response != "loss":
+        return False
     return {"N", "D"} <= set(law.inputs) and set(law.inputs) <= {"N", "D", *(given or {})}
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import __version__, registry
+from scalekit import __version__
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.fit.envelope import fit_envelope
 from scalekit.fit.isoflop import fit_isoflop
 from scalekit.fit.objective import find_objective
 from scalekit.fit.parametric import Options, fit_parametric
+from scalekit.fit.prepare import prepare
 from scalekit.fit.result import SCHEMA, FitResult
 from scalekit.fit.rows import select
 from scalekit.laws.base import Array
@@ -82,9 +83,9 @@ def fit(
     found = []
     if "parametric" in approaches:
         for name in laws:
-            law = registry.find("laws", name)
-            runs = select(table, law.inputs, drop=drop, cluster=cluster)
-            found.append(fit_parametric(law, name, runs, table, options))
+            law, runs = prepare(name, table, drop=drop, cluster=cluster)
+            own = replace(options, given={**law.given, **options.given})
+            found.append(fit_parametric(law, name, runs, table, own))
     plain = [name for name in approaches if name != "parametric"]
     if plain:
         runs = select(table, ("N", "D", "C"), drop=drop, cluster=cluster)

@@ -9,7 +9,7 @@ matrix has condition 1e3 to 1e4, against 1e11 in the published ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,10 @@ COLUMN_OF = {
     "U": "unique_tokens",
     "w": "model.d_model",
     "l": "model.n_layers",
+    "L": "loss",
+    "t": "step",
 }
-"""The table's column for each symbol that a formula may use as an input."""
+"""The table's column for each symbol that a formula may use; another symbol is its own column."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,13 @@ class Law(ABC):
     Attributes:
         nests: Laws this one contains, by name: the values at which its own extra parameters make
             it equal to them.
+        response: The column that the law predicts; what is said of the loss below holds for it.
+        tuned: Whether the response is a hyperparameter at its best, so that a sweep of it is first
+            reduced to the best of each size and length.
+        coded: Inputs that are no numbers of a row but names of something in the table, a recipe or
+            a curve; `bind` turns them into codes 0, 1, ...
+        reads: Columns besides the inputs' that `bind` reads.
+        levels: The names behind the codes that predictions need, in order; bound laws only.
         condition_limit: Above this condition of the normal matrix (centred, its columns of equal
             length) a design does not identify the parameters.
     """
@@ -106,6 +115,36 @@ class Law(ABC):
     condition_limit: float = 1e6
     held: tuple[str, ...] | None = None
     starts: int = 8
+    response: str = "loss"
+    tuned: bool = False
+    coded: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+
+    def bind(
+        self, columns: Mapping[str, Array], rows: Array, where: str
+    ) -> tuple[Law, dict[str, Array]]:
+        """Return the law of these runs, and the codes (n,) of its coded inputs by symbol.
+
+        Args:
+            columns: All columns of the table.
+            rows: (n,), positions of the rows in use.
+            where: What an error names.
+        """
+        return self, {}
+
+    def at_levels(self, levels: Sequence[str]) -> Law:
+        """Return the law of the recipes that a fit knew, as `bind` did from the table."""
+        return self
+
+    def clusters(self, inputs: Mapping[str, Array]) -> Array | None:
+        """Return which rows (n,) of a run belong together, None where each stands for itself."""
+        return None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The inputs besides N and D at which an optimum is asked unless others are given."""
+        return {}
 
     @property
     def names(self) -> tuple[str, ...]:
