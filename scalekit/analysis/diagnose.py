@@ -79,7 +79,7 @@ def coverage(table: RunTable, fit: FitResult) -> dict[str, Any]:
         side of the optimum's ratio: a design that never goes below or above it extrapolates there.
     """
     one = fitted(fit)
-    runs = select(table, one.law.inputs, drop=fit.diagnostics["asked"]["drop"])
+    runs = select(table, ("N", "D"), drop=fit.diagnostics["asked"]["drop"])
     N, D, C = (runs.inputs[s] for s in ("N", "D", "C"))
     best = allocate(one, one.theta, C)
     over = np.log(D / N) - (best[1] - best[0])

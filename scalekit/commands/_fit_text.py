@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scalekit.commands._output import format_table
+from scalekit.commands._recipe_text import recipe_lines
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import write_count, write_flops
 
@@ -63,6 +64,7 @@ def _one(fit: FitResult) -> list[str]:
         at = f", delta {delta:.3g}" if delta else ""
         lines.append(f"objective {fit.objective['name']}{at}: {fit.objective['value']:.10g}")
     lines += _parameters(fit)
+    lines += recipe_lines(fit)
     lines += exponent_lines(fit)
     if fit.optimum:
         lines += optimum_lines(fit.optimum)

@@ -29,17 +29,37 @@ def predict(
     ] = None,
     params: Annotated[str | None, typer.Option(help="size of a planned run, with --tokens")] = None,
     tokens: Annotated[str | None, typer.Option(help="length of a planned run")] = None,
+    loss: Annotated[str | None, typer.Option(help="loss at which a link is asked")] = None,
+    through: Annotated[
+        Path | None, typer.Option(help="the fit that predicts the loss which a link takes")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="one of multi_recipe's; the reference unless given")
+    ] = None,
     yaml: Annotated[
         bool, typer.Option("--yaml", help="print a sweep around the optimum instead")
     ] = False,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Ask a fit for the compute-optimal run at a budget, or for the loss of a run."""
+    from scalekit.analysis.recipes import at_recipe
+    from scalekit.analysis.respond import response_of
+    from scalekit.commands import _response
     from scalekit.fit.run import read_fit
 
+    result = read_fit(fit)
+    if recipe is not None:
+        result = at_recipe(result, recipe)
+    if through is not None or response_of(result) != "loss":
+        if yaml:
+            raise UsageError(f"--yaml: {result.law} has no optimum to lay a sweep around")
+        asked = {"flops": flops, "params": params, "tokens": tokens, "loss": loss}
+        _response.answer(result, through, asked, output_format)
+        return
+    if loss is not None:
+        raise UsageError(f"--loss: {result.law} predicts the loss itself; leave it out")
     if (flops is None) == (params is None) or (params is None) != (tokens is None):
         raise UsageError("predict: ask one thing, --flops C or --params N with --tokens D")
-    result = read_fit(fit)
     entries = _optima(result, flops) if flops else [_run(result, params or "", tokens or "")]
     if yaml:
         if not flops:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scalekit import registry
+from scalekit.fit.own_law import check_gradient, find_law, is_own
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import Runs, select
 from scalekit.fit.surface import tuned_runs
@@ -30,11 +30,19 @@ def prepare(
 
     Raises:
         UsageError: No such law.
-        InputError: The table lacks what the law needs.
+        InputError: The table lacks what the law needs, or a user's law is not what it says.
     """
-    law = registry.find("laws", name)
+    law = find_law(name)
     if law.tuned:
-        return law, tuned_runs(law, table, drop=drop, cluster=cluster)
+        runs = tuned_runs(law, table, drop=drop, cluster=cluster)
+    else:
+        law, runs = _bound(law, table, drop, cluster)
+    if is_own(name):
+        check_gradient(law, runs.inputs, name)
+    return law, runs
+
+
+def _bound(law: Law, table: RunTable, drop: Sequence[str], cluster: str | None) -> tuple[Law, Runs]:
     plain = [s for s in law.inputs if s not in law.coded]
     runs = select(table, plain, drop=drop, cluster=cluster, response=law.response, reads=law.reads)
     law, codes = law.bind(table.columns, runs.rows, runs.where)
@@ -47,4 +55,4 @@ def prepare(
 
 def law_of(fit: FitResult) -> Law:
     """Return the law of a fit, with the recipes that it knew."""
-    return registry.find("laws", fit.law).at_levels(fit.diagnostics.get("levels") or ())
+    return find_law(fit.law).at_levels(fit.diagnostics.get("levels") or ())

@@ -32,7 +32,7 @@ _LEAST = 1e-2
 
 @dataclass(frozen=True)
 class CurveLaw(Law):
-    """A law of the loss at step t of the run r.
+    """A law of the loss at step t of the run i.
 
     Attributes:
         schedules: The learning rate of every step from 0 on, an array a run.
@@ -46,8 +46,8 @@ class CurveLaw(Law):
         >>> from scalekit.laws.annealing import LAW
         >>> flat = LAW.on(np.full(1001, 3e-4))
         >>> theta = {"L_0": 2.4, "A": 0.6, "alpha": 0.5, "C": 0.56}
-        >>> flat.predict(theta, {"t": [1000], "r": [0]}).round(4)
-        array([3.4942])
+        >>> flat.predict(theta, {"t": [1000], "i": [1]}).round(4)
+        array([3.4949])
         """
         return replace(self, schedules=tuple(np.asarray(s, dtype=float) for s in schedules))
 
@@ -69,13 +69,13 @@ class CurveLaw(Law):
             read_schedule(columns, np.flatnonzero(codes == k), f"{where}: run {runs[k]!r}")
             for k in used
         ]
-        return self.on(*schedules), {"r": np.searchsorted(used, codes[rows]).astype(float)}
+        return self.on(*schedules), {"i": np.searchsorted(used, codes[rows]) + 1.0}
 
     def clusters(self, inputs: Mapping[str, Array]) -> Array:
         """Take each tenth of a curve together: neighbouring lines err alike."""
         found = np.zeros(len(inputs["t"]), dtype=int)
-        for code in np.unique(inputs["r"]):
-            mine = np.flatnonzero(inputs["r"] == code)
+        for code in np.unique(inputs["i"]):
+            mine = np.flatnonzero(inputs["i"] == code)
             place = np.argsort(np.argsort(inputs["t"][mine], kind="stable"), kind="stable")
             found[mine] = int(code) * _BLOCKS + place * _BLOCKS // len(mine)
         return np.unique(found, return_inverse=True)[1]
@@ -85,9 +85,9 @@ class CurveLaw(Law):
     ) -> Frame:
         """Lay out what the schedules mean for each row."""
         steps = np.asarray(inputs["t"]).astype(int)
-        code = np.asarray(inputs["r"]).astype(int)
+        code = np.asarray(inputs["i"]).astype(int)
         parts = [
-            (np.flatnonzero(code == k), self.lay_out(self.schedules[k], steps[code == k]))
+            (np.flatnonzero(code == k), self.lay_out(self.schedules[k - 1], steps[code == k]))
             for k in np.unique(code)
         ]
         middle, extra = self.gather(parts, centre)

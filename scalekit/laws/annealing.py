@@ -98,13 +98,13 @@ LAW = Annealing(
     name="annealing",
     formula="L = L_0 + A S1^-alpha - C S2",
     source="Tissue et al. 2024, arXiv:2408.11029",
-    inputs=("t", "r"),
+    inputs=("t", "i"),
     params=(
         Param("L_0", "log", 1e-5, 1e3, "loss of endless training", (0.5, 3.0)),
         Param("A", "amplitude", 1e-8, 1e4, "amplitude of the power of S1", (0.05, 1.5)),
         Param("alpha", "linear", 0.01, 3.0, "exponent of S1", (0.1, 1.0)),
         Param("C", "amplitude", 1e-8, 1e2, "what a unit of S2 is worth", (0.005, 0.3)),
     ),
-    coded=("r",),
+    coded=("i",),
     reads=("lr",),
 )

@@ -220,7 +220,7 @@ LAW = MultiPower(
     name="multi_power",
     formula="L = L_0 + A S1^-alpha - B sum_k d_k (1 - (1 + C eta_k^-gamma S_k)^-beta)",
     source="Luo et al. 2025, arXiv:2503.12811",
-    inputs=("t", "r"),
+    inputs=("t", "i"),
     params=(
         Param("L_0", "log", 1e-5, 1e3, "loss of endless training", (0.5, 3.0)),
         Param("A", "amplitude", 1e-8, 1e4, "amplitude of the power of S1", (0.05, 1.5)),
@@ -230,7 +230,7 @@ LAW = MultiPower(
         Param("beta", "log", 0.01, 10.0, "exponent of what is still unpaid", (0.2, 1.0)),
         Param("gamma", "linear", 0.0, 3.0, "exponent of the rate in it", (0.2, 1.0)),
     ),
-    coded=("r",),
+    coded=("i",),
     reads=("lr",),
     condition_limit=1e9,
 )

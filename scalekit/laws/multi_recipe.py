@@ -57,12 +57,13 @@ class MultiRecipe(PowerLaw):
                 f"several, map the column that names them with --map {COLUMN}=COLUMN"
             )
         levels = sorted(counts, key=lambda word: (-counts[word], word))
-        return for_levels(levels), {SYMBOL: np.array([levels.index(w) for w in words], dtype=float)}
+        codes = [levels.index(word) + 1.0 for word in words]
+        return for_levels(levels), {SYMBOL: np.array(codes)}
 
     @property
     def given(self) -> dict[str, float]:
         """The reference recipe."""
-        return {SYMBOL: 0.0}
+        return {SYMBOL: 1.0}
 
     def frame(
         self, inputs: Mapping[str, Array], centre: Mapping[str, float] | None = None
@@ -71,7 +72,7 @@ class MultiRecipe(PowerLaw):
         plain = Law.frame(replace(self, inputs=("N", "D")), inputs, centre)
         code = np.asarray(inputs[SYMBOL], dtype=float)
         logs, middle = dict(plain.logs), dict(plain.centre)
-        for k, level in enumerate(self.levels[1:], start=1):
+        for k, level in enumerate(self.levels[1:], start=2):
             for symbol in ("N", "D"):
                 logs[f"{symbol} of {level}"] = (code == k).astype(float)
                 middle[f"{symbol} of {level}"] = 0.0

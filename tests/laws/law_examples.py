@@ -94,7 +94,7 @@ def schedules(n_steps: int = 4000) -> dict[str, np.ndarray]:
 
 def columns_of(law: Law, n: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
     """Make the columns that a law reads of a table, but for its response."""
-    if {"t", "r"} == set(law.inputs):
+    if {"t", "i"} == set(law.inputs):
         return curve_columns()
     rng = np.random.default_rng(seed)
     found = {}
