@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scalekit.analysis.allocation import fitted
+from scalekit.analysis.ask import fitted
 from scalekit.errors import FitError
 from scalekit.fit.newton import descend
 from scalekit.fit.objective import find_objective
