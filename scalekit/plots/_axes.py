@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scalekit.analysis.words import flops_words, loss_words, params_words
@@ -74,7 +75,7 @@ def _short(value: float) -> str:
 
 def rate_text(value: float) -> str:
     """Write a small number such as a learning rate for a tick."""
-    return power_text(value) if value < 1e-2 else f"{value:.3g}"
+    return power_text(value) if value < 0.1 else f"{value:.3g}"
 
 
 def power_text(value: float) -> str:
@@ -154,7 +155,7 @@ def finish_loss(axis: Axis, most: int = 6) -> None:
     if high / low > 6:
         finish_log(axis, lambda v: f"{v:.3g}", most)
         return
-    ticks = [v for v in MaxNLocator(most).tick_values(low, high) if low <= v <= high]
+    ticks = round_ticks(low, high, most)
     digits = max(1, 1 - math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if ticks[1:] else 2
     texts = [f"{v:.{digits}f}" for v in ticks]
     if all(t.endswith("0") for t in texts) and digits > 1:
@@ -165,12 +166,35 @@ def finish_loss(axis: Axis, most: int = 6) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return at most `most` ticks of 1, 2 or 5 times a power of ten within [low, high].
+
+    >>> round_ticks(1.63, 2.13, 6)
+    [1.7, 1.8, 1.9, 2.0, 2.1]
+    """
+    values = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(f"{v:.12g}") for v in values if low <= v <= high]
+
+
 def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:
     """Return limits of a log axis around positive `values`, with room of `by` of their span."""
     known = values[np.isfinite(values) & (values > 0)]
     low, high = math.log(float(known.min())), math.log(float(known.max()))
     room = max((high - low) * by, 0.02)
     return math.exp(low - room), math.exp(high + room)
+
+
+def widen_to(
+    values: np.ndarray, others: np.ndarray, by: float = 0.06, share: float = 0.25
+) -> tuple[float, float]:
+    """Return limits around `values` that reach to those `others` which lie near enough.
+
+    What is farther away than `share` of the span of `values` does not press them together.
+    """
+    low, high = widen(values, by)
+    room = (high / low) ** share
+    near = others[np.isfinite(others) & (others > low / room) & (others < high * room)]
+    return widen(np.concatenate([values, near]), by)
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -241,4 +265,5 @@ def label_ends(
             color=color or INK,
             annotation_clip=False,
             zorder=7,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )
