@@ -156,14 +156,31 @@ def finish_loss(axis: Axis, most: int = 6) -> None:
         finish_log(axis, lambda v: f"{v:.3g}", most)
         return
     ticks = round_ticks(low, high, most)
-    digits = max(1, 1 - math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if ticks[1:] else 2
-    texts = [f"{v:.{digits}f}" for v in ticks]
-    if all(t.endswith("0") for t in texts) and digits > 1:
-        texts = [t[:-1] for t in texts]
+    _set_ticks(axis, ticks)
+
+
+def finish_plain(axis: Axis, most: int = 5) -> None:
+    """Put round ticks, all with equally many decimals, on a linear axis."""
+    low, high = sorted(axis.get_view_interval())
+    _set_ticks(axis, round_ticks(float(low), float(high), most))
+
+
+def _set_ticks(axis: Axis, ticks: list[float]) -> None:
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter(texts))
+    axis.set_major_formatter(FixedFormatter(tick_texts(ticks)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def tick_texts(ticks: Sequence[float]) -> list[str]:
+    """Write evenly spaced ticks with the decimals that their step needs.
+
+    >>> tick_texts([0.35, 0.4, 0.45]), tick_texts([10.0, 20.0])
+    (['0.35', '0.40', '0.45'], ['10', '20'])
+    """
+    step = ticks[1] - ticks[0] if ticks[1:] else ticks[0] if ticks else 1.0
+    digits = max(0, -math.floor(math.log10(abs(step) or 1.0) + 1e-9))
+    return [f"{v:.{digits}f}" for v in ticks]
 
 
 def round_ticks(low: float, high: float, most: int) -> list[float]:
