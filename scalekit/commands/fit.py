@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,10 +68,13 @@ def fit(
     from scalekit.fit.run import write_fit
 
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
-    table = read(data, mapping, params_kind)
+    laws = tuple(law or ("chinchilla",))
+    table = read(data, mapping, params_kind, laws=laws)
+    for note in table.meta.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     result = fit_table(
         table,
-        laws=tuple(law or ("chinchilla",)),
+        laws=laws,
         approaches=tuple(approach or ("parametric",)),
         objective=objective,
         delta=delta,
@@ -96,17 +100,38 @@ def fit(
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
 
 
-def read(data: Path, mapping: Many, params_kind: str | None) -> RunTable:
-    """Read a table, or collect a sweep's folder."""
+def read(
+    data: Path, mapping: Many, params_kind: str | None, *, laws: Sequence[str] = ()
+) -> RunTable:
+    """Read a table, or collect a sweep's folder: its runs, or their curves for laws of curves.
+
+    Raises:
+        UsageError: Laws of both kinds of one folder.
+    """
     from scalekit.results.mapping import parse_mapping
     from scalekit.results.table import read_table
 
     pairs = parse_mapping(mapping or [])
+    if data.is_dir() and _of_curves(laws):
+        from scalekit.results.curves import curve_table
+        from scalekit.results.store import SweepFolder
+
+        return curve_table(SweepFolder(data))
     if data.is_dir() or params_kind is not None:
         from scalekit.results.collect import collect
 
         return collect([data], params_kind=params_kind, mapping=pairs)
     return read_table(data, pairs)
+
+
+def _of_curves(laws: Sequence[str]) -> bool:
+    from scalekit.fit.own_law import find_law
+
+    kinds = {name: "t" in find_law(name).inputs for name in laws}
+    if len(set(kinds.values())) > 1:
+        curves = ", ".join(name for name, is_of_curves in kinds.items() if is_of_curves)
+        raise UsageError(f"--law {curves}: of whole curves, the others of final losses; fit apart")
+    return any(kinds.values())
 
 
 def read_positive(option: str, text: str) -> float:

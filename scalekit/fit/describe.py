@@ -131,12 +131,12 @@ def _from_draws(
     found: dict[str, Interval],
     shares: dict[str, dict[str, float]],
 ) -> None:
-    """Replace intervals by the bootstrap's, except E's, whose profile is better."""
+    """Replace intervals by the bootstrap's, but for asymptotes, whose profile is better."""
     law = solution.law
     turn = law.published_jacobian(solution.phi, solution.frame.centre)
     moves = draws.influence @ turn.T
     for k, name in enumerate(law.names):
-        if name in found and name != "E":
+        if name in found and name not in law.asymptotes:
             found[name] = resampling.bca(
                 draws.theta[:, k], solution.theta[name], moves[:, k], LEVEL
             )

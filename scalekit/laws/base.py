@@ -144,6 +144,7 @@ class Law(ABC):
     Attributes:
         nests: Laws this one contains, by name: the values at which its own extra parameters make
             it equal to them.
+        asymptotes: Parameters that runs may leave open on one side; their intervals are profiles.
         response: The column that the law predicts; what is said of the loss below holds for it.
         tuned: Whether the response is a hyperparameter at its best, so that a sweep of it is first
             reduced to the best of each size and length.
@@ -164,6 +165,7 @@ class Law(ABC):
     condition_limit: float = 1e6
     held: tuple[str, ...] | None = None
     starts: int = 8
+    asymptotes: tuple[str, ...] = ("E",)
     response: str = "loss"
     tuned: bool = False
     coded: tuple[str, ...] = ()

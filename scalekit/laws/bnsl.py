@@ -107,6 +107,7 @@ def broken(symbol: str, n_breaks: int = 1) -> Broken:
         params=tuple(params),
         starts=40,
         condition_limit=1e9,
+        asymptotes=("a",),
     )
 
 

@@ -40,5 +40,6 @@ LAW = LinkExp(
     ),
     terms=(Term("k", (("L", "gamma"),)),),
     floor="floor",
+    asymptotes=("floor",),
     response="accuracy",
 )

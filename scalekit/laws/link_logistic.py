@@ -80,5 +80,6 @@ LAW = LinkLogistic(
     held=("floor", "ceiling", "slope"),
     starts=24,
     condition_limit=1e8,
+    asymptotes=("floor", "ceiling"),
     response="accuracy",
 )

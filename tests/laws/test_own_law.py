@@ -62,7 +62,10 @@ WRONG = {
     "a wrong sign": (("[floor, power, -np.log", "[floor, power, np.log"), "with 'alpha', central"),
     "a forgotten factor": (("[floor, power, -np", "[floor, 1.0 + 0 * power, -np"), "with 'A', "),
     "a wrong shape": (("power], axis=1) / total[:, None]", "power])"), "jacobian(...) has shape"),
-    "raises when it predicts": (('frame.logs["C"]', 'frame.logs["N"]'), "KeyError while predicting"),
+    "raises when it predicts": (
+        ('frame.logs["C"]', 'frame.logs["N"]'),
+        "KeyError while predicting",
+    ),
     "never finite": (("power = np.exp(phi[:, [1]])", "power = np.nan"), "predicts no finite loss"),
     "no way back": (
         ('np.log(theta["A"]), theta["alpha"]', 'theta["A"], theta["alpha"]'),
