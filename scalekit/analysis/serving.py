@@ -72,13 +72,15 @@ def at_size(fitted: Fitted, params: float) -> Reference:
             return np.array([log_n[0], np.inf])
         return np.array([log_n[0], allocate(fitted, theta, np.exp(log_c))[1, 0]])
 
-    return Reference(find, "the tokens for which the law makes it optimal", {"params": params})
+    return Reference(
+        find, "on the tokens for which the law makes its size optimal", {"params": params}
+    )
 
 
 def at_run(params: float, tokens: float) -> Reference:
     """Take a run as reference, whatever the law thinks of it."""
     place = np.log(np.array([params, tokens]))
-    return Reference(lambda _: place, "the tokens given", {"params": params, "tokens": tokens})
+    return Reference(lambda _: place, "on the tokens given", {"params": params, "tokens": tokens})
 
 
 def at_budget(fitted: Fitted, flops: float) -> Reference:

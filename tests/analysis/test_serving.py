@@ -47,7 +47,7 @@ def test_twenty_tokens_a_parameter_as_reference_more_than_double_the_savings(sar
     found = served(sardana, at_run(13e9, 20 * 13e9), 2e12)
     assert found["params"] == pytest.approx(4.2e9, rel=0.02)
     assert found["saved"] == pytest.approx(0.43, abs=0.005)
-    assert found["reference"]["convention"] == "the tokens given"
+    assert found["reference"]["convention"] == "on the tokens given"
 
 
 @pytest.mark.parametrize("cost", [CostLaw(6.0, 1.0, 0.0), CostLaw(7.0, 1.03, 0.0)])
