@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ FAILED = "f"
 CANCELLED = "c"
 """A person asked for it."""
 
-STATES = (WAITING, RUNNING, SAVED, KILLED, DONE, FAILED, CANCELLED)
+MOST_LOST = 3
+"""How often a run may take its worker with it and be continued by the requeued job."""
+
+ENDED = (DONE, FAILED, CANCELLED)
+"""What no worker of this submission begins again."""
+
+STATES = (WAITING, RUNNING, SAVED, KILLED, *ENDED)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Line:
         run: Its id.
         state: One of `STATES`.
         starts: How often it was begun.
+        lost: How often its worker vanished while it ran, as when its node failed.
         code: The exit code of its last process; 0 while there is none.
         job: The job that had it last (`123_4` for element 4 of the array 123); may be empty.
         time: When the line was written, seconds since 1970.
@@ -53,6 +61,7 @@ class Line:
     run: str
     state: str = WAITING
     starts: int = 0
+    lost: int = 0
     code: int = 0
     job: str = "-"
     time: int = 0
@@ -60,15 +69,15 @@ class Line:
 
 def write_line(line: Line, width: int) -> bytes:
     """Write a line of the board, `width` columns for the run."""
-    text = f"{line.run:<{width}} {line.state} {line.starts:>3} {line.code:>4} "
+    text = f"{line.run:<{width}} {line.state} {line.starts:>4} {line.lost} {line.code:>4} "
     return (text + f"{line.job:<22.22} {line.time:>10}\n").encode()
 
 
 def read_line(raw: bytes) -> Line | None:
     """Read a line of the board; None where it cannot be read."""
     try:
-        run, state, starts, code, job, moment = raw.decode().split()
-        line = Line(run, state, int(starts), int(code), job, int(moment))
+        run, state, starts, lost, code, job, moment = raw.decode().split()
+        line = Line(run, state, int(starts), int(lost), int(code), job, int(moment))
     except ValueError:
         return None
     return line if state in STATES else None
@@ -160,22 +169,31 @@ class Board:
         """Take the first of these lines that is free, and hold it.
 
         Free are runs that nobody began, that were saved, and those that this very job had before
-        it was requeued.
+        it was requeued. A run that took its worker with it too often is given up.
         """
         raw = self._read()
         for number in wanted:
             if number in self._mine or not self._is_free(self._line(raw, number)):
                 continue
-            if not self._lock(number):
-                continue
-            line = self._line(self._read_one(number), 0)
-            if line is not None and self._is_free(line):
-                self._mine.add(number)
-                starts = line.starts + 1
-                self._write(number, Line(line.run, RUNNING, starts, 0, self._job, _now()))
-                return number
-            self._unlock(number)
+            if self._lock(number):
+                if self._take(number):
+                    return number
+                self._unlock(number)
         return None
+
+    def _take(self, number: int) -> bool:
+        """Write a line whose lock is held as ours, if it is still free."""
+        line = self._line(self._read_one(number), 0)
+        if line is None or not self._is_free(line):
+            return False
+        lost = line.lost + (line.state == RUNNING)
+        is_given_up = lost > MOST_LOST
+        state, code = (FAILED, -signal.SIGKILL) if is_given_up else (RUNNING, 0)
+        starts = line.starts + (not is_given_up)
+        self._write(number, Line(line.run, state, starts, lost, code, self._job, _now()))
+        if not is_given_up:
+            self._mine.add(number)
+        return not is_given_up
 
     def free(self, wanted: Sequence[int]) -> list[int]:
         """List those of these lines that this job could claim, were their locks free."""
@@ -190,7 +208,7 @@ class Board:
         """Say how a held run ended, and let go of it."""
         line = self._line(self._read_one(number), 0)
         assert line is not None, "a held line is written by its holder alone"
-        self._write(number, Line(line.run, state, line.starts, code, self._job, _now()))
+        self._write(number, replace(line, state=state, code=code, job=self._job, time=_now()))
         self._unlock(number)
         self._mine.discard(number)
 

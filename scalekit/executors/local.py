@@ -17,7 +17,7 @@ from typing import Any
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._child import signal_group, start_child
 from scalekit.executors._process import process_handle, process_state, stop_process
-from scalekit.executors.base import Handle, Job, JobState, Settings, Watch
+from scalekit.executors.base import Job, JobState, Placed, Settings, Watch
 
 GRACE_SECONDS = 60.0
 """How long runs that were asked to stop may take to save a checkpoint."""
@@ -90,13 +90,13 @@ class Local:
             if requests:
                 raise KeyboardInterrupt
 
-    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+    def states(self, placed: Sequence[Placed]) -> list[JobState]:
         """Say of every process whether it still runs."""
-        return [process_state(handle) for handle in handles]
+        return [process_state(handle) for _, handle in placed]
 
-    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+    def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
-        told = (stop_process(handle, group=True) for handle in handles)
+        told = (stop_process(handle, group=True) for _, handle in placed)
         return [sentence for sentence in told if sentence]
 
     @property

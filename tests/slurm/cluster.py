@@ -49,6 +49,20 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), *_SBIN])
 
 
+def require_slurm(*, accounting: bool) -> None:
+    """Skip where Slurm is not installed; where it is required, fail."""
+    import pytest  # a person who starts a cluster need not have it
+
+    missing = missing_programs(accounting=accounting)
+    if not missing:
+        return
+    lines = " && ".join([INSTALL, *([INSTALL_ACCOUNTING] if accounting else [])])
+    sentence = f"no {', '.join(missing)} here; install: {lines}"
+    if os.environ.get("SCALEKIT_REQUIRE_SLURM") == "1":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
 @dataclass
 class Cluster:
     """One cluster; `start` and `stop` may be called again.

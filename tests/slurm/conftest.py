@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cluster import INSTALL, INSTALL_ACCOUNTING, Cluster, free_port, missing_programs
+from cluster import Cluster, free_port, require_slurm
+from submitting import Sweep, plan_sweep
 
 ROOT = Path(__file__).parents[2]
-
-
-def require_slurm(*, accounting: bool) -> None:
-    """Skip where Slurm is not installed; where it is required, fail."""
-    missing = missing_programs(accounting=accounting)
-    if not missing:
-        return
-    lines = " && ".join([INSTALL, *([INSTALL_ACCOUNTING] if accounting else [])])
-    sentence = f"no {', '.join(missing)} here; install: {lines}"
-    if os.environ.get("SCALEKIT_REQUIRE_SLURM") == "1":
-        pytest.fail(sentence)
-    pytest.skip(sentence)
 
 
 def worker_number() -> int:
@@ -80,3 +70,9 @@ def accounted(accounted_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> It
     _speak_to(accounted_cluster, monkeypatch)
     yield accounted_cluster
     accounted_cluster.clear()
+
+
+@pytest.fixture
+def fake_sweep(make_sweep: Any, tmp_path: Path) -> Callable[[int], Sweep]:
+    """Make a sweep of so many stand-ins for runs."""
+    return lambda n_runs: plan_sweep(tmp_path / "demo", make_sweep.plan_line, n_runs)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, free_port, stop_started
-from conftest import require_slurm
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
+from cluster import Cluster, free_port, require_slurm, stop_started
+from submitting import wait_until
 
 
 def submit(cluster: Cluster, script: Path, *options: str) -> str:
@@ -84,7 +75,7 @@ def test_a_cluster_that_was_stopped_leaves_no_process_and_starts_again(tmp_path:
 def test_without_slurm_the_tests_are_skipped_and_where_it_is_required_they_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("conftest.missing_programs", lambda *, accounting: ["slurmd"])
+    monkeypatch.setattr("cluster.missing_programs", lambda *, accounting: ["slurmd"])
     monkeypatch.setenv("SCALEKIT_REQUIRE_SLURM", "")
     with pytest.raises(pytest.skip.Exception, match=r"install: apt-get install .* slurmctld"):
         require_slurm(accounting=False)
