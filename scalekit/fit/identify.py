@@ -65,7 +65,7 @@ def survey(
         inputs: By symbol, each (n,).
     """
     jacobian = free.T @ law.jacobian(law.state(start[None], frame))[0]
-    points = np.stack([np.round(frame.logs[s], 12) for s in law.inputs])
+    points = np.stack([np.round(frame.logs.get(s, inputs[s]), 12) for s in law.inputs])
     ratio = None
     if {"N", "D"} <= set(inputs):
         per = inputs["D"] / inputs["N"]

@@ -1,5 +1,7 @@
 """The compute-optimal problem: published numbers, cost laws, closed form against search."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fit_examples import BESIROGLU, CHINCHILLA, HOFFMANN, ROUNDED, isoflop_table, with_columns
@@ -85,7 +87,7 @@ def test_a_searched_optimum_is_where_moving_along_the_budget_does_not_pay(name: 
             N = np.exp(np.array([x]))
             return float(fitted.log_loss(theta, N, flops / 6 / N)[0])
 
-        found = minimize_scalar(
+        found: Any = minimize_scalar(
             loss, bounds=(log_n - 1, log_n + 1), method="bounded", options={"xatol": 1e-10}
         )
         # Comparing values tells places apart to the square root of rounding over the bend.

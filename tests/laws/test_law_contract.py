@@ -111,3 +111,14 @@ def test_a_law_is_recovered_from_its_own_noiseless_runs(name: str) -> None:
     # Noiseless residuals are 1e-15; the flattest law here has condition 1e9. An exponent that is
     # zero has no relative error.
     assert result.theta == pytest.approx(TRUTHS[name], rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NAMES]
+)
+def test_every_interval_holds_its_own_value(name: str) -> None:
+    result = fit(table(name, noise=0.003), laws=[name])
+    for parameter, value in result.theta.items():
+        ends = result.intervals.get(parameter)
+        assert ends is None or ends.low <= value <= ends.high, parameter
+    assert result.intervals

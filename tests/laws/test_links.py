@@ -140,7 +140,6 @@ def test_an_accuracy_is_predicted_from_the_command_line(tmp_path: Path, capsys) 
     for argv, says in (
         (["predict", str(second)], "give --loss, or --through the fit"),
         (["predict", str(second), "--params", "7e9", "--tokens", "1e12"], "leave it out"),
-        (["predict", str(first), "--loss", "2.3"], "predicts the loss itself"),
     ):
         assert run(argv) == errors.USAGE
         assert says in capsys.readouterr().err

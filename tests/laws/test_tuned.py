@@ -50,9 +50,9 @@ def test_the_bottoms_of_noiseless_bowls_give_both_laws_back() -> None:
         result = fit(told, laws=["lr_power", "batch_power"], objective="mse_log")
         assert result.n_runs == len(SIZES)
         # The loss falls with the tokens, so that ragged tokens blur a bowl by 1e-3 of its loss.
-        close = {"rel": 1e-6, "abs": 1e-9} if not scatter else {"rel": 0.5, "abs": 0.05}
+        rel, abs_ = (0.5, 0.05) if scatter else (1e-6, 1e-9)
         for one in (result, *result.others):
-            assert one.theta == pytest.approx(TRUTHS[one.law], **close)
+            assert one.theta == pytest.approx(TRUTHS[one.law], rel=rel, abs=abs_)
 
 
 def test_a_bowl_is_read_better_than_its_best_run() -> None:
