@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
 from scalekit.errors import InputError, UsageError, did_you_mean
-from scalekit.results.cells import SUFFIXES
 from scalekit.results.rows import sweep_rows
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import (
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Rows = Sequence[Mapping[str, Any]]
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
