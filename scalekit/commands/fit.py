@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell,
+)
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
-    from scalekit.results.table import RunTable
 
 Many = list[str] | None
 
 
 def fit(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder, logs")
+    ],
     *,
     law: Annotated[Many, typer.Option(help="a law, or a file with one; repeatable")] = None,
     approach: Annotated[
@@ -46,12 +59,14 @@ def fit(
     given: Annotated[
         Many, typer.Option(help="another input of the law at the optimum: U=25e9; repeatable")
     ] = None,
-    mapping: Annotated[
-        Many, typer.Option("--map", help="columns, renamed or computed: params=N,loss=val_loss")
-    ] = None,
-    params_kind: Annotated[
-        str | None, typer.Option("--n-kind", help="how params are counted")
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
     starts: Annotated[
         int | None, typer.Option(min=3, help="starting points; the law says unless given")
     ] = None,
@@ -65,9 +80,21 @@ def fit(
     """Fit scaling laws to a table of runs."""
     from scalekit.fit.run import fit as fit_table
     from scalekit.fit.run import write_fit
+    from scalekit.results.collect import read_runs
 
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
-    table = read(data, mapping, params_kind)
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
+    )
+    table = read_runs(data, reading)
+    tell(table)
     result = fit_table(
         table,
         laws=tuple(law or ("chinchilla",)),
@@ -94,19 +121,6 @@ def fit(
             print(f"warning: {one.law}: {one.status}, {one.message}", file=sys.stderr)
     if strict and not result.is_trusted:
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
-
-
-def read(data: Path, mapping: Many, params_kind: str | None) -> RunTable:
-    """Read a table, or collect a sweep's folder."""
-    from scalekit.results.mapping import parse_mapping
-    from scalekit.results.table import read_table
-
-    pairs = parse_mapping(mapping or [])
-    if data.is_dir() or params_kind is not None:
-        from scalekit.results.collect import collect
-
-        return collect([data], params_kind=params_kind, mapping=pairs)
-    return read_table(data, pairs)
 
 
 def read_positive(option: str, text: str) -> float:
