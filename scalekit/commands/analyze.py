@@ -105,6 +105,7 @@ def analyze(
     asked = Asked(
         tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
     )
+    check_laws(asked.laws)
     study, more = _fitted(study, asked)
     assert study.fit is not None
     _write_all(study, folder, kinds, _command())
@@ -116,6 +117,24 @@ def analyze(
         print_json("analyze", _value(study.fit, folder))
     if strict and not study.fit.is_trusted:
         raise FitError(f"{source}: {study.fit.status}, {study.fit.message}")
+
+
+def check_laws(names: Sequence[str]) -> None:
+    """Refuse laws that a report on final losses cannot be about.
+
+    Raises:
+        UsageError: A law of another column, or of curves.
+    """
+    from scalekit.fit.own_law import find_law
+
+    for name in names:
+        law = find_law(name)
+        if not law.is_of_final_loss:
+            columns = ", ".join(law.columns)
+            raise UsageError(
+                f"--law {name}: predicts {law.response} from {columns}, but a report is on what "
+                f"runs end at; use scalekit fit --law {name}"
+            )
 
 
 def read_budgets(text: str | None) -> tuple[float, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +27,8 @@ from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
+    from scalekit.results.reading import Reading
+    from scalekit.results.table import RunTable
 
 Many = list[str] | None
 
@@ -80,9 +84,9 @@ def fit(
     """Fit scaling laws to a table of runs."""
     from scalekit.fit.run import fit as fit_table
     from scalekit.fit.run import write_fit
-    from scalekit.results.collect import read_runs
 
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
+    laws = tuple(law or ("chinchilla",))
     reading = reading_of(
         mapping=mapping,
         params_kind=params_kind,
@@ -93,11 +97,11 @@ def fit(
         facts=facts,
         importer=importer,
     )
-    table = read_runs(data, reading)
+    table = read(data, reading, laws=laws)
     tell(table)
     result = fit_table(
         table,
-        laws=tuple(law or ("chinchilla",)),
+        laws=laws,
         approaches=tuple(approach or ("parametric",)),
         objective=objective,
         delta=delta,
@@ -121,6 +125,42 @@ def fit(
             print(f"warning: {one.law}: {one.status}, {one.message}", file=sys.stderr)
     if strict and not result.is_trusted:
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
+
+
+def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
+    """Read what laws are fitted to: the runs of a source, or their curves for laws of curves.
+
+    Raises:
+        UsageError: Laws of both kinds of one source.
+    """
+    from scalekit.fit.own_law import find_law
+    from scalekit.results.collect import read_runs
+    from scalekit.results.store import SweepFolder
+
+    if _of_curves(laws):
+        if SweepFolder(data).plan_file.exists():
+            from scalekit.results.curves import curve_table
+
+            return curve_table(SweepFolder(data))
+        reading = replace(reading, at=reading.at or "curve")
+    found = [find_law(name) for name in laws]
+    responses = {law.response for law in found} or {"loss"}
+    return read_runs(
+        data,
+        reading,
+        response="loss" if "loss" in responses else min(responses),
+        needs_params=any("params" in law.columns for law in found),
+    )
+
+
+def _of_curves(laws: Sequence[str]) -> bool:
+    from scalekit.fit.own_law import find_law
+
+    kinds = {name: "t" in find_law(name).inputs for name in laws}
+    if len(set(kinds.values())) > 1:
+        curves = ", ".join(name for name, is_of_curves in kinds.items() if is_of_curves)
+        raise UsageError(f"--law {curves}: of whole curves, the others of final losses; fit apart")
+    return any(kinds.values())
 
 
 def read_positive(option: str, text: str) -> float:

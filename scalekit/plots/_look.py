@@ -50,7 +50,8 @@ SEQUENCE = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.0, 0.9, 256)), 
 POINT: dict[str, Any] = {
     "fitted": {"marker": "o", "s": 16, "linewidths": 0.5, "edgecolors": INK, "zorder": 4},
     "held_out": {"marker": "o", "s": 18, "linewidths": 1.0, "facecolors": "white", "zorder": 4},
-    "dropped": {"marker": "x", "s": 14, "linewidths": 0.8, "color": FAINT, "zorder": 3},
+    # So small that a dropped run disappears under a used one at the same place.
+    "dropped": {"marker": "x", "s": 9, "linewidths": 0.8, "color": FAINT, "zorder": 3},
     "diverged": {"marker": "^", "s": 22, "linewidths": 0.8, "zorder": 5, "clip_on": False},
     "minimum": {"marker": "*", "s": 70, "linewidths": 0.5, "edgecolors": INK, "zorder": 6},
 }
@@ -171,6 +172,23 @@ def key_of_role(role: str, label: str, color: str = MUTED) -> Line2D:
         markeredgecolor=edge,
         markeredgewidth=style["linewidths"],
     )
+
+
+def legend_below(figure: Figure, handles: list[Any]) -> None:
+    """Put one legend under the whole figure, in as few even rows as its width allows."""
+    if not handles:
+        return
+    # Inches of a letter at the legend's size, and of a handle with the space around it.
+    widths = [0.053 * len(str(h.get_label())) + 0.5 for h in handles]
+    rows = 1
+    while rows < len(handles) and _legend_width(widths, rows) > figure.get_figwidth():
+        rows += 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(widths) // rows))
+
+
+def _legend_width(widths: list[float], rows: int) -> float:
+    """Return the width of a legend of so many rows: it is filled column by column."""
+    return sum(max(widths[k : k + rows]) for k in range(0, len(widths), rows))
 
 
 def panel_letter(axes: Axes, letter: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.errors import InputError
@@ -64,7 +66,10 @@ def has_law(study: Study) -> bool:
     fit = study.fit
     if fit is None or fit.approach != "parametric" or fit.status is FitStatus.UNIDENTIFIED:
         return False
-    return set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}
+    law = registry.find("laws", fit.law)
+    if study.table is not None and not np.isfinite(study.column("params")).any():
+        return False
+    return law.response == "loss" and set(law.inputs) <= {"N", "D", "C"}
 
 
 NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {

@@ -49,7 +49,7 @@ def draw(study: Study) -> Drawing:
     bar.set_label(_axes.loss_label(study.loss_unit, "Measured loss"))
     bar.outline.set_visible(False)  # type: ignore[union-attr]
     _axes.finish_loss(bar.ax.yaxis)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _look.legend_below(figure, handles)
     runs = rows_of(study, is_drawn(study))
     caption = (
         f"Lines of equal loss of the fitted {fit.law} law on compute and parameters; runs are "

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words
+from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.reports import _numbers, _wording
 from scalekit.reports._numbers import NOTHING
@@ -32,7 +32,7 @@ def parameters(fit: FitResult) -> TableOf:
         level = f"{100 * between.level:.0f} %, {between.method}" if between else NOTHING
         rows.append(
             [
-                _wording.symbol(name),
+                symbol(name),
                 _numbers.number(value, low, high),
                 _numbers.interval(low, high),
                 level,
@@ -88,7 +88,7 @@ def approaches(study: Study) -> TableOf:
         held = one.holdout.get("mape") if one.holdout else None
         rows.append(
             [
-                _wording.APPROACHES.get(one.approach, one.approach),
+                _wording.APPROACHES.get(one.law) or _wording.APPROACHES[one.approach],
                 one.law if one.approach == "parametric" else NOTHING,
                 _numbers.with_interval(a.get("value"), *_wording.ends(a)),
                 _numbers.with_interval(b.get("value"), *_wording.ends(b)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words
+from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.reports import _numbers
 from scalekit.reports._numbers import NOTHING
@@ -17,10 +17,9 @@ from scalekit.reports._numbers import NOTHING
 APPROACHES = {
     "parametric": "parametric (approach 3)",
     "isoflop": "isoFLOP parabolas (approach 2)",
+    "isoflop_akima": "isoFLOP, Akima's curves (approach 2)",
     "envelope": "envelope (approach 1)",
 }
-
-_SYMBOLS = {"alpha": "α", "beta": "β", "kappa": "κ"}  # noqa: RUF001
 
 
 def ends(value: Any) -> tuple[float | None, float | None]:
@@ -35,11 +34,6 @@ def ends(value: Any) -> tuple[float | None, float | None]:
 def level_of(fit: FitResult) -> float:
     """Return the level of the fit's intervals."""
     return next((i.level for i in fit.intervals.values()), 0.9)
-
-
-def symbol(name: str) -> str:
-    """Write a parameter's name as the papers do."""
-    return _SYMBOLS.get(name, name)
 
 
 def law_text(fit: FitResult) -> str:

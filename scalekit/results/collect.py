@@ -12,7 +12,7 @@ from scalekit.errors import InputError
 from scalekit.results.doubts import doubts, join_doubts
 from scalekit.results.facts import Facts
 from scalekit.results.history import FINAL, choose, parse_at
-from scalekit.results.meaning import settle
+from scalekit.results.meaning import Wanted, settle
 from scalekit.results.reading import Reading
 from scalekit.results.rows import sweep_rows
 from scalekit.results.sources import Files, find_sources
@@ -25,6 +25,7 @@ from scalekit.results.table import (
     make_table,
     map_columns,
     raw_names,
+    require,
     stated_kinds,
     table_text,
 )
@@ -57,26 +58,42 @@ def collect(
     """
     sources = [str(source) for source in sources]
     where = ", ".join(sources)
-    tables, notes = _tables(sources, reading.checked(), skip, where)
+    tables, notes = _tables(sources, reading.checked(), skip, where, Wanted())
     table = _joined(tables, notes, reading, where)
-    text = table_text(table).encode()
-    return replace(table, meta={**table.meta, "sha256": hashlib.sha256(text).hexdigest()})
+    return replace(table, meta={**table.meta, "sha256": _text_hash(table)})
 
 
-def read_runs(source: Path | str, reading: Reading = _PLAIN) -> RunTable:
+def read_runs(
+    source: Path | str,
+    reading: Reading = _PLAIN,
+    *,
+    response: str = "loss",
+    needs_params: bool = True,
+) -> RunTable:
     """Read what one fit is made from.
 
     Like `collect`, but for a single table made elsewhere `meta["sha256"]` is the file's own.
+
+    Args:
+        source: A sweep's folder, a table, a log, a folder of these or a pattern.
+        reading: What the user said of it.
+        response: The column that is fitted; another than `loss` is taken as it stands.
+        needs_params: Whether the fit is of params, so that they must be known.
 
     Raises:
         InputError: As `collect`.
         UsageError: As `collect`.
     """
-    if not Path(source).is_file():
-        return collect([source], reading)
-    tables, notes = _tables([source], reading.checked(), None, str(source))
+    wanted = Wanted(response, needs_params)
+    tables, notes = _tables([source], reading.checked(), None, str(source), wanted)
     table = _joined(tables, notes, reading, str(source))
-    return replace(table, meta={**table.meta, "sha256": file_hash(Path(source))})
+    path = Path(source)
+    found = file_hash(path) if path.is_file() else _text_hash(table)
+    return replace(table, meta={**table.meta, "sha256": found})
+
+
+def _text_hash(table: RunTable) -> str:
+    return hashlib.sha256(table_text(table).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,16 +106,22 @@ class _Part:
 
 
 def _tables(
-    sources: Iterable[Path | str], reading: Reading, skip: Path | None, where: str
+    sources: Iterable[Path | str],
+    reading: Reading,
+    skip: Path | None,
+    where: str,
+    wanted: Wanted,
 ) -> tuple[list[RunTable], list[str]]:
     found, notes = find_sources(sources, importer=reading.importer, skip=skip)
     facts = None if reading.facts is None else Facts(reading.facts)
     parts = [
-        _sweep(one, reading) if isinstance(one, SweepFolder) else _foreign(one, reading, facts)
+        _sweep(one, reading)
+        if isinstance(one, SweepFolder)
+        else _foreign(one, reading, facts, wanted)
         for one in found
     ]
     notes += facts.left_over() if facts else []
-    parts = _chosen(parts, reading, where)
+    parts = _chosen(parts, reading, where, wanted)
     foreign = [part.table for part in parts if part.importer]
     if foreign:
         notes += doubts(foreign[0].columns if len(foreign) == 1 else _stacked(foreign), where)
@@ -111,7 +134,7 @@ def _sweep(folder: SweepFolder, reading: Reading) -> _Part:
     return _Part(make_table(rows, {"path": str(folder.root), "notes": notes}))
 
 
-def _foreign(files: Files, reading: Reading, facts: Facts | None) -> _Part:
+def _foreign(files: Files, reading: Reading, facts: Facts | None, wanted: Wanted) -> _Part:
     """Read files made elsewhere: join facts, map, settle what columns mean."""
     where, run = files.where, reading.mapping.get("run", "run")
     text = raw_names(reading.mapping) | ({run} if facts else set())
@@ -121,7 +144,7 @@ def _foreign(files: Files, reading: Reading, facts: Facts | None) -> _Part:
         cells["run"] = [files.run] * len(next(iter(cells.values())))
     if facts is not None:
         cells |= facts.of(cells, run, where)
-    settled = settle(map_columns(cells, reading.mapping, where), read, reading, where)
+    settled = settle(map_columns(cells, reading.mapping, where), read, reading, where, wanted)
     is_history = read.is_history or _is_history(settled.columns, reading, where)
     notes = [*read.notes, *settled.notes]
     if not is_history and (reading.at or reading.smooth > 1):
@@ -132,7 +155,7 @@ def _foreign(files: Files, reading: Reading, facts: Facts | None) -> _Part:
     return _Part(table, files.importer.name, is_history)
 
 
-def _chosen(parts: Sequence[_Part], reading: Reading, where: str) -> list[_Part]:
+def _chosen(parts: Sequence[_Part], reading: Reading, where: str, wanted: Wanted) -> list[_Part]:
     """Join the histories that one importer read, and take the checkpoints that were asked for."""
     groups: dict[object, list[_Part]] = {}
     for place, part in enumerate(parts):
@@ -144,7 +167,9 @@ def _chosen(parts: Sequence[_Part], reading: Reading, where: str) -> list[_Part]
             continue
         tables = [part.table for part in group]
         table = tables[0] if len(tables) == 1 else _joined(tables, (), reading, where)
-        chosen = choose(table.columns, parse_at(reading.at or FINAL), reading.smooth, where)
+        require(table, [wanted.response])
+        at = parse_at(reading.at or FINAL)
+        chosen = choose(table.columns, at, reading.smooth, where, wanted.response)
         meta = {
             **table.meta,
             "assumed": [*table.meta["assumed"], *chosen.assumed],

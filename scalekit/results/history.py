@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 FINAL = "final"
 
-_RULES = "final, best, every, step=10k or tokens=1e9"
+_RULES = "final, best, every, curve, step=10k or tokens=1e9"
 
 
 @dataclass(frozen=True)
 class At:
-    """A choice of checkpoints: `final`, `best`, `every`, or the last up to a `step` or `tokens`."""
+    """A choice of checkpoints: see `parse_at`."""
 
     rule: str
     value: float = 0.0
@@ -43,6 +43,10 @@ class Chosen:
 def parse_at(text: str) -> At:
     """Read `--at`.
 
+    `final` is a run's last checkpoint with a loss, `best` the one with the lowest, `step=N` and
+    `tokens=N` the last one up to there. With `every`, each checkpoint with a loss is a row of its
+    own; with `curve` all lines stay as they are, for laws of whole curves.
+
     >>> parse_at("tokens=1B")
     At(rule='tokens', value=1000000000.0)
 
@@ -50,7 +54,7 @@ def parse_at(text: str) -> At:
         UsageError: No such choice.
     """
     rule, equals, number = text.partition("=")
-    if text in ("final", "best", "every"):
+    if text in ("final", "best", "every", "curve"):
         return At(text)
     if rule in ("step", "tokens") and equals:
         try:
@@ -60,8 +64,10 @@ def parse_at(text: str) -> At:
     raise UsageError(f"--at {text!r}: no such checkpoint; write {_RULES}")
 
 
-def choose(columns: Mapping[str, np.ndarray], at: At, smooth: int, where: str) -> Chosen:
-    """Take the checkpoints that `at` asks for, one a run but for `every`.
+def choose(
+    columns: Mapping[str, np.ndarray], at: At, smooth: int, where: str, response: str = "loss"
+) -> Chosen:
+    """Take the checkpoints that `at` asks for, one a run but for `every` and `curve`.
 
     A run without a loss there stays as one row whose loss is missing, so that it is counted. With
     `every` a row is called RUN@STEP, and `trunk` has the run.
@@ -71,6 +77,7 @@ def choose(columns: Mapping[str, np.ndarray], at: At, smooth: int, where: str) -
         at: Which checkpoints.
         smooth: Each loss becomes the mean of this many, itself the last; fewer near a run's start.
         where: What a message names.
+        response: What stands for the loss.
 
     Raises:
         InputError: No such column to choose by, or a run with a step twice.
@@ -82,12 +89,12 @@ def choose(columns: Mapping[str, np.ndarray], at: At, smooth: int, where: str) -
             f"{where}: no column {at.rule!r} to choose a checkpoint by; map it with "
             f"--map {at.rule}=COLUMN"
         )
-    loss = columns["loss"].copy()
+    loss = columns[response].copy()
     rows, missing = [], []
     for run, unordered in _by_run(columns["run"]):
-        members = _ordered(columns, unordered, where)
+        members = _ordered(columns, loss, unordered, where)
         kept = members[np.isfinite(loss[members])]
-        loss[kept] = _smoothed(columns["loss"][kept], smooth)
+        loss[kept] = _smoothed(loss[kept], smooth)
         picked = _picked(columns, loss, members, kept, at)
         if not len(picked):
             missing.append(run)
@@ -95,9 +102,9 @@ def choose(columns: Mapping[str, np.ndarray], at: At, smooth: int, where: str) -
             loss[picked] = np.nan
         rows.append(picked)
     chosen = np.concatenate(rows)
-    taken = {name: column[chosen] for name, column in {**columns, "loss": loss}.items()}
+    taken = {name: column[chosen] for name, column in {**columns, response: loss}.items()}
     taken["flags"] = _flags(taken, at, smooth)
-    assumed = _assumed(columns, taken, at, smooth, len(rows))
+    assumed = _assumed(columns, taken, np.isfinite(loss[chosen]), at, smooth)
     if at.rule == "every":
         taken |= _named_apart(taken)
     return Chosen(
@@ -117,7 +124,9 @@ def _by_run(run: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(name, np.array(members)) for name, members in found.items()]
 
 
-def _ordered(columns: Mapping[str, np.ndarray], members: np.ndarray, where: str) -> np.ndarray:
+def _ordered(
+    columns: Mapping[str, np.ndarray], loss: np.ndarray, members: np.ndarray, where: str
+) -> np.ndarray:
     """Order one run's rows by step, and see that no step has two losses."""
     import numpy as np
 
@@ -125,7 +134,7 @@ def _ordered(columns: Mapping[str, np.ndarray], members: np.ndarray, where: str)
         return members
     step = columns["step"]
     ordered = members[np.argsort(step[members], kind="stable")]
-    steps = step[ordered][np.isfinite(columns["loss"][ordered])]
+    steps = step[ordered][np.isfinite(loss[ordered])]
     if np.isnan(steps).any():
         raise InputError(
             f"{where}: run {str(columns['run'][members[0]])!r} has a loss without a step; say what "
@@ -165,6 +174,8 @@ def _picked(
             return kept[-1:]
         case "every":
             return kept
+        case "curve":
+            return members
         case "best":
             return kept[[np.argmin(loss[kept])]] if len(kept) else kept
     place = columns[at.rule]
@@ -189,7 +200,7 @@ def _flags(taken: Mapping[str, np.ndarray], at: At, smooth: int) -> np.ndarray:
     words = ([f"at_{at.rule}"] if at.rule in ("best", "every") else []) + (
         [f"smoothed_{smooth}"] if smooth > 1 else []
     )
-    flags = np.empty(len(taken["loss"]), dtype=object)
+    flags = np.empty(len(taken["run"]), dtype=object)
     before = taken.get("flags", [""] * len(flags))
     flags[:] = [" ".join([*str(old).split(), *words]) for old in before]
     return flags
@@ -198,19 +209,21 @@ def _flags(taken: Mapping[str, np.ndarray], at: At, smooth: int) -> np.ndarray:
 def _assumed(
     columns: Mapping[str, np.ndarray],
     taken: Mapping[str, np.ndarray],
+    has_loss: np.ndarray,
     at: At,
     smooth: int,
-    n_runs: int,
 ) -> list[str]:
     import numpy as np
 
+    n_runs, n_losses = len(set(columns["run"].tolist())), int(has_loss.sum())
     words = {
         "final": "the last checkpoint with a loss stands for each run",
         "best": "the checkpoint with the lowest loss stands for each run",
-        "every": f"every checkpoint with a loss is a row, {len(taken['loss'])} of {n_runs} runs",
+        "every": f"every checkpoint with a loss is a row, {len(has_loss)} of {n_runs} runs",
+        "curve": f"all {len(has_loss)} lines of {n_runs} runs are kept, {n_losses} with a loss",
     }
     text = words.get(at.rule, f"the last checkpoint up to {at.rule} {at.value:g} stands for a run")
-    steps = taken["step"][np.isfinite(taken["loss"])] if "step" in taken else np.empty(0)
+    steps = taken["step"][has_loss] if "step" in taken else np.empty(0)
     if len(steps):
         low, high = np.nanmin(steps), np.nanmax(steps)
         text += f", at step {low:g}" if low == high else f", at steps {low:g} to {high:g}"

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from scalekit.importers.base import Imported
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What columns are read for.
+
+    Attributes:
+        response: The column that is fitted; another than `loss` means what its name says.
+        params: Whether the number of parameters must be known, unless FLOPs are.
+    """
+
+    response: str = "loss"
+    params: bool = True
+
+
 @dataclass
 class Settled:
     """Columns (n,) while their meaning is settled, with what was assumed and what is doubtful."""
@@ -39,7 +52,11 @@ class Settled:
 
 
 def settle(
-    columns: Mapping[str, np.ndarray], read: Imported, reading: Reading, where: str
+    columns: Mapping[str, np.ndarray],
+    read: Imported,
+    reading: Reading,
+    where: str,
+    wanted: Wanted,
 ) -> Settled:
     """Settle which columns are `loss`, `params` and `flops`, and how each counts.
 
@@ -48,16 +65,18 @@ def settle(
         read: What the importer knows of them.
         reading: What the user asked for.
         where: What a message names.
+        wanted: What they are read for.
 
     Raises:
         InputError: The source leaves something open, or contradicts what was asked.
     """
     settled = Settled(dict(columns))
-    unit, told = settle_loss(columns, read, reading, where)
-    if unit is not None:
-        settled.state("loss_unit", unit)
-    settled.assumed.append(told)
-    _settle_params(settled, read, reading, where)
+    if wanted.response == "loss" or "loss" in reading.mapping:
+        unit, told = settle_loss(columns, read, reading, where)
+        if unit is not None:
+            settled.state("loss_unit", unit)
+        settled.assumed.append(told)
+    _settle_params(settled, read, reading, where, wanted)
     _settle_flops(settled, read, reading, where)
     for name in ("tokens", "step"):
         if name in read.about and name in settled.columns and name not in reading.mapping:
@@ -65,11 +84,15 @@ def settle(
     return settled
 
 
-def _settle_params(settled: Settled, read: Imported, reading: Reading, where: str) -> None:
+def _settle_params(
+    settled: Settled, read: Imported, reading: Reading, where: str, wanted: Wanted
+) -> None:
     columns, asked = settled.columns, reading.params_kind
     taken = "params"
     if "params" not in columns:
         counts = [kind for kind in PARAMS_KINDS if f"params_{kind}" in columns]
+        if not wanted.params and asked is None and len(counts) != 1:
+            return
         kind = _one_count("params", counts, asked, columns, where)
         if kind is None:
             return

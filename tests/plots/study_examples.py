@@ -5,7 +5,7 @@ The fit is built by hand, not by the fitter, so that a figure's test fails for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -126,7 +126,8 @@ def hand_made_fit(table: RunTable, held: np.ndarray, dropped: np.ndarray) -> Fit
         message="the gradient is small and the starts agree",
         n_runs=int(len(table) - dropped.sum()),
         dropped=tuple(
-            {"run": str(table["run"][k]), "reason": "stands apart"} for k in np.flatnonzero(dropped)
+            {"run": str(table["run"][k]), "row": int(k), "reason": "stands apart"}
+            for k in np.flatnonzero(dropped)
         ),
         data={
             "path": "runs.csv",
@@ -223,3 +224,11 @@ def small_study() -> Study:
     fit = hand_made_fit(table, nothing, nothing)
     poor = replace(fit, intervals={}, draws=None, covariance=None, others=(), holdout={})
     return Study(table, replace(poor, optimum=()))
+
+
+def study_for(name: str) -> Study:
+    """The study that a plot's contract is held to: one with all that the plot can show."""
+    return OWN_STUDY.get(name, full_study)()
+
+
+OWN_STUDY: dict[str, Callable[[], Study]] = {}

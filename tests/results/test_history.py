@@ -40,12 +40,26 @@ def chosen(at: str, smooth: int = 1, columns=CURVES) -> Chosen:
         ("step=15", [10, 10], [3.0, 5.0]),
         ("tokens=200", [20, 10], [4.0, 5.0]),
         ("step=0", [0, 0], [5.0, 6.0]),
+        ("curve", [0, 10, 20, 25, 0, 10, 20], [5.0, 3.0, 4.0, NAN, 6.0, 5.0, 4.5]),
     ],
 )
 def test_the_asked_checkpoints_are_taken(at: str, steps: list, losses: list) -> None:
     taken = chosen(at).columns
     assert taken["step"].tolist() == steps
-    assert taken["loss"].tolist() == losses
+    np.testing.assert_array_equal(taken["loss"], losses)
+
+
+def test_curves_keep_their_runs_names_and_lines_without_a_loss() -> None:
+    told = chosen("curve")
+    assert told.columns["run"].tolist() == CURVES["run"].tolist()
+    assert told.assumed[0].startswith("all 7 lines of 2 runs are kept, 6 with a loss")
+
+
+def test_another_response_takes_the_place_of_the_loss() -> None:
+    columns = {**CURVES, "accuracy": np.array([NAN, 0.5, NAN, NAN, 0.25, 0.75, NAN])}
+    taken = choose(columns, parse_at("final"), 1, "logs", "accuracy").columns
+    assert taken["accuracy"].tolist() == [0.5, 0.75]
+    assert taken["loss"].tolist() == [3.0, 5.0]
 
 
 def test_a_run_that_did_not_get_that_far_stays_without_a_loss_and_is_told() -> None:

@@ -36,6 +36,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of attempts need neither ask git each time nor wait for the disk."""
+    monkeypatch.setattr("scalekit.train.provenance.code_state", lambda: "test")
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture(scope="session")
 def planned() -> Callable[..., RunSpec]:
     """Make a run from changes to a small one, given a part at a time."""

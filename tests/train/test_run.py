@@ -1,0 +1,475 @@
+"""A run from plan line to end line: what is refused, what fails, and how it goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from curves import curve, write_plan
+from deaths import Death, dying_at
+from scripted import script
+
+from scalekit import cli
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.results.record import RecordWriter, read_record
+from scalekit.results.states import read_state
+from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import RunSpec
+from scalekit.train.run import train_run
+
+pytestmark = pytest.mark.usefixtures("quick_attempts")
+
+LOG = {"every": 3, "evals": 2, "checkpoint_steps": 2}
+
+
+@pytest.fixture
+def spec(planned) -> RunSpec:
+    return planned(train={"steps": 7}, log=LOG)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, spec: RunSpec) -> SweepFolder:
+    return write_plan(tmp_path / "sweep", spec)
+
+
+@pytest.fixture
+def expected(tmp_path: Path, spec: RunSpec) -> dict[str, Any]:
+    other = SweepFolder(tmp_path / "uninterrupted")
+    train_run(spec, other, device="cpu")
+    return curve(other.record(spec.id))
+
+
+@pytest.fixture
+def command(folder: SweepFolder, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line that trains the run; it leaves the test process's memory alone."""
+    monkeypatch.setattr("scalekit.train.device.keep_freed_memory", lambda: True)
+    return ["train", str(folder.root), spec.id, "--device", "cpu"]
+
+
+def all_files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_record_says_what_ran_where_and_how_it_ended(spec: RunSpec, folder: SweepFolder) -> None:
+    assert train_run(spec, folder, device="cpu") == "done"
+    record = read_record(folder.record(spec.id))
+    assert record.header["id"] == spec.id
+    assert record.header["config"] == spec.config
+    assert record.header["plan"] == spec.plan
+    assert record.header["facts"]["unique_tokens"] == 7 * 128
+    (attempt,) = record.attempts
+    assert (attempt["n"], attempt["resumed_from"], attempt["threads"]) == (1, 0, 1)
+    assert all(attempt[key] for key in ("time", "host", "device", "code", "torch"))
+    assert record.end is not None
+    assert record.end["status"] == "done"
+    assert 0 < record.steps[-1]["wall_s"] <= record.end["wall_s"]
+    assert record.end["energy_j"] is record.end["mfu"] is None
+
+
+def test_wall_time_adds_up_over_attempts(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        script(patch, [3.0, 3.0, 3.0, 3.0, RuntimeError("boom")])
+        assert train_run(spec, folder, device="cpu") == "failed"
+    first = read_record(folder.record(spec.id)).end
+    assert first is not None
+    folder_of_another_model = folder.checkpoints(spec.id)
+    for path in folder_of_another_model.iterdir():
+        path.unlink()
+    assert train_run(spec, folder, device="cpu") == "done"
+    record = read_record(folder.record(spec.id))
+    assert record.end is not None
+    assert first["wall_s"] < record.steps[0]["wall_s"] < record.end["wall_s"]
+
+
+# --- Runs that fail.
+
+
+def test_an_exception_ends_the_run_as_failed_with_its_traceback(
+    spec: RunSpec, folder: SweepFolder, command: list[str], monkeypatch, capsys
+) -> None:
+    script(monkeypatch, [3.0, 3.0, 3.0, RuntimeError("the card fell off the bus")])
+    assert cli.run(command) == 4
+    out, err = capsys.readouterr()
+    assert out == f"{spec.id} failed\n"
+    assert "RuntimeError: the card fell off the bus" in err
+    record = read_record(folder.record(spec.id))
+    assert record.end is not None
+    assert record.end["status"] == "failed"
+    assert record.end["error"] == "RuntimeError: the card fell off the bus"
+    assert "run_loop" in record.end["traceback"]
+    assert record.end["traceback"].endswith("RuntimeError: the card fell off the bus\n")
+    assert record.end["attempts"] == 1
+    assert record.end["wall_s"] > 0
+    assert [line["step"] for line in record.steps] == [3]
+    assert read_state(folder.record(spec.id)).status == "failed"
+
+
+def test_a_failed_run_started_again_continues_and_ends_as_if_nothing_had_been(
+    spec: RunSpec, folder: SweepFolder, expected: dict[str, Any], command: list[str], monkeypatch
+) -> None:
+    take = "scalekit.datasets.base.Order.rows"
+
+    def broken(self: object, step: int, batch: int) -> NoReturn:
+        raise OSError(errno.EIO, "Input/output error")
+
+    from scalekit.datasets.base import Order
+
+    rows = Order.rows
+    with monkeypatch.context() as patch:
+        patch.setattr(take, lambda s, k, b: rows(s, k, b) if k < 6 else broken(s, k, b))
+        assert cli.run(command) == 4
+    assert cli.run(command) == 0
+    record = read_record(folder.record(spec.id))
+    assert [line["resumed_from"] for line in record.attempts] == [0, 4]
+    assert curve(folder.record(spec.id)) == expected
+
+
+def test_a_model_that_cannot_be_built_fails_in_the_record_too(
+    planned, tmp_path: Path, monkeypatch
+) -> None:
+    spec, folder = planned(), SweepFolder(tmp_path)
+
+    def build(config: object) -> NoReturn:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("scalekit.train.run.build_seeded", lambda *args: build(args))
+    assert train_run(spec, folder, device="cpu") == "failed"
+    end = read_record(folder.record(spec.id)).end
+    assert end is not None
+    assert end["error"] == "MemoryError: no room"
+
+
+# --- Input that is refused: exit code, message and place; nothing on disk is damaged.
+
+
+def refused(
+    planned, tmp_path: Path, monkeypatch, capsys, *, options: list[str] | None = None, **parts: Any
+) -> tuple[int, str, dict[str, bytes]]:
+    """Run the command on a run that must be refused; return code, message and new files."""
+    monkeypatch.setattr("scalekit.train.device.keep_freed_memory", lambda: True)
+    spec = planned(**parts)
+    folder = write_plan(tmp_path / "sweep", spec)
+    before = all_files(folder.root)
+    options = ["--device", "cpu"] if options is None else options
+    code = cli.run(["train", str(folder.root), spec.id, *options])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    after = all_files(folder.root)
+    assert {name: after.pop(name) for name in before} == before
+    return code, err, {name: data for name, data in after.items() if data}
+
+
+def test_too_little_data_is_refused_unless_repetition_is_asked_for_by_name(
+    planned, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    data = {"unique_tokens": 320}
+    code, message, new = refused(planned, tmp_path, monkeypatch, capsys, data=data)
+    assert code == 3
+    assert message == (
+        "error: data.max_epochs: 1, but 1,536 training tokens are asked of 320 different ones in "
+        "'synthetic', 4.80 epochs; train on fewer tokens or set data.max_epochs to allow "
+        "repetition\n"
+    )
+    assert new == {}
+    spec, folder = planned(data={**data, "max_epochs": 4.8}), SweepFolder(tmp_path / "asked")
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert read_record(folder.record(spec.id)).header["facts"]["unique_tokens"] == 320
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (
+            {"train": {"batch_tokens": 100, "tokens": 1200}},
+            "train.batch_tokens: 100 is not a whole number of rows of model.context 16; choose a "
+            "multiple",
+        ),
+        (
+            {"model": {"vocab": 63}},
+            "model.vocab: 63, but 'synthetic' has 64 different tokens; raise it to that",
+        ),
+        (
+            {"data": {"fingerprint": "0"}},
+            "data.fingerprint: planned '0', found '10d3f47ce8d7f0c1', so 'synthetic' holds other "
+            "text here than where the sweep was planned; plan it again here",
+        ),
+        (
+            {"data": {"val_tokens": 8}},
+            "data.val_tokens: 8 is less than one row of 16 tokens; ask for more, or lower "
+            "model.context",
+        ),
+        (
+            {"data": {"source": "shards", "path": "nowhere"}},
+            "data.path: nowhere is no folder; name one with train*.bin and val*.bin",
+        ),
+        ({"data": {"source": "wikitex"}}, "dataset 'wikitex': unknown"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value.split(":")[0],
+)
+def test_what_data_and_model_cannot_give_is_refused_by_its_key(
+    *, planned, tmp_path: Path, monkeypatch, capsys, parts: dict[str, Any], says: str
+) -> None:
+    code, message, new = refused(planned, tmp_path, monkeypatch, capsys, **parts)
+    assert code == (2 if "unknown" in says else 3)
+    assert message.startswith(f"error: {says}")
+    assert new == {}
+
+
+def test_heads_that_do_not_divide_are_refused_and_the_record_says_why(
+    planned, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    model = {"n_heads": 3, "n_kv_heads": 2}
+    code, message, new = refused(planned, tmp_path, monkeypatch, capsys, model=model)
+    assert code == 3
+    says = "model.n_kv_heads: 2 does not divide n_heads 3; choose a divisor"
+    assert message == f"error: {says}\n"
+    (record,) = new.values()
+    assert json.loads(record.splitlines()[-1])["error"] == f"InputError: {says}"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--device", "tpu"], 2, "--device 'tpu': "),
+        (["--device", "mps"], 2, "--device 'mps': not supported; choose from auto, cpu, cuda"),
+        (["--device", "cuda"], 3, "--device 'cuda': torch finds no GPU here; use cpu, or a torch"),
+        (["--threads", "0"], 2, "Invalid value for '--threads': "),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_the_record_is_touched(
+    *, planned, tmp_path: Path, monkeypatch, capsys, options: list[str], code: int, says: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = planned()
+    folder = write_plan(tmp_path / "sweep", spec)
+    assert cli.run(["train", str(folder.root), spec.id, *options]) == code
+    assert f"error: {says}" in capsys.readouterr().err
+    assert [p.name for p in folder.root.iterdir()] == ["plan.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ("0123456788", "no run '0123456788' in the plan; did you mean '0123456789'?"),
+        ("zz", "no run 'zz' in the plan; choose from 0123456789, 01234567aa"),
+        ("01234567", "'01234567' starts 2 runs; give more digits of the id"),
+    ],
+)
+def test_a_run_is_named_by_enough_of_its_id(
+    planned, tmp_path: Path, capsys, run: str, says: str
+) -> None:
+    specs = [planned(), planned("01234567aa")]
+    folder = write_plan(tmp_path, specs[0])
+    folder.plan_file.write_text("".join(json.dumps(s.to_json()) + "\n" for s in specs))
+    assert cli.run(["train", str(tmp_path), run]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: {says}\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.jsonl"]
+
+
+def test_a_folder_without_a_plan_and_a_torn_plan_are_refused(tmp_path: Path, capsys) -> None:
+    assert cli.run(["train", str(tmp_path), "0"]) == 3
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}: no plan.jsonl, No such file or directory; name the folder of a sweep\n"
+    )
+    (tmp_path / "plan.jsonl").write_text('{"id": "1"}\n{"id": "2')
+    assert cli.run(["train", str(tmp_path), "2"]) == 3
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/plan.jsonl:2: not JSON; run the sweep command again, it rewrites the "
+        "plan\n"
+    )
+
+
+def after_checkpoint(spec: RunSpec, folder: SweepFolder, nth: int) -> int:
+    """Find the moment at which the n-th checkpoint has just been put in its place."""
+    with dying_at(None) as done:
+        train_run(spec, SweepFolder(folder.root.with_name("listed")), device="cpu")
+    return 2 * [i for i, name in enumerate(done) if name == "replace"][nth - 1] + 1
+
+
+# --- Records that are not what they should be.
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"hello", "no run header in the record"),
+        (b"\x00\xff\n", "no run header in the record"),
+        (b'{"t": "run", "schema": "scalekit.run/9", "id": "0123456789"}\n', "schema 'scalekit"),
+        (b'{"t": "run", "schema": "scalekit.run/1", "id": "other"}\n', "belongs to run 'other'"),
+        (b'{"t": "run", "schema": "scalekit.run/1"}\n', "belongs to run None"),
+        (
+            b'{"t": "run", "schema": "scalekit.run/1", "id": "0123456789"}\n{"t": "step"}\n',
+            "a line lacks its step",
+        ),
+    ],
+)
+def test_a_file_that_is_no_record_of_this_run_is_refused_and_left_as_it_is(
+    *, spec: RunSpec, folder: SweepFolder, command: list[str], capsys, data: bytes, says: str
+) -> None:
+    path = folder.record(spec.id)
+    path.parent.mkdir()
+    path.write_bytes(data)
+    assert cli.run(command) == 3
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {path}: {says}")
+    assert "move the file away" in message or "version of scalekit" in message
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"t": "step", "step": 5}', b'{"t": "end"}', b'{"t": "x"}', b"?"]
+)
+def test_strange_lines_in_a_record_do_not_stop_its_run(
+    spec: RunSpec, folder: SweepFolder, expected: dict[str, Any], command: list[str], line: bytes
+) -> None:
+    with pytest.raises(Death), dying_at(after_checkpoint(spec, folder, 2)):
+        train_run(spec, folder, device="cpu")
+    path = folder.record(spec.id)
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    assert cli.run(command) == 0
+    assert curve(path) == expected
+
+
+def test_a_record_moved_away_by_hand_starts_the_run_from_its_beginning(
+    spec: RunSpec, folder: SweepFolder, expected: dict[str, Any]
+) -> None:
+    with pytest.raises(Death), dying_at(after_checkpoint(spec, folder, 2)):
+        train_run(spec, folder, device="cpu")
+    assert len(list(folder.checkpoints(spec.id).iterdir())) == 2
+    folder.record(spec.id).rename(folder.root / "away.jsonl")
+    said: list[str] = []
+    assert train_run(spec, folder, device="cpu", report=said.append) == "done"
+    assert said[0] == (
+        f"{folder.checkpoints(spec.id)}: checkpoints without the record they belong to, removed; "
+        "this run starts from its beginning"
+    )
+    # Whoever kept the checkpoint would have a curve without its beginning.
+    assert curve(folder.record(spec.id)) == expected
+
+
+def test_a_finished_run_is_left_as_it_is(
+    spec: RunSpec, folder: SweepFolder, command: list[str], capsys
+) -> None:
+    assert cli.run(command) == 0
+    before = all_files(folder.root)
+    assert cli.run(command) == 0
+    assert all_files(folder.root) == before
+    assert capsys.readouterr().out == f"{spec.id} done\n" * 2
+
+
+def test_two_writers_of_one_record_are_refused_and_the_first_loses_nothing(
+    spec: RunSpec, folder: SweepFolder, command: list[str], capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("scalekit.results.record.LOCK_SECONDS", 0.02)
+    with RecordWriter(folder.record(spec.id)) as first:
+        first.write("run", id="first")
+        before = all_files(folder.root)
+        assert cli.run(command) == 7
+        assert all_files(folder.root) == before
+    assert capsys.readouterr().err == (
+        f"error: {folder.record(spec.id)}: another process is writing this run; wait for it or "
+        "stop it\n"
+    )
+
+
+# --- A disk that refuses.
+
+
+def test_an_unwritable_folder_is_told_and_nothing_else_happens(
+    spec: RunSpec, folder: SweepFolder, command: list[str], capsys
+) -> None:
+    (folder.root / "runs").write_text("a file where a folder should be")
+    before = all_files(folder.root)
+    assert cli.run(command) == 7
+    assert capsys.readouterr().err == (
+        f"error: {folder.record(spec.id)}: cannot be written, File exists; free the folder and "
+        "run again\n"
+    )
+    assert all_files(folder.root) == before
+    (folder.root / "runs").unlink()
+    assert cli.run(command) == 0
+
+
+def fail_with(error: Exception):
+    def fail(what: str) -> NoReturn:
+        raise error
+
+    return fail
+
+
+def test_a_disk_that_refuses_at_any_operation_is_told_and_the_same_command_continues(
+    spec: RunSpec, tmp_path: Path, expected: dict[str, Any]
+) -> None:
+    refusal = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with dying_at(None) as done:
+        train_run(spec, SweepFolder(tmp_path / "listed"), device="cpu")
+    # After the end line is on the disk only the checkpoints are cleared away.
+    first_of_clearing = len(done) - done[::-1].index("fsync")
+    for moment in range(2 * len(done)):
+        folder = SweepFolder(tmp_path / str(moment))
+        path = folder.record(spec.id)
+        if moment < 2 * first_of_clearing:
+            with (
+                pytest.raises(SystemTroubleError, match="No space left"),
+                dying_at(moment, fail_with(refusal)),
+            ):
+                train_run(spec, folder, device="cpu")
+            assert not list(folder.root.rglob("*.tmp")), f"moment {moment}"
+        else:
+            with dying_at(moment, fail_with(refusal)):
+                assert train_run(spec, folder, device="cpu") == "done", f"moment {moment}"
+        assert train_run(spec, folder, device="cpu") == "done"
+        assert curve(path) == expected, f"refused at moment {moment}"
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+from scalekit.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow  # a process that imports torch for each size
+@pytest.mark.parametrize(
+    ("size", "refused_file"),
+    [(1000, "runs/0123456789.jsonl"), (3000, "checkpoints/0123456789/step-000000002.pt")],
+)
+def test_a_real_limit_on_files_stops_the_run_and_once_lifted_it_continues(
+    *,
+    spec: RunSpec,
+    folder: SweepFolder,
+    expected: dict[str, Any],
+    command: list[str],
+    size: int,
+    refused_file: str,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(size), *command, "--threads", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stderr.startswith(
+        f"error: {folder.root / refused_file}: cannot be written, File too large; free"
+    )
+    assert read_state(folder.record(spec.id)).status == "stopped"
+    assert cli.run(command) == 0
+    assert curve(folder.record(spec.id)) == expected
+
+
+def test_input_is_refused_before_a_record_begins(planned, tmp_path: Path) -> None:
+    spec, folder = planned(model={"vocab": 8}), SweepFolder(tmp_path)
+    with pytest.raises(InputError):
+        train_run(spec, folder, device="cpu")
+    assert read_state(folder.record(spec.id)).status == "pending"
