@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell_assumed,
+)
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,16 +64,14 @@ def analyze(
     drop: Annotated[
         list[str] | None, typer.Option(help="rows to leave out: a column or an expression")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="columns of a table, renamed or computed: params=wte+body"),
-    ] = None,
-    params_kind: Annotated[
-        str | None,
-        typer.Option(
-            "--n-kind", help="how params are counted: total, non_embedding, non_embedding_head"
-        ),
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
     seed: Annotated[int, typer.Option(help="of resampling and of starts")] = 0,
     types: Annotated[
         str, typer.Option("--type", "-t", help="formats of the figures: pdf, svg, png")
@@ -74,14 +84,24 @@ def analyze(
     """Collect, fit, draw and report: all that a study says, in one folder."""
     from scalekit.analysis.gather import gather
     from scalekit.plots._write import chosen_formats
-    from scalekit.results.mapping import parse_mapping
 
     kinds = chosen_formats(types)
     budgets = read_budgets(predict)
     folder = output or _beside(source)
-    study, notes = gather(source, params_kind=params_kind, mapping=parse_mapping(mapping or []))
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
+    )
+    study, notes = gather(source, reading, skip=folder)
     if study.table is None or study.fit is not None:
         raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
+    tell_assumed(study.table)
     asked = Asked(
         tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
     )
@@ -205,8 +225,10 @@ def _write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -
     assert study.table is not None
     assert study.fit is not None
     write_table(study.table, folder / "data.csv")
-    # The fit names the table that lies beside it, whatever the source was.
-    write_fit(replace(study.fit, data={**study.fit.data, "path": "data.csv"}), folder / "fit.json")
+    # The fit names the table that lies beside it, in which all that was mapped stands already.
+    asked = {name: study.fit.data.get(name) for name in ("path", "mapping", "reading")}
+    data = {**study.fit.data, "path": "data.csv", "mapping": {}, "reading": {}, "collected": asked}
+    write_fit(replace(study.fit, data=data), folder / "fit.json")
     figures, skipped = [], []
     for name in _write.plot_names():
         drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", "png"])))

@@ -11,17 +11,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell,
+)
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
+    from scalekit.results.reading import Reading
     from scalekit.results.table import RunTable
 
 Many = list[str] | None
 
 
 def fit(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder, logs")
+    ],
     *,
     law: Annotated[Many, typer.Option(help="a law, or a file with one; repeatable")] = None,
     approach: Annotated[
@@ -51,12 +66,14 @@ def fit(
     given: Annotated[
         Many, typer.Option(help="another input of the law at the optimum: U=25e9; repeatable")
     ] = None,
-    mapping: Annotated[
-        Many, typer.Option("--map", help="columns, renamed or computed: params=N,loss=val_loss")
-    ] = None,
-    params_kind: Annotated[
-        str | None, typer.Option("--n-kind", help="how params are counted")
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
     starts: Annotated[
         int | None, typer.Option(min=3, help="starting points; the law says unless given")
     ] = None,
@@ -73,9 +90,18 @@ def fit(
 
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
     laws = tuple(law or ("chinchilla",))
-    table = read(data, mapping, params_kind, laws=laws)
-    for note in table.meta.get("notes", ()):
-        print(f"note: {note}", file=sys.stderr)
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
+    )
+    table = read(data, reading, laws=laws)
+    tell(table)
     result = fit_table(
         table,
         laws=laws,
@@ -109,28 +135,30 @@ def fit(
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
 
 
-def read(
-    data: Path, mapping: Many, params_kind: str | None, *, laws: Sequence[str] = ()
-) -> RunTable:
-    """Read a table, or collect a sweep's folder: its runs, or their curves for laws of curves.
+def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
+    """Read what laws are fitted to: the runs of a source, or their curves for laws of curves.
 
     Raises:
-        UsageError: Laws of both kinds of one folder.
+        UsageError: Laws of both kinds of one source.
     """
-    from scalekit.results.mapping import parse_mapping
-    from scalekit.results.table import read_table
+    from scalekit.fit.own_law import find_law
+    from scalekit.results.collect import read_runs
+    from scalekit.results.store import SweepFolder
 
-    pairs = parse_mapping(mapping or [])
-    if data.is_dir() and _of_curves(laws):
-        from scalekit.results.curves import curve_table
-        from scalekit.results.store import SweepFolder
+    if _of_curves(laws):
+        if SweepFolder(data).plan_file.exists():
+            from scalekit.results.curves import curve_table
 
-        return curve_table(SweepFolder(data))
-    if data.is_dir() or params_kind is not None:
-        from scalekit.results.collect import collect
-
-        return collect([data], params_kind=params_kind, mapping=pairs)
-    return read_table(data, pairs)
+            return curve_table(SweepFolder(data))
+        reading = replace(reading, at=reading.at or "curve")
+    found = [find_law(name) for name in laws]
+    responses = {law.response for law in found} or {"loss"}
+    return read_runs(
+        data,
+        reading,
+        response="loss" if "loss" in responses else min(responses),
+        needs_params=any("params" in law.columns for law in found),
+    )
 
 
 def _of_curves(laws: Sequence[str]) -> bool:
