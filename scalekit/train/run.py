@@ -115,7 +115,11 @@ def _attempt(
     job = None
     try:
         job, progress = _prepare(spec, config, corpus, setting, _wall_seconds(before))
-        setting.record.write("attempt", **describe_attempt(n, progress.step, setting.device))
+        setting.record.write(
+            "attempt",
+            **describe_attempt(n, progress.step, setting.device),
+            computed_by=job.model.computed_by(),
+        )
         resumed_from = progress.step
         status = run_loop(job, progress)
         setting.device.synchronise()
