@@ -5,7 +5,6 @@ from __future__ import annotations
 from scalekit.commands._decision_text import doubt_lines, number, optimum_lines, span
 from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._output import format_table
-from scalekit.commands._recipe_text import recipe_lines
 from scalekit.fit.result import FitResult, FitStatus
 
 
@@ -25,7 +24,6 @@ def _one(fit: FitResult) -> list[str]:
         at = f", delta {delta:.3g}" if delta else ""
         lines.append(f"objective {fit.objective['name']}{at}: {fit.objective['value']:.10g}")
     lines += _parameters(fit)
-    lines += recipe_lines(fit)
     lines += exponent_lines(fit)
     if fit.optimum:
         lines += [*optimum_lines(fit.optimum), *doubt_lines(fit.optimum)]

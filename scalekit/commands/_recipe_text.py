@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scalekit.commands._fit_text import number, span
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
 
@@ -9,7 +10,6 @@ from scalekit.fit.result import FitResult, FitStatus
 def recipe_lines(fit: FitResult) -> list[str]:
     """Describe each recipe's worth with its intervals; nothing for a law without recipes."""
     from scalekit.analysis.recipes import WORTH, efficiencies, levels
-    from scalekit.commands._fit_text import number, span
 
     if not levels(fit) or fit.status is FitStatus.UNIDENTIFIED:
         return []

@@ -37,13 +37,11 @@ def answer(
             continue
         if symbol not in takes:
             inner = ", ".join(law_of(first).inputs)
-            raise UsageError(f"--{option}: {first.law} is a law of {inner}; leave it out")
+            way = "; give --loss, or --through the fit that predicts it" if "L" in takes else ""
+            raise UsageError(
+                f"--{option}: {first.law} is a law of {inner}{way or '; leave it out'}"
+            )
         inputs[symbol] = read_positive(f"--{option}", text)
-    if through is None and takes == {"L"} and not inputs:
-        raise UsageError(
-            f"predict: {fit.law} is a law of the loss; give --loss, or --through the fit that "
-            "predicts it, with --params and --tokens"
-        )
     entry = respond(fit, inputs) if through is None else respond_through(fit, first, inputs)
     _show(entry, law_of(fit).response, shown)
 

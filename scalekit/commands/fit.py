@@ -229,9 +229,12 @@ def _beside(result: FitResult) -> list[str]:
 def show(result: FitResult, output_format: Format) -> None:
     """Print a fit in the asked format."""
     from scalekit.commands._fit_text import fit_lines
+    from scalekit.commands._recipe_text import recipe_lines
 
     if output_format is Format.TABLE:
-        print("\n".join([*fit_lines(result), *_beside(result)]))
+        recipes = [line for one in (result, *result.others) for line in recipe_lines(one)]
+        print("
+".join([*fit_lines(result), *recipes, *_beside(result)]))
     elif output_format is Format.JSON:
         value = result.to_json()
         value.pop("schema")
