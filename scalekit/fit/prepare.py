@@ -46,7 +46,8 @@ def _bound(law: Law, table: RunTable, drop: Sequence[str], cluster: str | None) 
     plain = [s for s in law.inputs if s not in law.coded]
     runs = select(table, plain, drop=drop, cluster=cluster, response=law.response, reads=law.reads)
     law, codes = law.bind(table.columns, runs.rows, runs.where)
-    runs = replace(runs, inputs={**runs.inputs, **codes})
+    notes = (*runs.notes, law.caution) if law.caution else runs.notes
+    runs = replace(runs, inputs={**runs.inputs, **codes}, notes=notes)
     together = law.clusters(runs.inputs)
     if cluster is None and together is not None:
         runs = replace(runs, cluster=together)

@@ -23,7 +23,7 @@ class Runs:
         where: What an error names: the table's path.
         names: One a run.
         inputs: By symbol (`N`, `D`, `C`, ...), each (n,).
-        loss: (n,).
+        loss: (n,), or the other column that a law predicts.
         budget: (n,), planned FLOPs, NaN where none was planned.
         cluster: (n,), whole numbers: runs of one cluster are resampled together.
         rows: (n,), positions in the table.

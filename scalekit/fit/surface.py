@@ -81,6 +81,8 @@ def tuned_runs(law: Law, table: RunTable, *, drop: Sequence[str], cluster: str |
         )
     found = _as_runs(runs, kept, law)
     notes = [*_notes(cells, len(kept), swept), *_window_note(runs, swept, kept, law)]
+    if cluster is not None:
+        notes.append(f"--cluster {cluster} is not used: each cell stands for itself")
     return replace(found, dropped=(*runs.dropped, *_left(runs, cells)), notes=tuple(notes))
 
 

@@ -21,10 +21,20 @@ WARMUP = "warmup_steps"
 """Column of the steps over which the rate rose from zero, where the first lines are missing."""
 
 _BLOCKS = 10
-"""Parts of a curve whose errors are taken as independent of each other's."""
+"""Parts of a curve whose errors are taken as independent of each other's.
+
+Measured on three curves of 79 lines at nominal 90 %, 40 seeds: with errors correlated by .8 from
+line to line the parameters' intervals hold the truth in 68 to 78 %, line by line in 33 to 53 %;
+with independent errors in 80 to 95 %. Longer parts leave too few of them to see C by.
+"""
 
 _GAP = 3.0
 """The first line may come this many spacings after the start before the warm-up must be told."""
+
+CAUTION = (
+    "intervals are of errors along these curves; another schedule can err by more, hold out whole "
+    "runs to see"
+)
 
 _LEAST = 1e-2
 """Below this loss, in its own unit, the logarithm is continued by its tangent."""
@@ -39,6 +49,7 @@ class CurveLaw(Law):
     """
 
     schedules: tuple[Array, ...] = ()
+    caution: str = CAUTION
 
     def on(self, *schedules: Array) -> CurveLaw:
         """Return the law of runs with these learning rates, by step from 0 on.

@@ -6,19 +6,18 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from scalekit import errors
+from scalekit import errors, laws
 from scalekit.cli import run
 from scalekit.fit.run import read_fit
-from scalekit.laws import base
 from scalekit.results.table import RunTable, write_table
 
 
 def example() -> str:
-    """The file that the docstring of the base shows."""
-    assert base.__doc__ is not None
-    first = base.__doc__.index("    import numpy")
-    last = base.__doc__.index("A sum of powers needs no class")
-    return dedent(base.__doc__[first:last])
+    """The file that the docstring of the family shows."""
+    assert laws.__doc__ is not None
+    first = laws.__doc__.index("    import numpy")
+    last = laws.__doc__.index("A sum of powers needs no class")
+    return dedent(laws.__doc__[first:last])
 
 
 @pytest.fixture
@@ -56,6 +55,7 @@ def test_the_law_that_the_docstring_shows_is_fitted_read_back_and_predicts(
 WRONG = {
     "no LAW": (("LAW = ", "LAWS = "), "mine.py: binds no LAW"),
     "raises at import": (("import numpy as np", "import nunpy as np"), "ModuleNotFoundError"),
+    "leaves at import": (("import numpy as np", "raise SystemExit(0)"), "SystemExit while reading"),
     "is no Python": (("class LogPower(Law):", "class LogPower(Law)"), "SyntaxError"),
     "LAW is no law": (("LAW = LogPower(", "LAW = dict("), "LAW is a dict, not a law"),
     "a name twice": (('Param("A"', 'Param("E"'), "the law names 'E' twice"),
