@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from scalekit.executors._slurm_board import Folder
-from scalekit.executors._slurm_options import Group, Limits
+from scalekit.executors._slurm_limits import Limits
+from scalekit.executors._slurm_options import Group
 from scalekit.executors.base import Settings
 
 

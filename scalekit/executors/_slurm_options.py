@@ -1,16 +1,14 @@
-"""From what runs need to what sbatch is asked for, within the limits that the cluster tells."""
+"""From what runs need to what a job is given: groups of equal needs, and how long they may take."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalekit.errors import InputError, SystemTroubleError, did_you_mean
-from scalekit.executors._slurm_queue import call
-from scalekit.executors._slurm_self import read_left
+from scalekit.errors import InputError
+from scalekit.executors._slurm_limits import Limits
 from scalekit.executors.base import Job, Settings
 
 LEAD_SECONDS = 120
@@ -50,25 +48,6 @@ class Group:
     def lead(self) -> int:
         """How many seconds before its limit a job is told to save and stop."""
         return LEAD_SECONDS if self.limit is None else min(LEAD_SECONDS, int(self.limit / 4))
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the cluster allows.
-
-    Attributes:
-        array: Jobs in an array.
-        jobs: Jobs that the controller keeps of everybody.
-        seconds: Longest time limit of the partition, or None.
-        default_seconds: Its time limit where none is asked for, or None.
-        counts_submissions: Whether accounting limits how many jobs one person may submit.
-    """
-
-    array: int
-    jobs: int
-    seconds: float | None
-    default_seconds: float | None
-    counts_submissions: bool
 
 
 def group_jobs(jobs: Sequence[Job], settings: Settings, limits: Limits) -> list[Group]:
@@ -140,43 +119,3 @@ def check_group(group: Group, limits: Limits, profile: Mapping[str, Any]) -> Non
             f"run {run}: {group.gpus} GPUs are no whole number for each of {group.nodes} nodes; "
             "change resources.gpus or resources.nodes"
         )
-
-
-def read_limits(profile: Mapping[str, Any]) -> Limits:
-    """Ask the cluster for its limits, and whether the partition is there.
-
-    Raises:
-        SystemTroubleError: No Slurm here, it does not answer, or it has no such partition.
-    """
-    said = call(["scontrol", "show", "config"])
-    config = dict(re.findall(r"^(\w+) *= (.*?) *$", said, re.MULTILINE))
-    partition = _partition(profile.get("partition"))
-    array = int(config.get("MaxArraySize", 1001))
-    return Limits(
-        # An index must be smaller than MaxArraySize.
-        array=max(1, min(array, profile.get("max_array_size") or array) - 1),
-        jobs=int(config.get("MaxJobCount", 10000)),
-        seconds=_seconds(partition.get("MaxTime")),
-        default_seconds=_seconds(partition.get("DefaultTime"))
-        or _seconds(partition.get("MaxTime")),
-        counts_submissions="limits" in config.get("AccountingStorageEnforce", ""),
-    )
-
-
-def _partition(name: str | None) -> dict[str, str]:
-    said = call(["scontrol", "show", "partition", "--oneliner"])
-    found = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in said.splitlines() if line]
-    for partition in found:
-        is_default = name is None and partition.get("Default") == "YES"
-        if is_default or partition.get("PartitionName") == name:
-            return partition
-    if name is None:
-        return {}
-    names = [partition.get("PartitionName", "") for partition in found]
-    raise SystemTroubleError(
-        f"partition {name!r}: not on this cluster; {did_you_mean(name, names)}"
-    )
-
-
-def _seconds(text: str | None) -> float | None:
-    return None if text is None else read_left(text)

@@ -23,19 +23,15 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._slurm_board import ENDED, Folder
 from scalekit.executors._slurm_judge import judge_runs
+from scalekit.executors._slurm_limits import Limits, read_limits
 from scalekit.executors._slurm_manifest import python_words, write_manifest
-from scalekit.executors._slurm_options import (
-    Group,
-    Limits,
-    check_group,
-    group_jobs,
-    read_limits,
-)
+from scalekit.executors._slurm_options import Group, check_group, group_jobs
 from scalekit.executors._slurm_queue import ask_queue, call
 from scalekit.executors.base import Handle, Job, JobState, Placed, Settings, Watch
 
@@ -81,10 +77,14 @@ class Slurm:
             SystemTroubleError: sbatch refuses one; those before it stay submitted.
         """
         limits = self._limits or read_limits(self.settings.profile)
-        for group in group_jobs(jobs, self.settings, limits):
-            self._submit(group, limits, watch)
+        groups = group_jobs(jobs, self.settings, limits)
+        for number, group in enumerate(groups, start=1):
+            n_jobs = self._submit(group, limits, watch, n_to_come=len(groups) - number)
+            if limits.room is not None:
+                limits = replace(limits, room=limits.room - n_jobs)
 
-    def _submit(self, group: Group, limits: Limits, watch: Watch) -> None:
+    def _submit(self, group: Group, limits: Limits, watch: Watch, *, n_to_come: int) -> int:
+        """Submit one group, leaving room for those to come; return how many jobs it became."""
         sweep = re.sub(r"[^A-Za-z0-9_.-]", "_", self.folder.parent.name)[:_NAME_LENGTH]
         name = f"{sweep}-{secrets.token_hex(4)}"
         folder = Folder(self.folder / name)
@@ -98,11 +98,13 @@ class Slurm:
             ) from error
         handle = {"name": name, "user": getpass.getuser(), "time": time.time()}
         watch.started(group.jobs, handle)
-        arrays = [self._sbatch(folder, name, size) for size in self._sizes(group, limits)]
+        sizes = self._sizes(group, limits, n_to_come)
+        arrays = [self._sbatch(folder, name, size) for size in sizes]
         many = f"{len(group.jobs):,} run{'s' * (len(group.jobs) != 1)}"
         sys.stderr.write(f"submitted {many} as job {', '.join(arrays)} ({name})\n")
+        return sum(sizes)
 
-    def _sizes(self, group: Group, limits: Limits) -> list[int]:
+    def _sizes(self, group: Group, limits: Limits, n_to_come: int) -> list[int]:
         """Choose how many elements each array of a group has.
 
         As many as there are runs to fill them, as far as the cluster takes them: workers that find
@@ -110,7 +112,10 @@ class Slurm:
         """
         wanted = -(-len(group.jobs) // group.pack)
         # Half: finished jobs count for minutes, and others want to submit too.
-        wanted = max(1, min(wanted, limits.jobs // 2))
+        wanted = min(wanted, limits.jobs // 2)
+        if limits.room is not None:
+            wanted = min(wanted, limits.room - n_to_come)
+        wanted = max(1, wanted)
         if self.settings.max_parallel is not None:
             # A throttle holds within one array.
             wanted = min(wanted, limits.array)

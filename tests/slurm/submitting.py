@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from scalekit.executors._slurm_board import Folder, Line
 from scalekit.executors.base import Settings
@@ -136,3 +140,24 @@ def intervals(sweep: Sweep) -> list[tuple[float, float]]:
 
 def most_at_once(spans: list[tuple[float, float]]) -> int:
     return max(sum(a <= moment < b for a, b in spans) for moment, _ in spans)
+
+
+SHIM = """#!/bin/bash
+# Stands before Slurm's own program in PATH.
+{before}
+{program} "$@"
+code=$?
+{after}
+exit $code
+"""
+
+
+def put_before(
+    patch: pytest.MonkeyPatch, folder: Path, program: str, *, before: str = "", after: str = ""
+) -> None:
+    """Put lines of bash before and after one of Slurm's programs."""
+    path = folder / "bin" / program
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(SHIM.format(before=before, program=shutil.which(program), after=after))
+    path.chmod(0o755)
+    patch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")

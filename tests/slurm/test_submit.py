@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from submitting import Sweep, intervals, most_at_once, wait_until
+from submitting import Sweep, intervals, most_at_once, put_before, wait_until
 
 from scalekit.cli import run
 from scalekit.errors import InputError, SystemTroubleError
@@ -190,24 +189,6 @@ def test_without_slurm_the_command_says_so_and_writes_nothing(
     assert not sweep.folder.plan_file.exists()
 
 
-SHIM = """#!/bin/bash
-# Stands before Slurm's own program in PATH.
-{before}
-{program} "$@"
-code=$?
-{after}
-exit $code
-"""
-
-
-def put_before(folder: Path, program: str, *, before: str = "", after: str = "") -> None:
-    real = shutil.which(program)
-    folder.mkdir(exist_ok=True)
-    path = folder / program
-    path.write_text(SHIM.format(before=before, program=real, after=after))
-    path.chmod(0o755)
-
-
 SUBMIT = """
 import json, sys
 from pathlib import Path
@@ -243,8 +224,7 @@ def test_a_command_killed_around_sbatch_loses_nothing_and_submits_nothing_twice(
     sweep.fake_all(seconds=0.5)
     with monkeypatch.context() as patch:
         # The wrapper kills the command that called it: then nobody reads sbatch's answer.
-        put_before(tmp_path / "bin", "sbatch", **{moment: "kill -9 $PPID; sleep 0.2"})
-        patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        put_before(patch, tmp_path, "sbatch", **{moment: "kill -9 $PPID; sleep 0.2"})
         assert start_in_a_process(sweep, tmp_path).returncode == -9
         # Killed before, the wrapper still submits, later than the command died.
         name = sweep.submissions()[-1].path.name
@@ -262,8 +242,7 @@ def test_a_submission_that_lands_late_trains_no_run_twice_at_once(
     sweep = fake_sweep(3)
     sweep.fake_all(seconds=0.5)
     with monkeypatch.context() as patch:
-        put_before(tmp_path / "bin", "sbatch", before="kill -9 $PPID; sleep 1.5")
-        patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        put_before(patch, tmp_path, "sbatch", before="kill -9 $PPID; sleep 1.5")
         assert start_in_a_process(sweep, tmp_path).returncode == -9
     # The next command finds nothing in the queue and submits; then the first one arrives.
     assert len(sweep.start().started) == 3
@@ -280,8 +259,7 @@ def test_a_command_killed_before_it_called_sbatch_is_made_good_by_the_next(
 ) -> None:
     sweep = fake_sweep(2)
     with monkeypatch.context() as patch:
-        put_before(tmp_path / "bin", "sbatch", before="kill -9 $PPID; exit 1")
-        patch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        put_before(patch, tmp_path, "sbatch", before="kill -9 $PPID; exit 1")
         assert start_in_a_process(sweep, tmp_path).returncode == -9
     assert set(sweep.words()) == {"lost"}
     assert len(sweep.start().started) == 2
@@ -295,8 +273,7 @@ def test_an_answer_that_gets_lost_is_no_refusal(
 ) -> None:
     sweep = fake_sweep(1)
     lost = 'echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1'
-    put_before(tmp_path / "bin", "sbatch", after=lost)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    put_before(monkeypatch, tmp_path, "sbatch", after=lost)
     assert len(sweep.start().started) == 1
     sweep.wait_for("done")
 
