@@ -81,6 +81,15 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
     ),
     "fit": (lambda s: s.fit is not None, "there is no fit; run `scalekit fit` first"),
     "law": (has_law, "there is no parametric fit of a law of params and tokens"),
+    "lr": (
+        lambda s: bool(np.isfinite(s.column("lr")).any()),
+        "the table holds no learning rates (column `lr`)",
+    ),
+    "accuracy": (
+        lambda s: bool(np.isfinite(s.column("accuracy")).any()),
+        "the table holds no accuracy of a task (columns `task_loss` and `accuracy`)",
+    ),
+    "plan": (lambda s: bool(s.plan), "the source holds no plan; name a sweep's folder"),
     "curves": (
         lambda s: any(c.steps or c.evals for c in s.curves),
         "the source holds no loss curves (run records), only final numbers",
