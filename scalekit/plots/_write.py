@@ -40,10 +40,13 @@ _ORDER = (
     "sensitivity",
     "params",
     "power_laws",
+    "overtrain",
+    "hparam",
+    "two_step",
     "envelope",
     "curves",
-    "design",
     "noise",
+    "design",
     "cost",
 )
 

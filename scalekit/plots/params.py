@@ -217,8 +217,8 @@ def _rows(draws: _Draws, found: Plane | None) -> list[dict[str, Any]]:
 def _caption(draws: _Draws, found: Plane | None) -> str:
     count = len(draws.values)
     parts = [
-        f"{count} bootstrap draws of the parameters pair by pair, each one's spread on the "
-        "diagonal; stars and lines are the fit."
+        f"Parameters pair by pair in {count} bootstrap draws, each one's spread on the diagonal; "
+        "stars and lines are the fit."
     ]
     low, high = np.array(draws.limits).T
     outside = int(((draws.values < low) | (draws.values > high)).any(axis=1).sum())
