@@ -41,6 +41,16 @@ def loss(
     return out
 
 
+def predictions(study: Study, fit: FitResult) -> np.ndarray:
+    """Predict each row's loss (n,), that of held-out rows by the fit without them."""
+    N, D = study.column("params"), study.column("tokens")
+    out = loss(fit, N, D)
+    without = fit.holdout.get("theta")
+    if without:
+        out = np.where(study.roles == "held_out", loss(fit, N, D, theta=without), out)
+    return out
+
+
 def tokens_at(study: Study, flops: float | np.ndarray, N: np.ndarray) -> np.ndarray:
     """Return the tokens that a budget buys at each size, by the table's own cost law or 6 N D."""
     cost = _cost(study)

@@ -20,7 +20,8 @@ _QUARTERS = ("1st", "2nd", "3rd", "4th")
 
 def draw(study: Study) -> Drawing:
     """Draw six panels; a held-out run is judged by the fit that did not see it."""
-    predicted = predictions(study)
+    assert study.fit is not None
+    predicted = _surface.predictions(study, study.fit)
     L = study.column("loss")
     residual = 100.0 * (L / predicted - 1.0)
     figure = _look.new_figure(_look.DOUBLE, 4.3)
@@ -48,19 +49,6 @@ def draw(study: Study) -> Drawing:
     more = {"predicted": predicted, "residual_percent": residual}
     shown = rows_of(study, np.isfinite(residual), **more)
     return Drawing(figure, shown, _caption(study, residual, limit))
-
-
-def predictions(study: Study) -> np.ndarray:
-    """Predict each row's loss (n,), that of held-out rows by the fit without them."""
-    fit = study.fit
-    assert fit is not None
-    N, D = study.column("params"), study.column("tokens")
-    out = _surface.loss(fit, N, D)
-    without = fit.holdout.get("theta")
-    if without:
-        held = study.roles == "held_out"
-        out = np.where(held, _surface.loss(fit, N, D, theta=without), out)
-    return out
 
 
 def _limit(residual: np.ndarray) -> float:

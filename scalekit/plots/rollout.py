@@ -77,7 +77,9 @@ def _draw_baseline(axes: Axes, entries: Sequence[Entry], law: str) -> None:
 
 def _draw_exponents(axes: Axes, entries: Sequence[Entry], place: int) -> None:
     style = _look.group_style(place)
-    told = [e for e in entries if e["exponent_params"] is not None]
+    told = [
+        e for e in entries if e["exponent_params"] is not None and e["status"] != "UNIDENTIFIED"
+    ]
     axes.plot(
         [e["cut"] for e in told],
         [e["exponent_params"] for e in told],
@@ -125,7 +127,10 @@ def _caption(entries: Sequence[Entry], law: str) -> str:
     poor = sorted({e["status"] for e in entries} - {"CONVERGED"})
     if poor:
         count = sum(e["status"] in poor for e in entries)
-        parts.append(f"{count} of the fits did not pass their gate ({', '.join(poor)}).")
+        parts.append(
+            f"{count} of {len(entries)} fits did not pass their gate ({', '.join(poor)}); one that "
+            "is not identified has no exponent."
+        )
     return " ".join(parts)
 
 
