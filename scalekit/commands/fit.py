@@ -233,8 +233,7 @@ def show(result: FitResult, output_format: Format) -> None:
 
     if output_format is Format.TABLE:
         recipes = [line for one in (result, *result.others) for line in recipe_lines(one)]
-        print("
-".join([*fit_lines(result), *recipes, *_beside(result)]))
+        print("\n".join([*fit_lines(result), *recipes, *_beside(result)]))
     elif output_format is Format.JSON:
         value = result.to_json()
         value.pop("schema")

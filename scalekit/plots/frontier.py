@@ -200,8 +200,8 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
     handles.append(
         _look.key("extrapolated", color=_style(0)["color"], lw=1.2, ls=_look.EXTRAPOLATED)
     )
-    if any(not v.rejected for v in valleys(study, "params")):
-        place = next(k for k, f in enumerate(approaches) if f.approach == "isoflop")
+    place = next((k for k, f in enumerate(approaches) if f.approach == "isoflop"), None)
+    if place is not None and any(not v.rejected for v in valleys(study, "params")):
         color = _look.group_style(place)["color"]
         handles.append(_look.key_of_role("minimum", "a budget's minimum", color))
     return handles

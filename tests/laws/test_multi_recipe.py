@@ -116,7 +116,7 @@ def test_neither_the_order_of_rows_nor_of_names_changes_a_recipes_worth(told, to
 def test_each_runs_influence_is_on_the_shared_exponent(told, together) -> None:
     found = influence(told, together)
     assert len(found) == len(told)
-    assert all(abs(entry["shift_in_errors"]) < 5 for entry in found)
+    assert all(abs(entry.shift_in_errors) < 5 for entry in found)
 
 
 def test_recipes_that_cannot_be_compared_are_refused(told) -> None:
