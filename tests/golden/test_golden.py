@@ -18,12 +18,12 @@ SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 STUDY = [
     "scalekit simulate --budgets 1e18,1e19,1e20,1e21 --noise 0.005 --seed 1 -o data.csv",
     "scalekit simulate --budgets 1e18,1e19 --sizes 2 --noise 0 --seed 1",
-    "scalekit fit data.csv --law chinchilla --law power --approach parametric --approach isoflop "
+    "scalekit fit data.csv --law chinchilla --approach parametric --approach isoflop "
     "--hold-out largest-budget --predict 1e22 --bootstrap 20 --seed 1 -o fit.json",
     "scalekit predict fit.json --flops 1e22,1e24",
     "scalekit predict fit.json --params 1B --tokens 20B",
     "scalekit predict fit.json --flops 1e22 --yaml",
-    "scalekit analyze data.csv -o report --bootstrap 20 --seed 1 --type svg",
+    "scalekit analyze data.csv -o report --bootstrap 0 --type svg",
 ]
 
 SIZE = [

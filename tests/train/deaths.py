@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,15 @@ def dying_at(moment: int | None, die: Callable[[str], None] = raise_death) -> It
     finally:
         for name, function in real.items():
             setattr(os, name, function)
+
+
+def different_moments(done: Sequence[str]) -> list[int]:
+    """List the moments of these operations; one that is done whole is the next one not begun."""
+    moments = [[2 * k, 2 * k + 1] if name in _HALVES else [2 * k] for k, name in enumerate(done)]
+    return [moment for both in moments for moment in both]
+
+
+_HALVES = ("write", "fsync")
 
 
 def _do_half(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from curves import curve, write_plan
-from deaths import Death, dying_at
+from deaths import Death, different_moments, dying_at
 
 from scalekit import cli
 from scalekit.results.record import RecordWriter, read_record
@@ -93,7 +93,7 @@ def test_a_run_killed_at_any_disk_operation_gives_the_uninterrupted_record(
     done = operations(spec, tmp_path)
     # Lines, three checkpoints of which one is dropped, the end, and the clearing away.
     assert {"write", "fsync", "replace", "unlink", "rmdir"} == set(done)
-    for moment in range(2 * len(done)):
+    for moment in different_moments(done):
         folder = SweepFolder(tmp_path / str(moment))
         assert dies(spec, folder, moment)
         assert train_run(spec, folder, device="cpu") == "done"
