@@ -85,7 +85,7 @@ def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
     lines = tuple(folder.plan_lines())
     curves, records = [], []
     for line in lines:
-        record = _record(folder.record(line["id"]))
+        record = _record(folder, line["id"])
         if record is None:
             continue
         records.append({"header": record.header, "attempts": record.attempts, "end": record.end})
@@ -94,14 +94,16 @@ def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
     return Study(table, None, tuple(curves), lines, tuple(records), root.name), notes
 
 
-def _record(path: Path) -> RunRecord | None:
+def _record(folder: SweepFolder, run: str) -> RunRecord | None:
     """Read a run's record; None where there is none to read (`collect` has said so already)."""
+    path = folder.record(run)
     if not path.exists():
         return None
     try:
-        return read_record(path)
+        record = read_record(path)
     except ScalekitError:
         return None
+    return record if record.header.get("id") == run else None
 
 
 def _curve(line: Mapping[str, Any], record: RunRecord, table: RunTable) -> Curve:

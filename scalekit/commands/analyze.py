@@ -172,6 +172,8 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
     """Fit every approach that the runs allow; return the study with its fit, and notes."""
     import numpy as np
 
+    from scalekit.results.table import require
+
     notes = []
     approaches = ["parametric", "isoflop", "envelope"]
     if study.budgets.size == 0:
@@ -179,6 +181,9 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
         notes.append("approach isoflop is left out: no run names a planned budget")
     used = study.flops[study.is_used]
     if used.size == 0:
+        assert study.table is not None
+        if not study.plan:
+            require(study.table, ["loss"])
         raise InputError(f"{study.name}: no run is finished and has a loss; wait for some")
     largest = float(np.nanmax(used))
     predict = asked.predict or (largest, 10 * largest)

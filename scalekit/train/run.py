@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from scalekit import registry
 from scalekit.datasets.base import Corpus, check_supply
@@ -81,7 +82,7 @@ def train_run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    config = RunConfig.model_validate(spec.config)
+    config = _read_config(spec)
     where = choose_device(device, config.train.dtype)
     _check_rows(config)
     with RecordWriter(folder.record(spec.id)) as record:
@@ -105,6 +106,18 @@ def train_run(
             )
         setting = Setting(where, record, checkpoints, stop or StopRequest(), report)
         return _attempt(spec, config, corpus, setting, before)
+
+
+def _read_config(spec: RunSpec) -> RunConfig:
+    try:
+        return RunConfig.model_validate(spec.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, value = ".".join(map(str, first["loc"])), first["input"]
+        raise InputError(
+            f"{place}: {value!r} in the plan of run {spec.id}, {first['msg'].lower()}; run the "
+            "sweep command again, it rewrites the plan"
+        ) from error
 
 
 def _attempt(

@@ -279,7 +279,8 @@ def test_a_folder_without_a_plan_and_a_torn_plan_are_refused(tmp_path: Path, cap
     assert capsys.readouterr().err == (
         f"error: {tmp_path}: no plan.jsonl, No such file or directory; name the folder of a sweep\n"
     )
-    (tmp_path / "plan.jsonl").write_text('{"id": "1"}\n{"id": "2')
+    line = '{"schema": "scalekit.plan/1", "id": "1"}\n'
+    (tmp_path / "plan.jsonl").write_text(line + line[:-5])
     assert cli.run(["train", str(tmp_path), "2"]) == 3
     assert capsys.readouterr().err == (
         f"error: {tmp_path}/plan.jsonl:2: not JSON; run the sweep command again, it rewrites the "
@@ -292,6 +293,20 @@ def after_checkpoint(spec: RunSpec, folder: SweepFolder, nth: int) -> int:
     with dying_at(None) as done:
         train_run(spec, SweepFolder(folder.root.with_name("listed")), device="cpu")
     return 2 * [i for i, name in enumerate(done) if name == "replace"][nth - 1] + 1
+
+
+def test_a_plan_of_another_version_is_refused_by_its_key(
+    spec: RunSpec, folder: SweepFolder, command: list[str], capsys
+) -> None:
+    line = spec.to_json()
+    line["config"] = {**spec.config, "train": {**spec.config["train"], "momentum": 0.9}}
+    folder.plan_file.write_text(json.dumps(line) + "\n")
+    assert cli.run(command) == 3
+    assert capsys.readouterr().err == (
+        f"error: train.momentum: 0.9 in the plan of run {spec.id}, extra inputs are not permitted; "
+        "run the sweep command again, it rewrites the plan\n"
+    )
+    assert [p.name for p in folder.root.iterdir()] == ["plan.jsonl"]
 
 
 # --- Records that are not what they should be.
@@ -413,10 +428,12 @@ def test_a_disk_that_refuses_at_any_operation_is_told_and_the_same_command_conti
         train_run(spec, SweepFolder(tmp_path / "listed"), device="cpu")
     # After the end line is on the disk only the checkpoints are cleared away.
     first_of_clearing = len(done) - done[::-1].index("fsync")
-    for moment in range(2 * len(done)):
+    for number, name in enumerate(done):
+        # A full disk takes part of what is written.
+        moment = 2 * number + (name in ("write", "fsync"))
         folder = SweepFolder(tmp_path / str(moment))
         path = folder.record(spec.id)
-        if moment < 2 * first_of_clearing:
+        if number < first_of_clearing:
             with (
                 pytest.raises(SystemTroubleError, match="No space left"),
                 dying_at(moment, fail_with(refusal)),
