@@ -31,8 +31,9 @@ def respond(fit: FitResult, inputs: Mapping[str, float]) -> dict[str, Any]:
     """Predict a law's response at inputs by symbol.
 
     Returns:
-        The inputs by column, the response, and in `intervals` its confidence interval and, as
-        NAME_prediction, that of one more observation.
+        The inputs by column, the response, in `outside` how far beyond the fitted runs an input
+        lies, as a ratio to the nearest of them, and in `intervals` the response's confidence
+        interval and, as NAME_prediction, that of one more observation.
 
     Raises:
         UsageError: An input is missing.
@@ -76,6 +77,7 @@ def respond_through(
     noise = second.noise + slope**2 * first.noise
     dof = min(first.dof, second.dof)
     entry = _entry(link, second, {"L": float(through["L"][0])}, (error, noise, dof), through)
+    entry["outside"] = {**_outside(loss, inputs), **entry["outside"]}
     return {**_columns(inputs), **entry, "through": loss.law}
 
 
@@ -88,6 +90,17 @@ def _arrays(one: Fitted, inputs: Mapping[str, float]) -> dict[str, Array]:
 
 def _columns(inputs: Mapping[str, float]) -> dict[str, float]:
     return {COLUMN_OF.get(symbol, symbol): float(value) for symbol, value in inputs.items()}
+
+
+def _outside(fit: FitResult, inputs: Mapping[str, float]) -> dict[str, float]:
+    """List the inputs that lie outside the fitted runs, as ratios to the nearer end."""
+    found = {}
+    for symbol, value in inputs.items():
+        low, high = fit.diagnostics.get("inputs", {}).get(symbol, (0.0, np.inf))
+        # Sizes of one design differ in their last digits.
+        if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+            found[COLUMN_OF.get(symbol, symbol)] = float(value / (high if value > high else low))
+    return found
 
 
 def _entry(
@@ -108,4 +121,4 @@ def _entry(
         for word, wide in ((name, error), (f"{name}_prediction", np.hypot(error, np.sqrt(noise)))):
             low, high = (value * float(np.exp(side * reach * wide)) for side in (-1, 1))
             ends[word] = {"low": low, "high": high, **told}
-    return {**_columns(inputs), name: value, "intervals": ends}
+    return {**_columns(inputs), name: value, "outside": _outside(fit, inputs), "intervals": ends}

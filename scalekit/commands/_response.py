@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +50,11 @@ def answer(
 def _show(entry: Mapping[str, Any], response: str, shown: Format) -> None:
     from scalekit.commands._fit_text import number, span
 
-    ends = entry["intervals"]
+    ends, outside = entry["intervals"], entry["outside"]
     if shown is Format.JSON:
         print_json("predict", {"predictions": [entry]})
     elif shown is Format.CSV:
-        row = {name: value for name, value in entry.items() if name != "intervals"}
+        row = {k: value for k, value in entry.items() if k not in ("intervals", "outside")}
         for name, pair in ends.items():
             row |= {f"{name}_low": pair["low"], f"{name}_high": pair["high"]}
         print_csv(list(row), [row])
@@ -61,8 +62,14 @@ def _show(entry: Mapping[str, Any], response: str, shown: Format) -> None:
         where = ", ".join(
             f"{name} {number(value)}"
             for name, value in entry.items()
-            if name not in (response, "intervals", "through")
+            if name not in (response, "intervals", "outside", "through")
         )
         own, one_more = ends.get(response), ends.get(f"{response}_prediction")
         print(f"{response} at {where}: {number(entry[response])}")
         print(f"  90 % interval {span(own)}, of one more observation {span(one_more)}")
+    for name, ratio in outside.items():
+        print(
+            f"warning: {name} is {ratio:.3g} times that of the nearest fitted run; the interval "
+            "holds only if the law does",
+            file=sys.stderr,
+        )

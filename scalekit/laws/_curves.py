@@ -77,7 +77,7 @@ class CurveLaw(Law):
         runs, codes = np.unique([str(w) for w in words], return_inverse=True)
         used = np.unique(codes[rows])
         schedules = [
-            read_schedule(columns, np.flatnonzero(codes == k), f"{where}: run {runs[k]!r}")
+            read_schedule(columns, np.flatnonzero(codes == k), f"{where}: run {str(runs[k])!r}")
             for k in used
         ]
         return self.on(*schedules), {"i": np.searchsorted(used, codes[rows]) + 1.0}

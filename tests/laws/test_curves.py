@@ -153,7 +153,7 @@ def test_lines_left_out_of_a_fit_still_are_history() -> None:
     result = fit(whole, laws=["annealing"], drop=["step<1500"], objective="mse_log")
     assert result.theta == pytest.approx(TRUTHS["annealing"], rel=1e-5)
     # Negative control: a table that begins there has lost its past, and says so.
-    with pytest.raises(InputError, match="begins at step 1500"):
+    with pytest.raises(InputError, match=r"annealing\.csv: run 'constant' begins at step 1500"):
         fit(whole.where(whole["step"] >= 1500), laws=["annealing"])
 
 
