@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from scalekit.results.table import (
     raw_names,
     require,
     stated_kinds,
-    table_text,
+    text_hash,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def collect(
     where = ", ".join(sources)
     tables, notes = _tables(sources, reading.checked(), skip, where, Wanted())
     table = _joined(tables, notes, reading, where)
-    return replace(table, meta={**table.meta, "sha256": _text_hash(table)})
+    return replace(table, meta={**table.meta, "sha256": text_hash(table)})
 
 
 def read_runs(
@@ -88,12 +87,8 @@ def read_runs(
     tables, notes = _tables([source], reading.checked(), None, str(source), wanted)
     table = _joined(tables, notes, reading, str(source))
     path = Path(source)
-    found = file_hash(path) if path.is_file() else _text_hash(table)
+    found = file_hash(path) if path.is_file() else text_hash(table)
     return replace(table, meta={**table.meta, "sha256": found})
-
-
-def _text_hash(table: RunTable) -> str:
-    return hashlib.sha256(table_text(table).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -149,10 +144,11 @@ def _foreign(files: Files, reading: Reading, facts: Facts | None, wanted: Wanted
     notes = [*read.notes, *settled.notes]
     if not is_history and (reading.at or reading.smooth > 1):
         notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
-    told = f"read as {files.importer.name}, {files.importer.about}"
-    meta = {"path": where, "notes": notes, "assumed": [told, *settled.assumed]}
+    who = files.importer
+    told = [] if who.is_general else [f"read as {who.name}, {who.about}"]
+    meta = {"path": where, "notes": notes, "assumed": [*told, *settled.assumed]}
     table = RunTable(in_order(settled.columns), {**meta, **stated_kinds(settled.columns)})
-    return _Part(table, files.importer.name, is_history)
+    return _Part(table, who.name, is_history)
 
 
 def _chosen(parts: Sequence[_Part], reading: Reading, where: str, wanted: Wanted) -> list[_Part]:

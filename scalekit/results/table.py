@@ -10,17 +10,17 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import copysign, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalekit import registry
 from scalekit.errors import InputError, did_you_mean
-from scalekit.importers._cells import as_column
+from scalekit.importers._cells import CHUNK_ROWS, as_column
 from scalekit.importers.base import Importer, Source
 from scalekit.quantities import read_number
+from scalekit.results.cells import texts
 from scalekit.results.mapping import evaluate
 from scalekit.results.store import write_whole
 
@@ -209,11 +209,28 @@ def write_table(table: RunTable, path: Path | str) -> None:
 
 def table_text(table: RunTable, delimiter: str = ",") -> str:
     """Return the text that `write_table` writes."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(_texts(column) for column in table.columns.values()), strict=True))
-    return out.getvalue()
+    return "".join(_text_chunks(table, delimiter))
+
+
+def text_hash(table: RunTable) -> str:
+    """Return the sha256 of the file that `write_table` writes as CSV."""
+    found = hashlib.sha256()
+    for chunk in _text_chunks(table, ","):
+        found.update(chunk.encode())
+    return found.hexdigest()
+
+
+def _text_chunks(table: RunTable, delimiter: str) -> Iterator[str]:
+    """Write the text by rows: a million of them are never all words at once."""
+    for start in range(-CHUNK_ROWS, len(table), CHUNK_ROWS):
+        out = io.StringIO(newline="")
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        if start < 0:
+            writer.writerow(table.columns)
+        else:
+            rows = (texts(column[start : start + CHUNK_ROWS]) for column in table.columns.values())
+            writer.writerows(zip(*rows, strict=True))
+        yield out.getvalue()
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> RunTable:
@@ -238,7 +255,8 @@ def stated_kinds(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Say how params, flops and loss are counted: the one kind stated, `mixed`, or `unstated`."""
     found = {}
     for kind in KINDS.values():
-        stated = sorted({str(cell) for cell in columns.get(kind, ()) if cell not in ("", UNSTATED)})
+        cells = columns[kind].tolist() if kind in columns else ()
+        stated = sorted({str(cell) for cell in set(cells)} - {"", UNSTATED})
         found[kind] = stated[0] if len(stated) == 1 else "mixed" if stated else UNSTATED
     return found
 
@@ -268,19 +286,5 @@ def as_words(column: np.ndarray) -> np.ndarray:
     import numpy as np
 
     words = np.empty(len(column), dtype=object)
-    words[:] = _texts(column)
+    words[:] = texts(column)
     return words
-
-
-def _texts(column: np.ndarray) -> list[str]:
-    if column.dtype.kind == "b":
-        return ["true" if cell else "false" for cell in column.tolist()]
-    return [cell if isinstance(cell, str) else _number_text(cell) for cell in column.tolist()]
-
-
-def _number_text(value: float) -> str:
-    if isnan(value):
-        return ""
-    if abs(value) < 1e15 and value.is_integer() and (value or copysign(1.0, value) > 0):
-        return str(int(value))  # but minus zero
-    return repr(value)

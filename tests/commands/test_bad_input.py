@@ -221,6 +221,7 @@ def test_a_folder_with_nothing_to_read_is_refused(
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["empty"]
 
 
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 PIECES = [
     "params",
     "tokens",
@@ -240,7 +241,7 @@ PIECES = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
+@settings(deadline=None, suppress_health_check=QUIET, max_examples=80)
 @given(
     text=st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join),
     name=st.sampled_from(["x.csv", "x.tsv", "x.jsonl", "x.json", "x.log", "x.csv.gz"]),

@@ -133,6 +133,7 @@ LINES = sorted(
         for line in write.__closure__[1].cell_contents.splitlines()  # type: ignore[index]
     }
 )
+QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 TEXTS = st.one_of(
     st.text(max_size=200),
     st.lists(st.sampled_from(LINES) | st.text(max_size=30), max_size=12).map("\n".join),
@@ -140,7 +141,7 @@ TEXTS = st.one_of(
 
 
 @ALL
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=QUIET, max_examples=60)
 @given(text=TEXTS, encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))
 @example(text='a,b\n"1,2', encoding="utf-8")
 @example(text='{"a": 1' + "0" * 5000 + "}", encoding="utf-8")
@@ -166,7 +167,7 @@ ENTRY = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(deadline=None, suppress_health_check=QUIET, max_examples=100)
 @given(
     entries=st.lists(ENTRY | JSON, max_size=4),
     step=st.integers(-1, 50) | JSON,
@@ -185,7 +186,7 @@ def test_any_trainer_state_is_read_or_refused(
     assert read is None or n_rows_of(read) > 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(deadline=None, suppress_health_check=QUIET, max_examples=100)
 @given(data=st.data())
 def test_event_files_with_changed_bytes_are_read_or_refused(
     tmp_path: Path, data: st.DataObject
