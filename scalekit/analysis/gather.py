@@ -71,7 +71,9 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
         study, notes = _from_sweep(place, Reading(params_kind=kind))
     else:
         reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
-        study, notes = Study(read_runs(place, reading), name=place.stem), []
+        response = str(fit.data.get("response") or "loss")
+        table = read_runs(place, reading, response=response, needs_params=False)
+        study, notes = Study(table, name=place.stem), []
     assert study.table is not None
     told, found = fit.data.get("sha256"), study.table.meta.get("sha256")
     if told and found and told != found:

@@ -150,7 +150,7 @@ def _check_kinds(table: RunTable) -> None:
 
 def _data(table: RunTable) -> dict[str, Any]:
     kept = ("path", "sha256", "params_kind", "flops_kind", "loss_unit", "mapping", "reading")
-    found = {name: table.meta[name] for name in (*kept, "assumed") if name in table.meta}
+    found = {name: table.meta[name] for name in (*kept, "response", "assumed") if name in table.meta}
     return {**found, "n_rows": len(table), "columns": list(table.columns)}
 
 

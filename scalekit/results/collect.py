@@ -88,7 +88,7 @@ def read_runs(
     table = _joined(tables, notes, reading, str(source))
     path = Path(source)
     found = file_hash(path) if path.is_file() else text_hash(table)
-    return replace(table, meta={**table.meta, "sha256": found})
+    return replace(table, meta={**table.meta, "sha256": found, "response": response})
 
 
 @dataclass(frozen=True)
