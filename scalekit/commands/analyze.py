@@ -98,6 +98,7 @@ def analyze(
         facts=facts,
         importer=importer,
     )
+    check_laws(law or ("chinchilla",))
     study, notes = gather(source, reading, skip=folder)
     if study.table is None or study.fit is not None:
         raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
@@ -105,7 +106,6 @@ def analyze(
     asked = Asked(
         tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
     )
-    check_laws(asked.laws)
     study, more = _fitted(study, asked)
     assert study.fit is not None
     _write_all(study, folder, kinds, _command())

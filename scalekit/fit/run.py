@@ -149,8 +149,9 @@ def _check_kinds(table: RunTable) -> None:
 
 
 def _data(table: RunTable) -> dict[str, Any]:
-    kept = ("path", "sha256", "params_kind", "flops_kind", "loss_unit", "mapping", "reading")
-    found = {name: table.meta[name] for name in (*kept, "response", "assumed") if name in table.meta}
+    kinds = ("params_kind", "flops_kind", "loss_unit")
+    kept = ("path", "sha256", *kinds, "mapping", "reading", "response", "assumed")
+    found = {name: table.meta[name] for name in kept if name in table.meta}
     return {**found, "n_rows": len(table), "columns": list(table.columns)}
 
 

@@ -76,6 +76,8 @@ def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: s
         return []
     numbers = np.stack([columns[name] for name in present], axis=1)
     numbers = numbers[np.isfinite(numbers).all(axis=1)]
+    if len(numbers) < 2:
+        return []
     # Only rows that share their first number can be equal, which in most tables none do.
     numbers = numbers[np.argsort(numbers[:, 0], kind="stable")]
     same = numbers[1:, 0] == numbers[:-1, 0]

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from scalekit.errors import InputError, did_you_mean
+from scalekit.errors import InputError
 from scalekit.results.mapping import uses
 from scalekit.results.reading import LOSS_UNITS, Reading
-from scalekit.results.table import UNSTATED, stated_kinds
+from scalekit.results.table import UNSTATED, columns_like, stated_kinds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,7 @@ def _check_one_loss(columns: Mapping[str, np.ndarray], read: Imported, where: st
         return
     if not found:
         raise InputError(
-            f"{where}: no column 'loss'; {did_you_mean('loss', columns)} map it with "
+            f"{where}: no column 'loss'; {columns_like('loss', columns)} map it with "
             "--map loss=COLUMN"
         )
     best = next((name for name in found if _HELD_OUT.search(name)), found[0])

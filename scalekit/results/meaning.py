@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scalekit.counting import PARAMS_KINDS
-from scalekit.errors import InputError, did_you_mean
+from scalekit.errors import InputError
 from scalekit.results.losses import settle_loss
 from scalekit.results.reading import Reading
-from scalekit.results.table import KINDS, UNSTATED, stated_kinds
+from scalekit.results.table import KINDS, UNSTATED, columns_like, stated_kinds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +131,7 @@ def _one_count(
         return None
     raise InputError(
         f"{where}: no column {name!r}{f' counted as {asked}' if asked else ''}, and nothing that "
-        f"it follows from; {did_you_mean(name, columns)} map it with --map {name}=COLUMN, give one "
+        f"it follows from; {columns_like(name, columns)} map it with --map {name}=COLUMN, give one "
         f"number as --map {name}=124e6, or a table of runs with it as --facts FILE"
     )
 

@@ -175,7 +175,7 @@ def require(table: RunTable, names: Iterable[str]) -> None:
     for name in names:
         if name not in table:
             raise InputError(
-                f"{where}: no column {name!r}; {did_you_mean(name, table.columns)} "
+                f"{where}: no column {name!r}; {columns_like(name, table.columns)} "
                 f"map it with --map {name}=COLUMN"
             )
         if name not in TEXT_COLUMNS and table[name].dtype == object:
@@ -185,6 +185,16 @@ def require(table: RunTable, names: Iterable[str]) -> None:
                 f"{where}: column {name!r} is not numeric, {cell!r} in row {row + 1}; "
                 f"{_mending(cell)}, or map another column with --map {name}=COLUMN"
             )
+
+
+def columns_like(name: str, columns: Iterable[str]) -> str:
+    """Name the column that was meant, or all, so that a sentence can go on.
+
+    >>> columns_like("los", ["loss", "params"]), columns_like("x", ["loss", "params"])
+    ("did you mean 'loss'?", 'choose from loss, params, and')
+    """
+    words = did_you_mean(name, columns)
+    return words if words.endswith("?") else f"{words}, and"
 
 
 def _mending(cell: str) -> str:

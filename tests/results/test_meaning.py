@@ -336,6 +336,7 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("params,tokens,loss\n1e6,2e7,nan\n2e6,2e8,3\n", "loss is missing or not finite in 1 rows"),
+        ("params,tokens,loss\n1e6,2e7,nan\n2e6,2e8,\n", "loss is missing or not finite in 2 rows"),
         ("params,tokens,loss\n1e6,2e7,inf\n2e6,2e8,3\n", "loss is missing or not finite in 1 rows"),
         ("params,tokens,loss\n1e6,0,3\n2e6,2e8,3\n", "tokens is not positive in 1 rows.*row 1"),
         ("params,tokens,loss\n1e6,1e7,3\n2e6,2e8,-3\n", "loss is not positive.*row 2 with -3"),
