@@ -1,6 +1,6 @@
 """Answers of a law as lines for a terminal: digits by their interval, the interval beside them.
 
-`fit --predict`, `predict`, `forecast` and `verify` all print through this file.
+`fit --predict`, `predict` and `forecast` all print through this file.
 """
 
 from __future__ import annotations
@@ -163,12 +163,12 @@ PRICE = (LOSS, FLOPS, PARAMS, TOKENS, RATIO, EPOCHS)
 
 def optimum_lines(entries: Sequence[Entry]) -> list[str]:
     """Describe the optimum at the asked budgets."""
-    return ["optimum", *_table(OPTIMUM, entries)]
+    return ["optimum", *entry_table(OPTIMUM, entries)]
 
 
 def run_lines(entries: Sequence[Entry]) -> list[str]:
     """Describe runs of given sizes, and what each wastes against the optimum of its budget."""
-    lines = ["run" + "s" * (len(entries) > 1), *_table(RUN, entries)]
+    lines = ["run" + "s" * (len(entries) > 1), *entry_table(RUN, entries)]
     if len(entries) == 1 and "waste" in entries[0]:
         lines.append(_waste_line(entries[0]))
     return lines
@@ -186,7 +186,7 @@ def _waste_line(entry: Entry) -> str:
 
 def price_lines(entries: Sequence[Entry]) -> list[str]:
     """Describe the cheapest runs that reach the asked losses."""
-    return ["cheapest to reach a loss", *_table(PRICE, entries)]
+    return ["cheapest to reach a loss", *entry_table(PRICE, entries)]
 
 
 def served_lines(entry: Entry) -> list[str]:
@@ -224,7 +224,7 @@ def _count(value: float) -> str:
     return write_count(value)
 
 
-def _table(columns: Sequence[Column], entries: Sequence[Entry]) -> list[str]:
+def entry_table(columns: Sequence[Column], entries: Sequence[Entry]) -> list[str]:
     """Set entries as a table: what none of them has is left out."""
     kept = [c for c in columns if any(e.get(c.word) is not None for e in entries)]
     header: list[str] = []

@@ -6,6 +6,7 @@ from scalekit import registry
 from scalekit.fit.result import CostLaw, FitResult, FitStatus
 from scalekit.fit.run import fit
 from scalekit.fit.simulate import PUBLISHED, isoflop_inputs, simulate
+from scalekit.results.table import RunTable, stated_kinds
 
 CHINCHILLA = registry.find("laws", "chinchilla")
 TRUTH = PUBLISHED["chinchilla"]
@@ -43,4 +44,5 @@ def noisy_fit(bootstrap: int = 0, noise: float = 0.003, seed: int = 1, **options
     """Thirty isoFLOP runs of Besiroglu's law, 1e18 to 1e20 FLOPs."""
     inputs, budget = isoflop_inputs(CHINCHILLA, TRUTH, list(np.geomspace(1e18, 1e20, 5)), n_sizes=6)
     table = simulate(CHINCHILLA, TRUTH, inputs, noise=noise, seed=seed, budget=budget)
+    table = RunTable(table.columns, {**table.meta, **stated_kinds(table.columns)})
     return fit(table, bootstrap=bootstrap, **options)
