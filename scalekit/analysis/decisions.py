@@ -150,3 +150,30 @@ def runs(one: Ask, inputs: Mapping[str, Array]) -> list[Entry]:
             most = min(1.0, max(low[k] ** 2, high[k] ** 2))
             entry["intervals"]["waste"] = one.interval(least, most)
     return entries
+
+
+MISSES = {"waste_at_half": 0.5, "waste_at_double": 2.0}
+"""By word of an entry: a size over the optimal one, and what choosing it would waste."""
+
+
+def add_misses(one: Ask, entries: Sequence[Entry]) -> None:
+    """Add to optima what half and double the size would waste of their budgets, with intervals."""
+    flops = np.array([entry["flops"] for entry in entries])
+    cost = one.one.cost
+
+    def kept(theta: Theta) -> Array:
+        log_n, log_d, _ = allocate(one.one, theta, flops)
+        shares = []
+        for ratio in MISSES.values():
+            N = ratio * np.exp(log_n)
+            shares.append(log_waste(one.one, theta, N, np.exp(log_d) * ratio**-cost.power))
+        return np.concatenate(shares)
+
+    value, low, high = (part.reshape(len(MISSES), -1) for part in one.span(kept))
+    for k, entry in enumerate(entries):
+        for i, word in enumerate(MISSES):
+            entry[word] = float(-np.expm1(value[i, k]))
+            if one.has_intervals:
+                # What is kept falls as what is wasted grows.
+                ends = -np.expm1(high[i, k]), -np.expm1(low[i, k])
+                entry["intervals"][word] = one.interval(*ends)

@@ -66,10 +66,12 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     ('2.85B', '2.73B to 2.98B')
     >>> told(2.310549, {"low": 2.304007, "high": 2.317109})
     ('2.3105', '2.3040 to 2.3171')
-    >>> told(4.6e23, {"low": 2.6e23, "high": math.inf}, "flops"), told(0.2545, None, "share")
-    (('4.60e23', '2.60e23 or more'), ('25.45 %', ''))
+    >>> told(4.6e23, {"low": 2.6e23, "high": math.inf}, "flops"), told(0.2541, None, "share")
+    (('4.60e23', '2.60e23 or more'), ('25.4 %', ''))
     """
     low, high = _ends(ends)
+    if low is None and kind == "share":
+        return _own(value, kind), ""
     if low is None:
         return _write(value, value, _PLAIN_DIGITS - 1 - _decade(value), kind, zeros=False), ""
     if not math.isfinite(high):
@@ -164,6 +166,22 @@ PRICE = (LOSS, FLOPS, PARAMS, TOKENS, RATIO, EPOCHS)
 def optimum_lines(entries: Sequence[Entry]) -> list[str]:
     """Describe the optimum at the asked budgets."""
     return ["optimum", *entry_table(OPTIMUM, entries)]
+
+
+def miss_lines(entries: Sequence[Entry]) -> list[str]:
+    """Say what half and double the optimal size would waste of each budget."""
+    said = {}
+    for entry in entries:
+        parts = [told(entry[w], entry["intervals"].get(w), "share") for w in _MISSES]
+        half, double = (f"{value}{_in(ends)}" for value, ends in parts)
+        said[write_flops(entry["flops"])] = f"half the size wastes {half} of it, double {double}"
+    if len(set(said.values())) == 1:
+        # On a frontier that is a power law the waste is the same at every budget.
+        return [f"  of a budget, {next(iter(said.values()))}"]
+    return [f"  of {flops} FLOPs, {text}" for flops, text in said.items()]
+
+
+_MISSES = ("waste_at_half", "waste_at_double")
 
 
 def run_lines(entries: Sequence[Entry]) -> list[str]:

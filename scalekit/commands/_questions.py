@@ -144,7 +144,7 @@ def answer(one: Ask, asked: Asked) -> Answers:
         UsageError: The question does not fit the law.
     """
     from scalekit.analysis.allocation import losses, optima
-    from scalekit.analysis.decisions import budgets_for, runs
+    from scalekit.analysis.decisions import add_misses, budgets_for, runs
 
     _check_fits(one.law, one.fit.law, asked)
     if asked.inference_tokens is not None:
@@ -154,7 +154,9 @@ def answer(one: Ask, asked: Asked) -> Answers:
     if asked.options != ["flops"]:
         return Answers("run", runs(one, _sizes(one, asked)))
     if "N" in one.law.inputs:
-        return Answers("optimum", optima(one, asked.flops))
+        entries = optima(one, asked.flops)
+        add_misses(one, entries)
+        return Answers("optimum", entries)
     import numpy as np
 
     return Answers("run", losses(one, {"C": np.array(asked.flops)}))

@@ -123,7 +123,7 @@ def _show(one: Ask, answers: Answers, output_format: Format) -> None:
         print_csv(list(dict.fromkeys(name for row in rows for name in row)), rows)
     else:
         lines = {
-            "optimum": text.optimum_lines,
+            "optimum": lambda entries: [*text.optimum_lines(entries), *text.miss_lines(entries)],
             "run": text.run_lines,
             "price": text.price_lines,
             "served": lambda entries: text.served_lines(entries[0]),

@@ -6,7 +6,7 @@ from decision_examples import CHINCHILLA, MUENNIGHOFF, TRUTH, fit_of, noisy_fit
 
 from scalekit.analysis.allocation import losses, optima
 from scalekit.analysis.ask import ask
-from scalekit.analysis.decisions import budgets_for, log_waste, runs
+from scalekit.analysis.decisions import add_misses, budgets_for, log_waste, runs
 from scalekit.errors import FitError, UsageError
 from scalekit.fit.optimum import allocate
 from scalekit.fit.result import CostLaw
@@ -52,6 +52,20 @@ def test_the_waste_is_that_of_the_closed_form(cost: CostLaw) -> None:
     over = (CHINCHILLA.predict(TRUTH, sizes) - TRUTH["E"]) / (best - TRUTH["E"])
     found = [entry["waste"] for entry in runs(one, sizes)]
     np.testing.assert_allclose(found, 1 - over ** (-1 / gamma), rtol=1e-10)
+
+
+def test_half_and_double_the_size_waste_what_such_runs_waste(noisy) -> None:
+    one = ask(noisy)
+    entries = optima(one, [1e19, 1e22])
+    add_misses(one, entries)
+    for entry in entries:
+        for word, ratio in (("waste_at_half", 0.5), ("waste_at_double", 2.0)):
+            same = runs(one, at_ratio(one, entry["flops"], ratio))[0]
+            assert entry[word] == pytest.approx(same["waste"], rel=1e-9)
+            ends, fixed = entry["intervals"][word], same["intervals"]["waste"]
+            assert ends["low"] < entry[word] < ends["high"]
+            # Off by a factor of the law's own optimum is surer than a size that is off by it.
+            assert ends["high"] - ends["low"] < fixed["high"] - fixed["low"]
 
 
 def test_the_optimal_size_wastes_nothing(known) -> None:

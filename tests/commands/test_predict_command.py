@@ -43,6 +43,8 @@ optimum
   2.9192 to 2.9262  2.912 to 2.933           0.1x
    1e22   9.34B    8.79B to 9.92B    179B      168B to 190B          19.1    17.0 to 21.6   2.152\
     2.141 to 2.163  2.139 to 2.165           100x
+  of a budget, half the size wastes 15.99 % (15.62 % to 16.36 %) of it, double 16.14 % (15.79 % to \
+16.48 %)
 9.34B params on 179B tokens: outside the fitted runs, params 2.75x the largest, tokens 2.29x the \
 largest
 """,
@@ -114,6 +116,7 @@ def test_a_law_without_covariance_prints_no_intervals_and_counts_epochs(
 optimum
   FLOPs  params  tokens  tokens/param  epochs     loss  extrapolation
    1e22  7.026B  237.2B          33.8    9.49  2.22208           100x
+  of a budget, half the size wastes 28.0 % of it, double 27.5 %
 7.03B params on 237B tokens: outside the fitted runs, params 2.07x the largest, tokens 3.04x the \
 largest
 params total, FLOPs 6N_total, loss nats/token; extrapolation is over the largest fitted FLOPs
