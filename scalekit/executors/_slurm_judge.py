@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scalekit.errors import SystemTroubleError
@@ -96,8 +97,10 @@ def judge_runs(folder: Path, placed: Sequence[Placed]) -> list[JobState]:
     unexplained = [boards[name] for name in sorted(names)]
     rows, why = _ask_accounting(unexplained)
     again = _judge_all(placed, boards, rows)
-    lost = JobState("gone", why, "lost")
-    return [one or other or lost for one, other in zip(found, again, strict=True)]
+    return [
+        one or other or boards[handle["name"]].unexplained(run, why)
+        for (run, handle), one, other in zip(placed, found, again, strict=True)
+    ]
 
 
 def _ask_accounting(submissions: Sequence[_Submission]) -> tuple[list[Row], str]:
@@ -131,8 +134,8 @@ class _Submission:
 
     @property
     def is_open(self) -> bool:
-        """Whether a run of it may be with a job."""
-        return any(line.state not in ENDED for line in self.lines.values())
+        """Whether the scheduler knows more of a run than its line says."""
+        return any(_is_open(line) for line in self.lines.values())
 
     def judge(self, run: str, jobs: Jobs) -> JobState | None:
         """Say where one of its runs is, if these rows explain it."""
@@ -142,6 +145,12 @@ class _Submission:
         if line is None:
             return JobState("gone", "its line on the board is damaged", "lost")
         return judge(line, jobs, is_cancelled=run in self.cancelled)
+
+    def unexplained(self, run: str, why: str) -> JobState:
+        """Say what is left to say of a run that nobody's rows explain."""
+        line = self.lines[run]
+        is_over = line.state in (DONE, FAILED)
+        return JobState("gone", code=line.code) if is_over else JobState("gone", why, "lost")
 
 
 def _judge_all(
@@ -162,6 +171,11 @@ def _users(submissions: Sequence[_Submission]) -> set[str]:
     return {submission.user for submission in submissions}
 
 
+def _is_open(line: Line) -> bool:
+    """Whether a job may still have the run, or may have been what killed it."""
+    return line.state not in ENDED or line.code == -signal.SIGKILL
+
+
 def judge(line: Line, jobs: Jobs, *, is_cancelled: bool) -> JobState | None:
     """Say where a run is; None when the scheduler's rows do not explain its line.
 
@@ -171,6 +185,11 @@ def judge(line: Line, jobs: Jobs, *, is_cancelled: bool) -> JobState | None:
         is_cancelled: Whether a person cancelled this run.
     """
     if line.state in (DONE, FAILED):
+        row = jobs.find(line.job)
+        if row is None and _is_open(line):
+            return None
+        if row is not None and _is_open(line) and row.state == "OUT_OF_MEMORY":
+            return replace(_gone(row, line.job), code=line.code)
         return JobState("gone", code=line.code)
     if line.state in (RUNNING, KILLED):
         return _judge_begun(line, jobs.find(line.job), is_cancelled=is_cancelled)
@@ -219,8 +238,9 @@ def _gone(row: Row, job: str) -> JobState:
         return JobState("gone", f"job {job} {_SAID[cause]}", cause)
     how = f"{row.state.lower()} {row.why}" if ":" in row.why else row.state.lower()
     # 0:53 is Slurm's way to say that it could not open the job's output file.
-    hint = "; is the sweep's folder visible on the nodes?" if row.why == "0:53" else ""
-    return JobState("gone", f"job {job} {how}{hint}; it may have written {job}.out", "lost")
+    if row.why == "0:53":
+        return JobState("gone", f"job {job} {how}; is this folder visible on the nodes?", "lost")
+    return JobState("gone", f"job {job} {how}; see slurm/{row.name}/{job}.out", "lost")
 
 
 def _cancelled() -> JobState:

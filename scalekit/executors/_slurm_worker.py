@@ -42,7 +42,9 @@ GHOST_SECONDS = 2.0
 """How often it looks whether the lock of its own run, held by an earlier life of it, is free."""
 
 GRACE_SECONDS = 60.0
-"""How long runs that were asked to stop may take to save a checkpoint."""
+"""How long a run that a person cancelled may take to save a checkpoint. What the scheduler ends has
+the scheduler's time.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Worker:
         self.running: list[_Running] = []
         self.cancelled: frozenset[str] = frozenset()
         self.looked = 0.0
+        self.asked: dict[int, float] = {}
         self.codes: list[int] = []
         self.is_quiet = True
         limit = self.header["limit_s"]
@@ -105,6 +108,7 @@ class Worker:
 
     def _start(self, number: int) -> None:
         job = self.jobs[number]
+        self.asked.pop(number, None)
         argv = [*self.header["argv"], *job["argv"]]
         log = Path(self.header["root"], job["log"])
         try:
@@ -120,18 +124,28 @@ class Worker:
         """Note the runs that ended; `stopped` is what those are that saved their state."""
         for one in list(self.running):
             code = one.process.poll()
+            is_cancelled = self.jobs[one.number]["run"] in self.cancelled
             if code is None:
+                asked = self.asked.get(one.number)
+                if is_cancelled and asked and time.monotonic() - asked > GRACE_SECONDS:
+                    signal_group(one.process, signal.SIGKILL)
                 continue
             self.running.remove(one)
             self.codes.append(code)
-            run = self.jobs[one.number]["run"]
-            if code in (*STOPPED, -signal.SIGTERM):
-                self.board.note(one.number, CANCELLED if run in self.cancelled else stopped, code)
+            if code == OK:
+                self.board.note(one.number, DONE, code)
+            elif is_cancelled:
+                self.board.note(one.number, CANCELLED, code)
+            elif code in (*STOPPED, -signal.SIGTERM):
+                self.board.note(one.number, stopped, code)
             else:
-                self.board.note(one.number, FAILED if code else DONE, code)
-                if code:
-                    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-                    self._trouble(f"{run}: {how}")
+                self.board.note(one.number, FAILED, code)
+                how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+                self._trouble(f"{self.jobs[one.number]['run']}: {how}")
+
+    def _ask_to_stop(self, one: _Running) -> None:
+        self.asked.setdefault(one.number, time.monotonic())
+        signal_group(one.process, signal.SIGTERM)
 
     def _look_for_cancels(self) -> None:
         now = time.monotonic()
@@ -142,7 +156,7 @@ class Worker:
         for one in self.running if self.cancelled != before else ():
             run = self.jobs[one.number]["run"]
             if run in self.cancelled and run not in before:
-                signal_group(one.process, signal.SIGTERM)
+                self._ask_to_stop(one)
 
     def _waits_for_itself(self) -> bool:
         """Whether a run is left only because another process holds its lock.
@@ -159,16 +173,12 @@ class Worker:
         self.looked = 0.0
         self._look_for_cancels()
         for one in self.running:
-            signal_group(one.process, signal.SIGTERM)
+            self._ask_to_stop(one)
         state, n_seen = self.me.ask(), len(signals)
         self._say(f"signal {signals[0]}, job {state.word}, {state.left} s left: saving")
-        deadline = time.monotonic() + GRACE_SECONDS
         while self.running:
             if len(signals) > n_seen:
                 state, n_seen = self.me.ask(), len(signals)
-            if time.monotonic() > deadline:
-                for one in self.running:
-                    signal_group(one.process, signal.SIGKILL)
             self._reap(SAVED if state.is_running else KILLED)
             time.sleep(POLL_SECONDS)
         at_limit = state.left is not None and state.left <= self.header["lead_s"] + 90

@@ -171,7 +171,8 @@ class Slurm:
             nodes=group.nodes,
             cpus_per_task=group.cpus,
             gpus_per_node=group.gpus // group.nodes or None,
-            setup=list(profile.get("setup") or ()),
+            # Until the worker is there to hear it, the signal would end the shell.
+            setup=["trap '' USR2", *(profile.get("setup") or ())],
             use_srun=False,
             wckey=None,
             stderr_to_stdout=True,

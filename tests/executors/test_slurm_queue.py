@@ -207,7 +207,24 @@ def test_a_reason_that_does_not_pass_is_called_so() -> None:
 def test_output_that_could_not_be_opened_points_at_the_folder() -> None:
     found = judge(line(WAITING), Jobs([row("FAILED", (3,), "0:53")]), is_cancelled=False)
     assert found is not None
-    assert "is the sweep's folder visible on the nodes?" in found.why
+    assert found.why == "job 12_3 failed 0:53; is this folder visible on the nodes?"
+
+
+def test_a_run_that_was_killed_in_a_job_out_of_memory_ran_out_of_memory() -> None:
+    killed = BoardLine("r", FAILED, 1, 0, -9, "12_2", 1)
+    found = judge(killed, Jobs([row("OUT_OF_MEMORY")]), is_cancelled=False)
+    assert found is not None
+    assert (found.cause, found.code) == ("out_of_memory", -9)
+    found = judge(killed, Jobs([row("COMPLETED")]), is_cancelled=False)
+    assert found is not None
+    assert (found.cause, found.code) == ("", -9)
+    assert judge(killed, Jobs([row("OUT_OF_MEMORY", (3,))]), is_cancelled=False) is None
+
+
+def test_a_job_that_failed_before_it_began_a_run_points_at_what_it_printed() -> None:
+    found = judge(line(WAITING), Jobs([row("FAILED", (3,), "127:0")]), is_cancelled=False)
+    assert found is not None
+    assert found.why == "job 12_3 failed 127:0; see slurm/demo-1/12_3.out"
 
 
 # --- how many calls -----------------------------------------------------------------------------
@@ -260,6 +277,18 @@ def test_what_neither_knows_is_lost(programs: Path, folder: Path) -> None:
     (state, *_) = judge_runs(folder, place(1))
     assert state.cause == "lost"
     assert state.why == "neither the queue nor the accounting knows its job"
+
+
+def test_a_killed_run_that_nobody_explains_keeps_its_exit_code(
+    programs: Path, tmp_path: Path
+) -> None:
+    made = Folder(tmp_path / "demo-1")
+    made.write({}, [{"run": "r0"}])
+    made.board.write_bytes(made.board.read_bytes().replace(b" .    0 0    0 ", b" f    1 0   -9 "))
+    put_program(programs, "squeue", "")
+    put_program(programs, "sacct", "exit 1")
+    (state,) = judge_runs(tmp_path, [("r0", HANDLE)])
+    assert (state.word, state.cause, state.code) == ("gone", "", -9)
 
 
 def test_a_queue_that_does_not_answer_leaves_runs_unknown(programs: Path, folder: Path) -> None:

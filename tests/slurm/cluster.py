@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import getpass
 import os
 import shutil
@@ -173,6 +174,20 @@ class Cluster:
             child.kill()
             child.wait(timeout=10)
 
+    def mend(self) -> None:
+        """Start again what has died, and wait until every node can take work."""
+        wanted = {"slurmctld": self.start_controller}
+        for name in self.node_names:
+            wanted[f"slurmd.{name}"] = functools.partial(self.start_node, name)
+        for name, start in wanted.items():
+            child = self._children.get(name)
+            if child is None or child.poll() is not None:
+                self._children.pop(name, None)
+                start()
+        nodes = ",".join(self.node_names)
+        self.call("scontrol", "update", f"nodename={nodes}", "state=resume", check=False)
+        self._wait("the nodes", self._nodes_up, 60.0)
+
     def stop(self) -> None:
         """Cancel all jobs, then end the daemons, and only those."""
         controller = self._children.get("slurmctld")
@@ -308,6 +323,14 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def pids_of(cluster: Cluster, pattern: str) -> list[int]:
+    """Find processes of this cluster by their command lines."""
+    done = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    mark = f"SLURM_CONF={cluster.environment['SLURM_CONF']}".encode()
+    found = {int(pid): Path(f"/proc/{pid}/environ") for pid in done.stdout.split()}
+    return [pid for pid, path in found.items() if path.exists() and mark in path.read_bytes()]
 
 
 def stop_started(home: Path) -> list[str]:

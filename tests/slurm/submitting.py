@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -161,3 +162,29 @@ def put_before(
     path.write_text(SHIM.format(before=before, program=shutil.which(program), after=after))
     path.chmod(0o755)
     patch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+SUBMIT = """
+import json, sys
+from pathlib import Path
+from scalekit.errors import ScalekitError
+from scalekit.results.store import SweepFolder
+from submitting import Sweep
+lines = [json.loads(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+try:
+    Sweep(SweepFolder(Path(sys.argv[1])), lines).start()
+except ScalekitError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def start_in_a_process(sweep: Sweep, folder: Path) -> subprocess.Popen[bytes]:
+    """Run the submitting command in a process of its own, which may be killed."""
+    plan = folder / "wanted.jsonl"
+    plan.write_text("".join(json.dumps(line) + "\n" for line in sweep.lines))
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
+    return subprocess.Popen(
+        [sys.executable, "-c", SUBMIT, str(sweep.folder.root), str(plan)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.DEVNULL,
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from submitting import Sweep, intervals, most_at_once, put_before, wait_until
+from submitting import (
+    Sweep,
+    intervals,
+    most_at_once,
+    put_before,
+    start_in_a_process,
+    wait_until,
+)
 
 from scalekit.cli import run
 from scalekit.errors import InputError, SystemTroubleError
@@ -189,29 +193,6 @@ def test_without_slurm_the_command_says_so_and_writes_nothing(
     assert not sweep.folder.plan_file.exists()
 
 
-SUBMIT = """
-import json, sys
-from pathlib import Path
-from scalekit.results.store import SweepFolder
-from submitting import Sweep
-lines = [json.loads(line) for line in Path(sys.argv[2]).read_text().splitlines()]
-Sweep(SweepFolder(Path(sys.argv[1])), lines).start()
-"""
-
-
-def start_in_a_process(sweep: Sweep, folder: Path) -> subprocess.CompletedProcess[str]:
-    plan = folder / "wanted.jsonl"
-    plan.write_text("".join(json.dumps(line) + "\n" for line in sweep.lines))
-    path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
-    return subprocess.run(
-        [sys.executable, "-c", SUBMIT, str(sweep.folder.root), str(plan)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_command_killed_around_sbatch_loses_nothing_and_submits_nothing_twice(
     cluster: Cluster,
@@ -225,7 +206,7 @@ def test_a_command_killed_around_sbatch_loses_nothing_and_submits_nothing_twice(
     with monkeypatch.context() as patch:
         # The wrapper kills the command that called it: then nobody reads sbatch's answer.
         put_before(patch, tmp_path, "sbatch", **{moment: "kill -9 $PPID; sleep 0.2"})
-        assert start_in_a_process(sweep, tmp_path).returncode == -9
+        assert start_in_a_process(sweep, tmp_path).wait() == -9
         # Killed before, the wrapper still submits, later than the command died.
         name = sweep.submissions()[-1].path.name
         wait_until(lambda: name in names(cluster))
@@ -243,7 +224,7 @@ def test_a_submission_that_lands_late_trains_no_run_twice_at_once(
     sweep.fake_all(seconds=0.5)
     with monkeypatch.context() as patch:
         put_before(patch, tmp_path, "sbatch", before="kill -9 $PPID; sleep 1.5")
-        assert start_in_a_process(sweep, tmp_path).returncode == -9
+        assert start_in_a_process(sweep, tmp_path).wait() == -9
     # The next command finds nothing in the queue and submits; then the first one arrives.
     assert len(sweep.start().started) == 3
     first, second = (folder.path.name for folder in sweep.submissions())
@@ -260,7 +241,7 @@ def test_a_command_killed_before_it_called_sbatch_is_made_good_by_the_next(
     sweep = fake_sweep(2)
     with monkeypatch.context() as patch:
         put_before(patch, tmp_path, "sbatch", before="kill -9 $PPID; exit 1")
-        assert start_in_a_process(sweep, tmp_path).returncode == -9
+        assert start_in_a_process(sweep, tmp_path).wait() == -9
     assert set(sweep.words()) == {"lost"}
     assert len(sweep.start().started) == 2
     sweep.wait_for("done")

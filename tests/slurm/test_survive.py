@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, pids_of
 from submitting import Sweep, wait_until
 
 from scalekit.cli import run
@@ -201,9 +199,23 @@ def test_a_second_life_of_a_job_waits_for_the_first_that_still_works(
     wait_until(lambda: not jobs(cluster, sweep, "PENDING,RUNNING,COMPLETING"), seconds=40.0)
 
 
-def pids_of(cluster: Cluster, pattern: str) -> list[int]:
-    """Find processes of this cluster by their command lines."""
-    done = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
-    mark = f"SLURM_CONF={cluster.environment['SLURM_CONF']}".encode()
-    found = {int(pid): Path(f"/proc/{pid}/environ") for pid in done.stdout.split()}
-    return [pid for pid, path in found.items() if path.exists() and mark in path.read_bytes()]
+@pytest.mark.slow
+def test_at_the_time_limit_a_run_that_saves_goes_on_and_a_deaf_one_is_timed_out(
+    cluster: Cluster, fake_sweep: Fake
+) -> None:
+    sweep = fake_sweep(2)
+    sweep.fake(0, seconds=20.0)
+    sweep.fake(1, seconds=200.0, deaf=True)
+    for line in sweep.lines:
+        line["plan"]["estimate"] = 3600.0
+    sweep.start(profile={"partition": "short"})
+    # Slurm looks at limits twice a minute, so that the signal may come half a minute early.
+    sweep.wait_for("done", "timed_out", seconds=240.0)
+    assert len(sweep.record(0).attempts) >= 2
+    assert "ran into its time limit" in sweep.states()[sweep.ids[1]].why
+    assert run(["wait", str(sweep.folder.root)]) == 4
+    sweep.fake(1)
+    # The deaf process ignored Slurm's SIGTERM; what it left is a run to be continued.
+    wait_until(lambda: not jobs(cluster, sweep, "RUNNING,COMPLETING"), seconds=60.0)
+    assert sweep.start().started == (sweep.ids[1],)
+    finish(sweep)
