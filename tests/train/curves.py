@@ -50,3 +50,7 @@ def write_plan(root: Path, spec: RunSpec) -> SweepFolder:
     root.mkdir(parents=True, exist_ok=True)
     folder.plan_file.write_text(json.dumps(spec.to_json()) + "\n")
     return folder
+
+
+def all_files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
