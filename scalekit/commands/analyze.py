@@ -236,12 +236,12 @@ def _write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -
     write_fit(replace(study.fit, data=data), folder / "fit.json")
     figures, skipped = [], []
     for name in _write.plot_names():
-        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", "png"])))
+        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", _write.PAGE])))
         if isinstance(drawn, _write.Skipped):
             skipped.append((drawn.name, drawn.reason))
             continue
         files = drawn.files
-        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files["png"]))
+        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files[_write.PAGE]))
         # report.md shows the SVG files, so they are always written.
         kept = {kind: files[kind] for kind in files if kind in kinds or kind == "svg"}
         _write.save(replace(drawn, files=kept), folder / "figures")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from scalekit.analysis.study import Study
 
+_MANY = 1000
+"""Runs from which marks are drawn as one picture: as shapes they would weigh megabytes."""
+
 ROLES = ("fitted", "held_out", "dropped", "diverged")
 
 
@@ -51,7 +54,7 @@ def scatter_runs(
         if role != "diverged":
             here &= np.isfinite(y)
         style = dict(_look.POINT[role])
-        style["s"] = style["s"] * size
+        style |= {"s": style["s"] * size, "rasterized": here.sum() > _MANY}
         if role == "diverged":
             _at_top_edge(axes, x[here], y[here], colors[here], style)
         elif role == "held_out":

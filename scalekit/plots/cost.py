@@ -167,9 +167,9 @@ def _caption(study: Study, spent: _Spent, both: np.ndarray) -> str:
     size, sign = _unit(max(planned, used))
     parts = [
         f"Device time used over planned of {int(both.sum())} runs (a) and by budget (b): "
-        f"{used / size:.3g} {sign} of {planned / size:.3g} {sign}, {used / planned:.3g} times the "
-        f"plan; a run typically {np.exp(np.median(ratio)):.3g} times its own, within a factor of "
-        f"{np.exp(np.std(ratio)):.2g}."
+        f"{used / size:.3g} {sign} used, {planned / size:.3g} {sign} planned, a factor of "
+        f"{used / planned:.3g}; of a single run typically {np.exp(np.median(ratio)):.3g}, within a "
+        f"factor of {np.exp(np.std(ratio)):.2g} of that."
     ]
     todo = int((spent.roles == "unfinished").sum())
     if todo:

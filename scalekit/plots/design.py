@@ -96,13 +96,15 @@ def _draw_planned(axes: Axes, planned: Mapping[str, np.ndarray]) -> list[Any]:
 def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any) -> None:
     """Draw lines of equal FLOPs, each named where it enters the figure on the left."""
     N = np.geomspace(*axes.get_xlim(), 256)
-    high = axes.get_ylim()[1]
+    low, high = axes.get_ylim()
+    # A label stands on its line: keep it below the top, where rays are named.
+    top = high / (high / low) ** 0.07
     step = max(1, -(-budgets.size // 8))
     for k, budget in enumerate(budgets):
         D = _surface.tokens_at(study, budget, N)
         color = _look.SEQUENCE(norm(budget))
         axes.plot(N, D, color=color, lw=0.7, alpha=0.8, zorder=1)
-        inside = np.flatnonzero(high > D)
+        inside = np.flatnonzero(top > D)
         if inside.size and k % step == 0:
             start = inside[0]
             text, shade = _axes.power_text(budget), _look.text_color(color)

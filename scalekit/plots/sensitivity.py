@@ -154,7 +154,7 @@ def _caption(entries: Sequence[Entry]) -> str:
         )
     silent = len(entries) - 1 - len(told)
     if silent:
-        parts.append(f"{silent} variants give no exponent.")
+        parts.append(f"{silent} {'variants give' if silent > 1 else 'variant gives'} no exponent.")
     return " ".join(parts)
 
 
