@@ -87,6 +87,7 @@ def _tolerance(text: Text) -> float | None:
 
 def _fitted_table(fit: FitResult, where: Path) -> RunTable | None:
     """Read the fitted table again; None, and aloud, where it is gone or no longer the same."""
+    from scalekit.commands._source import reading_of
     from scalekit.commands.fit import read
 
     named = str(fit.data.get("path", ""))
@@ -94,7 +95,7 @@ def _fitted_table(fit: FitResult, where: Path) -> RunTable | None:
     why = "the fit names no data"
     for place in (Path(named), where.parent / named) if named else ():
         try:
-            table = read(place, mapping or None, None)
+            table = read(place, reading_of(mapping=mapping or None))
         except ScalekitError as error:
             why = str(error).split("; ")[0]
             continue

@@ -150,15 +150,16 @@ def _moment(text: str) -> datetime:
 
 def _read(source: Path, mapping: list[str] | None, forecast: Forecast) -> RunTable:
     """Read the runs, with params counted as the forecast counts them where the table has both."""
+    from scalekit.commands._source import reading_of
     from scalekit.commands.fit import read
     from scalekit.counting import PARAMS_KINDS
     from scalekit.results.table import UNSTATED
 
-    table = read(source, mapping, None)
+    table = read(source, reading_of(mapping=mapping))
     kind = forecast["target"]["params_kind"]
     stated = table.meta.get("params_kind", UNSTATED)
     if kind in PARAMS_KINDS and stated not in (UNSTATED, kind):
-        return read(source, mapping, kind)
+        return read(source, reading_of(mapping=mapping, params_kind=kind))
     return table
 
 
