@@ -1,11 +1,25 @@
-"""Designs and truths that several tests fit."""
+"""Designs and truths that several tests fit, and where the public data of others lies."""
+
+import os
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from scalekit import registry
 from scalekit.fit.rows import Runs
 from scalekit.fit.simulate import isoflop_inputs, simulate
 from scalekit.results.table import RunTable
+
+REFDATA = Path(
+    os.environ.get("SCALEKIT_REFDATA", Path(__file__).resolve().parents[3] / "shared" / "refdata")
+)
+"""Data that the project does not ship: beside the checkout, or where the variable says."""
+
+NEEDS_REFDATA = [
+    pytest.mark.data,
+    pytest.mark.skipif(not REFDATA.is_dir(), reason=f"no reference data at {REFDATA}"),
+]
 
 CHINCHILLA = registry.find("laws", "chinchilla")
 # Besiroglu et al. 2024, arXiv:2404.10102, table 1.

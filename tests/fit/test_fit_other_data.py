@@ -1,19 +1,14 @@
 """Public data of others: repetition, isoFLOP sets, held-out budgets."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from fit_examples import NEEDS_REFDATA, REFDATA
 
 from scalekit.fit.result import FitStatus
 from scalekit.fit.run import fit
 from scalekit.results.table import read_table
 
-REFDATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "refdata"
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.skipif(not REFDATA.is_dir(), reason="the reference data is not here"),
-]
+pytestmark = NEEDS_REFDATA
 C4 = {
     "E": float(np.exp(0.6254804)),
     "A": float(np.exp(6.255414)),

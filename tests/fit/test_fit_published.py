@@ -4,20 +4,15 @@ Data: Epoch's digitised points of Hoffmann et al. 2022 (epoch-research/analyzing
 five largest losses left out. Optima: the best that any of several solvers found.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from fit_examples import NEEDS_REFDATA, REFDATA
 
 from scalekit.fit.result import FitStatus
 from scalekit.fit.run import fit
 from scalekit.results.table import RunTable, read_table
 
-REFDATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "refdata"
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.skipif(not REFDATA.is_dir(), reason="the reference data is not here"),
-]
+pytestmark = NEEDS_REFDATA
 # The objective is settled to rounding; parameters follow from it through a valley whose condition
 # is 1e3, and the reference prints eight digits.
 F_REL, THETA_REL = 1e-9, 2e-6
