@@ -18,18 +18,18 @@ from scalekit.fit.optimum import (
     fit_cost,
     predict_loss,
 )
-from scalekit.fit.profile import profile_interval
+from scalekit.fit.profile import exponent_interval, profile_interval
 from scalekit.fit.result import FitStatus, Interval
-from scalekit.fit.uncertainty import Spread, dof, half_width, noise_variance
+from scalekit.fit.uncertainty import Spread, noise_variance
 from scalekit.laws.base import Array
 
 
-def describe(solution: Solution, covariance: Array, given: Mapping[str, float]) -> Fitted:
+def describe(solution: Solution, spread: Spread, given: Mapping[str, float]) -> Fitted:
     """Return the law with its numbers and their covariance in published units.
 
     Args:
         solution: The fit.
-        covariance: Of the internal coordinates, (p, p).
+        spread: The covariance of the internal coordinates.
         given: Inputs besides N and D that are held at a value, by symbol.
     """
     inputs = solution.runs.inputs
@@ -37,7 +37,7 @@ def describe(solution: Solution, covariance: Array, given: Mapping[str, float]) 
     if {"N", "D", "C"} <= set(inputs):
         cost = fit_cost(inputs["N"], inputs["D"], inputs["C"])
     turn = solution.law.published_jacobian(solution.phi, solution.frame.centre)
-    published = turn @ covariance @ turn.T
+    published = turn @ spread.matrix @ turn.T
     # A fixed amplitude varies internally with its exponent; in published units it does not.
     held = [k for k in range(len(turn)) if k not in solution.problem.index]
     published[held] = published[:, held] = 0.0
@@ -46,7 +46,7 @@ def describe(solution: Solution, covariance: Array, given: Mapping[str, float]) 
         solution.theta,
         cost,
         published,
-        dof(solution),
+        spread.dof,
         noise_variance(solution),
         given,
     )
@@ -75,7 +75,7 @@ def intervals(
     found: dict[str, Interval] = {}
     if solution.status is FitStatus.UNIDENTIFIED:
         return found, {}
-    reach = half_width(solution, LEVEL)
+    reach = spread.reach(LEVEL)
     law = solution.law
     assert fitted.covariance is not None
     published = np.sqrt(np.diag(fitted.covariance))
@@ -90,30 +90,37 @@ def intervals(
             share = reach * published[k] / value
             low, high = value * np.exp(-share), value * np.exp(share)
         found[param.name] = Interval(float(low), float(high), LEVEL, spread.method)
-    if "E" in found:
-        found["E"] = profile_interval(solution, "E", spread.matrix, LEVEL) or found["E"]
-    shares = _exponents(solution, fitted, spread.method, found)
+    for name in list(found):
+        found[name] = profile_interval(solution, name, spread, LEVEL) or found[name]
+    shares = _exponents(solution, fitted, spread, found)
     if draws is not None and len(draws.theta) > 1:
         _from_draws(solution, fitted, draws, found, shares)
     return found, shares
 
 
 def _exponents(
-    solution: Solution, fitted: Fitted, method: str, found: dict[str, Interval]
+    solution: Solution, fitted: Fitted, spread: Spread, found: dict[str, Interval]
 ) -> dict[str, dict[str, float]]:
     """Add the intervals of the frontier's exponents and return them with their values."""
     inputs = solution.runs.inputs
     if not can_allocate(solution.law, fitted.given):
         return {}
     middle = float(np.exp(np.mean(np.log(inputs["C"]))))
-    reach = half_width(solution, LEVEL)
     values = exponents(fitted, solution.theta, middle)
-    error = errors(fitted, lambda theta: exponents(fitted, theta, middle))
+    power = fitted.cost.power
+    profiled = exponent_interval(solution, power, spread, LEVEL)
+    if profiled is not None:
+        # Along a budget power * d ln N + d ln D = d ln C.
+        low, high = 1 - power * profiled.high, 1 - power * profiled.low
+        ends = [profiled, Interval(low, high, LEVEL, profiled.method)]
+    else:
+        error = spread.reach(LEVEL) * errors(fitted, lambda t: exponents(fitted, t, middle))
+        sides = np.stack([values - error, values + error], axis=1).tolist()
+        ends = [Interval(low, high, LEVEL, spread.method) for low, high in sides]
     shares = {}
-    for name, value, one in zip(("params", "tokens"), values, error, strict=True):
-        ends = Interval(float(value - reach * one), float(value + reach * one), LEVEL, method)
-        found[f"exponent_{name}"] = ends
-        shares[name] = {"value": float(value), "low": ends.low, "high": ends.high}
+    for name, value, one in zip(("params", "tokens"), values, ends, strict=True):
+        found[f"exponent_{name}"] = one
+        shares[name] = {"value": float(value), "low": one.low, "high": one.high}
     return shares
 
 

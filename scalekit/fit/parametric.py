@@ -62,7 +62,7 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
     """
     solution = solve_with_nested(law, runs, options)
     spread = covariance(solution, options.seed)
-    fitted = describe(solution, spread.matrix, options.given)
+    fitted = describe(solution, spread, options.given)
     draws = None
     if options.bootstrap:
         draws = resampling.bootstrap(solution, options.bootstrap, options.seed)
@@ -126,7 +126,7 @@ def hold_out(law: Law, runs: Runs, table: RunTable, options: Options) -> dict[st
     # Clusters are numbered from zero without gaps.
     _, cluster = np.unique(train.cluster, return_inverse=True)
     solution = solve_with_nested(law, replace(train, cluster=cluster), options)
-    fitted = describe(solution, covariance(solution, options.seed).matrix, options.given)
+    fitted = describe(solution, covariance(solution, options.seed), options.given)
     inputs = {s: runs.inputs[s][chosen] for s in law.inputs}
     found = predict_runs(fitted, inputs)
     report = score(words, solution.theta, runs, chosen, found)

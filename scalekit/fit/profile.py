@@ -1,11 +1,14 @@
-"""Profile intervals: how far one parameter can be moved before the best refit is clearly worse.
+"""Profile intervals: how far a number can be moved before the best refit is clearly worse.
 
 An asymptote or a flat ridge has no symmetric interval; its profile may even be open on one side.
+The number is a parameter, or the exponent of the frontier, which is a ratio of parameters: holding
+either is one linear equation between the internal coordinates.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,55 +16,136 @@ from scalekit.fit.judge import Solution, mean_slope
 from scalekit.fit.newton import descend
 from scalekit.fit.objective import spread
 from scalekit.fit.result import Interval
-from scalekit.fit.uncertainty import half_width
+from scalekit.fit.uncertainty import Spread
 from scalekit.laws.base import Array
 
 METHOD = "profile"
-_POINTS = 48
+_CLOSE = 2e-3
+_TRIES = 40
+_FARTHER = 3.0
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A function of the parameters to be held at values.
+
+    Attributes:
+        equation: For a value, the row and right-hand side of the equation `row @ phi = right`
+            between internal coordinates that holds it there.
+        gradient: (p,), of the function by internal coordinates at the fit.
+        here: Its value at the fit.
+        low: Its smallest value.
+        high: Its largest value.
+    """
+
+    equation: Callable[[float], tuple[Array, float]]
+    gradient: Array
+    here: float
+    low: float
+    high: float
 
 
 def profile(solution: Solution, name: str, values: Array) -> Array:
     """Return the objective (k,) refitted with one parameter held at internal values (k,)."""
-    problem = solution.problem
-    position = problem.law.index(name)
-    column = problem.index.index(position)
-    others = [k for k in range(len(problem.index)) if k != column]
-    fixed = problem.fixed + values[:, None] * problem.free[:, column]
-    held = replace(
-        problem,
-        free=problem.free[:, others],
-        fixed=fixed,
-        index=tuple(problem.index[k] for k in others),
-    )
-    # Walk outwards from the fit, each refit starting where its neighbour ended.
-    start = np.tile(solution.psi[others], (len(values), 1))
-    return descend(held, start).value
+    level = _parameter(solution, solution.law.index(name))
+    found = [_held(solution, level, float(value), solution.psi)[0] for value in values]
+    return np.array(found)
 
 
 def profile_interval(
-    solution: Solution, name: str, covariance: Array, level: float
+    solution: Solution, name: str, errors: Spread, level: float
 ) -> Interval | None:
     """Return the values of a parameter that the runs do not refuse, in published units.
 
-    The ceiling is where a parabola with the objective's curvature would reach `t` standard errors
-    of the given covariance: for least squares with even noise that is the F test, and uneven or
-    clustered noise raises it as it raises the standard error. An end that lies on the parameter's
-    bound is that bound, zero for a positive one.
+    The ceiling is where a parabola with the objective's curvature would reach `t` standard errors:
+    for least squares with even noise that is the F test, and uneven or clustered noise raises it
+    as it raises the standard error. An end that lies on the parameter's bound is that bound, zero
+    for a positive one.
+
+    Returns:
+        None for a parameter that was fixed, and for one whose published value rests on several
+        coordinates, such as an amplitude: holding it is no linear equation.
     """
     law = solution.law
     position = law.index(name)
     if position not in solution.problem.index or law.params[position].transform == "amplitude":
         return None
-    here = solution.phi[position]
-    low, high = law.box[0][position], law.box[1][position]
-    column = solution.problem.index.index(position)
-    width = np.linalg.pinv(_curvature(solution))[column, column]
-    reach = half_width(solution, level)
-    ceiling = solution.value + 0.5 * reach**2 * covariance[position, position] / width
-    ends = [_cross(solution, name, here, bound, ceiling) for bound in (low, high)]
+    turn = law.published_jacobian(solution.phi, solution.frame.centre)[position]
+    if np.flatnonzero(np.abs(turn) > _ROUNDING * np.abs(turn).max()).tolist() != [position]:
+        return None
+    held = _parameter(solution, position)
+    low, high = _ends(solution, held, errors, level)
     if law.params[position].transform == "log":
-        ends = [float(np.exp(end)) if end > low else 0.0 for end in ends]
-    return Interval(ends[0], ends[1], level, METHOD)
+        low = float(np.exp(low)) if low > held.low else 0.0
+        high = float(np.exp(high))
+    return Interval(low, high, level, METHOD)
+
+
+def exponent_interval(
+    solution: Solution, cost_power: float, errors: Spread, level: float
+) -> Interval | None:
+    """Return the exponents of N* that the runs do not refuse, beta / (alpha + cost_power beta).
+
+    Returns:
+        None for a law without such exponents, or where they are tied or fixed.
+    """
+    positions = _exponent_positions(solution)
+    if positions is None:
+        return None
+    a, b = positions
+    alpha, beta = float(solution.phi[a]), float(solution.phi[b])
+    share = alpha + cost_power * beta
+    gradient = np.zeros(len(solution.phi))
+    gradient[[a, b]] = np.array([-beta, alpha]) / share**2
+
+    def equation(value: float) -> tuple[Array, float]:
+        row = np.zeros(len(solution.phi))
+        row[[a, b]] = value, cost_power * value - 1.0
+        return row, 0.0
+
+    held = _Level(equation, gradient, beta / share, 0.0, 1.0 / cost_power)
+    return Interval(*_ends(solution, held, errors, level), level, METHOD)
+
+
+def _exponent_positions(solution: Solution) -> tuple[int, int] | None:
+    """Find the law's exponents of N and D among its parameters, if its optimum rests on two."""
+    law = solution.law
+    marked = {name: float(k + 1) for k, name in enumerate(law.names)}
+    found = law.allocation(marked)
+    if found is None:
+        return None
+    _, a, _, b = (round(value) - 1 for value in found)
+    free = set(solution.problem.index)
+    if a == b or not {a, b} <= free:
+        return None
+    if {law.names[a], law.names[b]} & set(solution.bounds_hit):
+        return None
+    return a, b
+
+
+def _parameter(solution: Solution, position: int) -> _Level:
+    row = np.zeros(len(solution.phi))
+    row[position] = 1.0
+    low, high = (float(ends[position]) for ends in solution.law.box)
+    return _Level(lambda value: (row, value), row, float(solution.phi[position]), low, high)
+
+
+def _ends(
+    solution: Solution, level: _Level, errors: Spread, confidence: float
+) -> tuple[float, float]:
+    gradient = level.gradient
+    moves = solution.problem.free.T @ gradient
+    width = float(moves @ np.linalg.pinv(_curvature(solution)) @ moves)
+    variance = float(gradient @ errors.matrix @ gradient)
+    reach = errors.reach(confidence)
+    rise = 0.5 * reach**2 * variance / max(width, 1e-300)
+    step = reach * float(np.sqrt(variance))
+    if not rise > 0:
+        # An exact fit: no move is free.
+        return level.here, level.here
+    low = _cross(solution, level, rise, -step)
+    return low, _cross(solution, level, rise, step)
 
 
 def _curvature(solution: Solution) -> Array:
@@ -77,17 +161,61 @@ def _curvature(solution: Solution) -> Array:
     return mean_slope(problem, residual) * (jac @ jac.T)
 
 
-def _cross(solution: Solution, name: str, here: float, bound: float, ceiling: float) -> float:
-    """Find where the profile crosses a ceiling on the way from the fit to a bound."""
-    near, far = here, bound
-    reach = bound - here
-    values = here + np.sign(reach) * np.geomspace(1e-4, max(abs(reach), 1e-4), _POINTS)
-    for _ in range(3):
-        over = np.flatnonzero(~(profile(solution, name, values) < ceiling))
-        if not len(over):
-            return float(far)
-        first = int(over[0])
-        far = values[first]
-        near = values[first - 1] if first else near
-        values = np.linspace(near, far, 12)[1:]
-    return float((near + far) / 2)
+def _cross(solution: Solution, level: _Level, rise: float, step: float) -> float:
+    """Find where the profile has risen by `rise`, on the side of `step`; its bound if nowhere.
+
+    The root of the rise is a straight line for a parabola, so a secant on it is near the end after
+    two refits; each starts where the last one below the ceiling ended.
+    """
+    bound = level.low if step < 0 else level.high
+    near, far = (level.here, 0.0), (np.nan, np.inf)
+    psi, value = solution.psi, level.here + step
+    for _ in range(_TRIES):
+        value = float(max(value, bound) if step < 0 else min(value, bound))
+        reached, end = _held(solution, level, value, psi)
+        root = float(np.sqrt(max(reached - solution.value, 0.0) / rise))
+        if abs(root - 1.0) < _CLOSE or (value == bound and root < 1.0):
+            break
+        width = abs(far[0] - near[0])
+        if root < 1.0:
+            near, psi = (value, root), end
+        else:
+            far = (value, root)
+        shrunk = abs(far[0] - near[0]) < 0.5 * width
+        value = _next(level.here, near, far, trusted=shrunk or not np.isfinite(width))
+    return value
+
+
+def _next(
+    here: float, near: tuple[float, float], far: tuple[float, float], *, trusted: bool
+) -> float:
+    """Guess the crossing from a point below it and one above it, or only one below."""
+    if np.isnan(far[0]):
+        gone = near[0] - here
+        return here + gone * float(np.clip(1.0 / max(near[1], 1e-3), 1.01, _FARTHER))
+    if not trusted or np.isinf(far[1]):
+        return (near[0] + far[0]) / 2
+    return near[0] + (1.0 - near[1]) / (far[1] - near[1]) * (far[0] - near[0])
+
+
+def _held(solution: Solution, level: _Level, value: float, psi: Array) -> tuple[float, Array]:
+    """Refit with a function held at a value, from psi (m,): the sum reached, and where."""
+    problem = solution.problem
+    row, right = level.equation(value)
+    moves = problem.free.T @ row
+    right -= float(row @ problem.fixed)
+    pivot = int(np.argmax(np.abs(moves)))
+    others = [k for k in range(len(moves)) if k != pivot]
+    ratio = moves[others] / moves[pivot]
+    column = problem.free[:, pivot]
+    held = replace(
+        problem,
+        free=problem.free[:, others] - np.outer(column, ratio),
+        fixed=problem.fixed + column * (right / moves[pivot]),
+        index=tuple(problem.index[k] for k in others),
+    )
+    ends = descend(held, psi[others][None])
+    end = psi.copy()
+    end[others] = ends.psi[0]
+    end[pivot] = (right - moves[others] @ ends.psi[0]) / moves[pivot]
+    return float(ends.value[0]), end

@@ -140,15 +140,17 @@ class PowerLaw(Law):
         gradient = np.zeros((len(total), p))
         square = np.zeros((len(total), p, p))
         weighted = [w * share for share in shares]
+        # Built once: np.ix_ in the loop was a third of a small fit's time.
+        down = [np.array(block)[:, None] for block in blocks]
         for i, j in combinations_with_replacement(range(len(blocks)), 2):
             weight = weighted[i] * shares[j]
             if i == j:
                 gradient[:, blocks[i]] += (v * shares[i]) @ rows[i].T
                 weight += g * shares[i]
             found = self._pair(weight, i, j, rows, products)
-            square[:, np.ix_(blocks[i], blocks[j])[0], blocks[j]] += found
+            square[:, down[i], blocks[j]] += found
             if i != j:
-                square[:, np.ix_(blocks[j], blocks[i])[0], blocks[i]] += found.transpose(0, 2, 1)
+                square[:, down[j], blocks[i]] += found.transpose(0, 2, 1)
         return gradient, square
 
     def _pair(self, weight: Array, i: int, j: int, rows: list[Array], products: Any) -> Array:
