@@ -73,9 +73,11 @@ def _one(fit: FitResult) -> list[str]:
 
 def _formula(fit: FitResult) -> str:
     if fit.approach != "parametric":
-        return {"isoflop": "approach 2, a parabola a budget", "envelope": "approach 1, the hull"}[
-            fit.approach
-        ]
+        return {
+            "isoflop": "approach 2, a parabola a budget",
+            "isoflop_akima": "approach 2, Akima's curve a budget",
+            "envelope": "approach 1, the hull",
+        }[fit.law]
     from scalekit import registry
 
     return registry.find("laws", fit.law).formula

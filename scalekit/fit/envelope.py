@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.isoflop import Line, fit_line
+from scalekit.fit.line import Line, fit_line
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.fit.rows import Runs
 from scalekit.laws.base import Array

@@ -1,145 +1,59 @@
-"""Approach 2: a parabola through each budget's runs, then a power law through the minima.
+"""Approach 2: each budget's valley read for its minimum, then a power law through the minima.
 
-The parabola is a second-order expansion, so a wide grid or unequal exponents move its minimum,
-and a grid whose centre drifts moves the exponent (Czech et al. 2026, arXiv:2603.22339). Both axes
-are fitted: where FLOPs are not 6 N D their exponents do not add up to one.
+Both axes are fitted, since where FLOPs are not 6 N D their exponents do not add up to one, and both
+readings of a valley (`valley.py`). What biases them is measured beside them: a grid that is wide or
+off-centre moves the minima, and one whose centre drifts moves the exponent (Czech et al. 2026,
+arXiv:2603.22339).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from scalekit.errors import FitError, InputError
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.result import FitResult, FitStatus, Interval
+from scalekit.fit.line import Line, fit_line
+from scalekit.fit.optimum import Fitted, allocate, exponents
+from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
+from scalekit.fit.valley import (
+    GRID_SHARE,
+    EdgeMinimumError,
+    NoMinimumError,
+    Read,
+    akima_reader,
+    bracketed,
+    grid_gap,
+    noise_of,
+    parabola,
+)
 from scalekit.laws.base import Array
 
+PARABOLA = "isoflop"
+AKIMA = "isoflop_akima"
 AXES = {"params": "N", "tokens": "D"}
 SUM_TOLERANCE = 0.01
 """How far from one the two exponents may add up before it is said."""
+SUSPICIOUS_BIAS = 0.02
+"""A design that moves a noiseless optimum by more than this share is warned of."""
 
 
-class EdgeMinimumError(FitError):
-    """A budget whose smallest loss lies at the end of its sizes: it has no measured minimum."""
-
-
-class NoMinimumError(FitError):
-    """A budget whose runs do not bracket a minimum: too few, or not curved upwards."""
-
-
-@dataclass(frozen=True)
-class Valley:
-    """One budget's parabola.
-
-    Attributes:
-        best: Where it is lowest; `error` is the standard error of its logarithm (NaN with three
-            sizes, which a parabola passes through whatever they are).
-        loss: At the minimum.
-        curve: Coefficients in ln(params) or ln(tokens), highest power first.
-    """
-
-    best: float
-    error: float
-    loss: float
-    curve: tuple[float, float, float]
-    n_sizes: int
-
-
-def parabola(x: Array, loss: Array, where: str) -> Valley:
-    """Fit a parabola of the loss in ln x, wherever its minimum lies.
-
-    Raises:
-        NoMinimumError: Fewer than three sizes, or a parabola that opens downwards.
-    """
-    log_x = np.log(x)
-    n_sizes = len(np.unique(log_x))
-    if n_sizes < 3:
-        raise NoMinimumError(f"{where}: {n_sizes} sizes, a valley needs 3; add sizes")
-    centre = log_x.mean()
-    basis = np.stack([(log_x - centre) ** 2, log_x - centre, np.ones_like(log_x)], axis=1)
-    found, *_ = np.linalg.lstsq(basis, loss, rcond=None)
-    c, b, a = (float(v) for v in found)
-    if c <= 0:
-        raise NoMinimumError(f"{where}: the parabola opens downwards; widen the sizes")
-    error = np.nan
-    if len(loss) > 3:
-        residual = loss - basis @ found
-        noise = float(residual @ residual) / (len(loss) - 3)
-        spread = noise * np.linalg.pinv(basis.T @ basis)
-        slope = np.array([b / (2 * c**2), -1 / (2 * c), 0.0])
-        error = float(np.sqrt(slope @ spread @ slope))
-    curve = (c, b - 2 * c * centre, a - b * centre + c * centre**2)
-    best = float(np.exp(centre - b / (2 * c)))
-    return Valley(best, error, a - b**2 / (4 * c), curve, n_sizes)
-
-
-def fit_valley(x: Array, loss: Array, where: str) -> Valley:
-    """Fit a parabola and check that the runs bracket its minimum.
-
-    Raises:
-        NoMinimumError: As `parabola`.
-        EdgeMinimumError: The lowest run or the parabola's minimum lies at or beyond an end.
-    """
-    valley = parabola(x, loss, where)
-    lowest = x[np.argmin(loss)]
-    for end, name in ((x.min(), "smallest"), (x.max(), "largest")):
-        beyond = valley.best <= end if name == "smallest" else valley.best >= end
-        if lowest == end or beyond:
-            raise EdgeMinimumError(
-                f"{where}: the minimum is at the {name} size; extend the sizes there"
-            )
-    return valley
-
-
-@dataclass(frozen=True)
-class Line:
-    """A power law through minima: `x* = coefficient * C^exponent`, with its standard errors."""
-
-    coefficient: float
-    exponent: float
-    error: float
-    dof: int
-    covariance: Array
-
-    def at(self, flops: float, level: float = LEVEL) -> tuple[float, float, float]:
-        """Return value, low and high at a budget; no interval without degrees of freedom."""
-        log_c = np.log(flops)
-        value = self.coefficient * flops**self.exponent
-        if self.dof < 1:
-            return value, np.nan, np.nan
-        row = np.array([1.0, log_c])
-        reach = t_quantile(0.5 + level / 2, self.dof)
-        reach *= float(np.sqrt(max(row @ self.covariance @ row, 0.0)))
-        return value, value * np.exp(-reach), value * np.exp(reach)
-
-
-def fit_line(flops: Array, best: Array) -> Line:
-    """Fit ln x* against ln C by least squares, every budget alike."""
-    log_c, log_x = np.log(flops), np.log(best)
-    centre = log_c.mean()
-    moved = log_c - centre
-    square = float(moved @ moved)
-    exponent = float(moved @ log_x) / square
-    level = float(log_x.mean())
-    residual = log_x - level - exponent * moved
-    dof = len(flops) - 2
-    noise = float(residual @ residual) / dof if dof > 0 else np.nan
-    # Of (ln coefficient, exponent): the level at the centre and the slope are independent.
-    turn = np.array([[1.0, -centre], [0.0, 1.0]])
-    covariance = turn @ np.diag([noise / len(flops), noise / square]) @ turn.T
-    error = float(np.sqrt(noise / square)) if dof > 0 else np.nan
-    return Line(float(np.exp(level - exponent * centre)), exponent, error, dof, covariance)
-
-
-def fit_isoflop(runs: Runs, predict: tuple[float, ...] = ()) -> FitResult:
+def fit_isoflop(
+    runs: Runs, predict: tuple[float, ...] = (), *, curve: str = PARABOLA, seed: int = 0
+) -> FitResult:
     """Fit approach 2 on both axes.
 
     The runs need planned budgets; achieved FLOPs are never rounded into groups.
+
+    Args:
+        runs: With N and D.
+        predict: Budgets to extrapolate the frontier to.
+        curve: `PARABOLA`, or `AKIMA`, whose minima are weighted by their errors.
+        seed: Of the draws that give Akima's minima their errors.
 
     Raises:
         InputError: No planned budgets.
@@ -149,88 +63,121 @@ def fit_isoflop(runs: Runs, predict: tuple[float, ...] = ()) -> FitResult:
             f"{runs.where}: approach isoflop needs the column 'budget' (planned FLOPs); name it "
             "with --map budget=COLUMN, achieved FLOPs are not rounded into budgets"
         )
-    budgets = np.unique(runs.budget[np.isfinite(runs.budget)])
     entries: list[dict[str, Any]] = []
     lines: dict[str, Line] = {}
     for axis in AXES:
-        found = [_entry(runs, axis, float(budget)) for budget in budgets]
+        valleys = _valleys(runs, axis)
+        noise = noise_of(list(valleys.values()))
+        read = parabola if curve == PARABOLA else akima_reader(noise, seed)
+        found = [_entry(read, axis, budget, *pair) for budget, pair in valleys.items()]
         entries += found
         good = [e for e in found if not e["rejected"]]
         if len(good) >= 2:
             flops = np.array([e["budget"] for e in good])
-            lines[axis] = fit_line(flops, np.array([e["best"] for e in good]))
-    return _result(runs, entries, lines, predict)
+            best = np.array([e["best"] for e in good])
+            lines[axis] = fit_line(flops, best, None if curve == PARABOLA else _errors(good))
+    return _result(runs, curve, entries, lines, predict)
 
 
-def _entry(runs: Runs, axis: str, budget: float) -> dict[str, Any]:
-    here = runs.budget == budget
-    entry: dict[str, Any] = {"axis": axis, "budget": budget, "n_runs": int(here.sum())}
+def _valleys(runs: Runs, axis: str) -> dict[float, tuple[Array, Array]]:
+    """Return sizes and losses by rising budget."""
+    budgets = np.unique(runs.budget[np.isfinite(runs.budget)])
+    x = runs.inputs[AXES[axis]]
+    return {float(b): (x[runs.budget == b], runs.loss[runs.budget == b]) for b in budgets}
+
+
+def _entry(read: Read, axis: str, budget: float, x: Array, loss: Array) -> dict[str, Any]:
+    entry: dict[str, Any] = {"axis": axis, "budget": budget, "n_runs": len(x)}
     try:
-        valley = fit_valley(
-            runs.inputs[AXES[axis]][here], runs.loss[here], f"budget {budget:g}, {axis}"
-        )
+        valley = bracketed(read, x, loss, f"budget {budget:g}, {axis}")
     except (EdgeMinimumError, NoMinimumError) as error:
         return {**entry, "rejected": str(error)}
+    known = np.isfinite(valley.error)
     low = high = None
-    if np.isfinite(valley.error):
-        reach = t_quantile(0.5 + LEVEL / 2, entry["n_runs"] - 3) * valley.error
+    if known:
+        # An error drawn from pooled noise has more degrees of freedom than one budget's residual.
+        dof = entry["n_runs"] - 3 if valley.curve else np.inf
+        reach = t_quantile(0.5 + LEVEL / 2, dof) * valley.error
         low, high = valley.best * np.exp(-reach), valley.best * np.exp(reach)
     return {
         **entry,
         "n_sizes": valley.n_sizes,
         "best": valley.best,
-        "error": valley.error if np.isfinite(valley.error) else None,
+        "error": valley.error if known else None,
         "low": low,
         "high": high,
         "loss": valley.loss,
         "curve": list(valley.curve),
+        "width": valley.width,
+        "centre": valley.centre,
+        "gap": grid_gap(x),
         "rejected": "",
     }
 
 
+def _errors(good: list[dict[str, Any]]) -> Array:
+    """Return the errors of minima, never below what the grid's spacing allows."""
+    floor = np.array([e["gap"] for e in good]) * GRID_SHARE
+    return np.maximum(np.array([e["error"] or 0.0 for e in good]), floor)
+
+
 def _result(
     runs: Runs,
+    curve: str,
     entries: list[dict[str, Any]],
     lines: Mapping[str, Line],
     predict: tuple[float, ...],
 ) -> FitResult:
     rejected = [e["rejected"] for e in entries if e["rejected"]]
-    warnings = list(rejected)
     theta: dict[str, float] = {}
-    exponents: dict[str, dict[str, float]] = {}
-    intervals: dict[str, Interval] = {}
+    shares: dict[str, dict[str, float]] = {}
+    intervals = {}
     for axis, line in lines.items():
         theta[f"{axis}_coefficient"] = line.coefficient
         theta[f"{axis}_exponent"] = line.exponent
-        exponents[axis] = {"value": line.exponent}
-        if line.dof > 0:
-            reach = t_quantile(0.5 + LEVEL / 2, line.dof) * line.error
-            ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
+        shares[axis] = {"value": line.exponent}
+        ends = line.interval()
+        if ends is not None:
             intervals[f"exponent_{axis}"] = ends
-            exponents[axis] |= {"low": ends.low, "high": ends.high}
-    total = sum(line.exponent for line in lines.values())
-    if len(lines) == 2 and abs(total - 1) > SUM_TOLERANCE:
-        warnings.append(
-            f"the exponents of params and tokens add up to {total:.3f}, not 1: FLOPs in this "
-            "table are not proportional to params x tokens"
-        )
-    used = len(entries) - len(rejected)
+            shares[axis] |= {"low": ends.low, "high": ends.high}
     ok = len(lines) == len(AXES)
+    total = sum(line.exponent for line in lines.values()) if ok else None
+    drift = {axis: _drift([e for e in entries if e["axis"] == axis]) for axis in AXES}
     return FitResult(
-        law="isoflop",
+        law=curve,
         approach="isoflop",
         theta=theta,
-        objective={"name": "parabola", "scale": "linear"},
+        objective={"name": "parabola", "scale": "linear"}
+        if curve == PARABOLA
+        else {"name": "akima", "scale": "log"},
         status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
-        message=f"{used} of {len(entries)} valleys have an interior minimum"
+        message=f"{len(entries) - len(rejected)} of {len(entries)} valleys have an interior minimum"
         + ("" if ok else "; a frontier needs two budgets on each axis"),
         n_runs=int(np.isfinite(runs.budget).sum()),
         dropped=runs.dropped,
         intervals=intervals,
-        exponents=exponents,
+        exponents=shares,
         optimum=tuple(_optimum(lines, runs, c) for c in predict) if ok else (),
-        diagnostics={"valleys": entries, "exponent_sum": total if len(lines) == 2 else None},
-        warnings=tuple(warnings),
+        diagnostics={"valleys": entries, "exponent_sum": total, "drift": drift},
+        warnings=(*rejected, *_sum_warning(total)),
+    )
+
+
+def _drift(entries: list[dict[str, Any]]) -> float | None:
+    """Return by which power of C the grid's centre drifts away from the minima."""
+    good = [e for e in entries if not e["rejected"]]
+    if len(good) < 2:
+        return None
+    log_c, off = (np.log([e[name] for e in good]) for name in ("budget", "centre"))
+    return float(np.polyfit(log_c - log_c.mean(), off, 1)[0])
+
+
+def _sum_warning(total: float | None) -> tuple[str, ...]:
+    if total is None or abs(total - 1) <= SUM_TOLERANCE:
+        return ()
+    return (
+        f"the exponents of params and tokens add up to {total:.3f}, not 1: FLOPs in this table are "
+        "not proportional to params x tokens",
     )
 
 
@@ -242,6 +189,42 @@ def _optimum(lines: Mapping[str, Line], runs: Runs, flops: float) -> dict[str, A
         value, low, high = line.at(flops)
         entry[axis] = value
         if np.isfinite(low):
-            intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": "ols-t"}
+            intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
     entry["tokens_per_param"] = entry["tokens"] / entry["params"]
     return {**entry, "intervals": intervals}
+
+
+def with_bias(found: FitResult, runs: Runs, fitted: Fitted, seed: int = 0) -> FitResult:
+    """Add how far this design's valleys miss on noiseless losses of a fitted law.
+
+    The law's own optimum is known exactly, so what approach 2 reads off the same sizes, without
+    any noise, is its bias: `diagnostics["bias"]` has the exponents' shifts and, at each asked
+    budget (the largest measured one if none was asked), the relative misses of params and tokens.
+    """
+    flops = [entry["flops"] for entry in found.optimum] or [float(np.nanmax(runs.budget))]
+    given = {s: runs.inputs[s] for s in ("N", "D")}
+    exact = np.exp(fitted.log_loss(fitted.theta, given["N"], given["D"]))
+    try:
+        clean = fit_isoflop(replace(runs, loss=exact), tuple(flops), curve=found.law, seed=seed)
+    except FitError:
+        return found
+    if clean.status is not FitStatus.CONVERGED:
+        return found
+    middle = float(np.exp(np.mean(np.log(runs.budget[np.isfinite(runs.budget)]))))
+    true = dict(zip(AXES, exponents(fitted, fitted.theta, middle), strict=True))
+    bias: dict[str, Any] = {"law": fitted.law.name}
+    for axis in AXES:
+        bias[f"exponent_{axis}"] = clean.exponents[axis]["value"] - float(true[axis])
+    best = np.exp(allocate(fitted, fitted.theta, np.array(flops)))
+    bias["optimum"] = [
+        {"flops": e["flops"], "params": e["params"] / n - 1, "tokens": e["tokens"] / d - 1}
+        for e, n, d in zip(clean.optimum, *best[:2].tolist(), strict=True)
+    ]
+    warnings = found.warnings
+    worst = max(bias["optimum"], key=lambda e: abs(e["params"]))
+    if abs(worst["params"]) > SUSPICIOUS_BIAS:
+        warnings += (
+            f"on noiseless runs of the fitted {fitted.law.name} law these sizes miss N* at "
+            f"{worst['flops']:.3g} FLOPs by {worst['params']:+.1%}: the grid biases this approach",
+        )
+    return replace(found, diagnostics={**found.diagnostics, "bias": bias}, warnings=warnings)

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from scalekit.fit.identify import Design, condition_of
 from scalekit.fit.newton import Minimum, Problem
 from scalekit.fit.objective import spread
 from scalekit.fit.result import FitStatus
@@ -21,11 +22,6 @@ AGREEMENT = 1e-6
 
 ENOUGH_AGREE = 3
 """So many starts must reach the best objective."""
-
-RAY = 1e-3
-"""Below this ratio of the variances of the inputs' logarithms, across their main direction over
-along it, all runs lie on one line: 5 % scatter about D = kN gives 6e-5, two budgets a factor of two
-apart 0.1."""
 
 _ROUNDING = 1e-8
 _RIVAL = 2.7055  # 90 % quantile of chi-squared with one degree of freedom
@@ -44,6 +40,7 @@ class Solution:
         condition: Of the centred normal matrix with columns of equal length.
         agreeing: How many of `starts` reached the best objective.
         rivals: Other minima that the runs cannot tell from the best, in internal coordinates.
+        design: What the inputs alone said before the fit.
     """
 
     runs: Runs
@@ -60,6 +57,7 @@ class Solution:
     starts: int
     agreeing: int
     rivals: tuple[Array, ...]
+    design: Design
     status: FitStatus
     message: str
 
@@ -99,7 +97,7 @@ class Solution:
         return spread(self.residual, len(self.psi))
 
 
-def judge(runs: Runs, problem: Problem, ends: Minimum) -> Solution:
+def judge(runs: Runs, problem: Problem, ends: Minimum, design: Design) -> Solution:
     """Take the best end of all starts and say what it is worth."""
     best = int(np.nanargmin(ends.value))
     psi, value = ends.psi[best], float(ends.value[best])
@@ -109,42 +107,21 @@ def judge(runs: Runs, problem: Problem, ends: Minimum) -> Solution:
     jacobian = problem.free.T @ law.jacobian(state)[0]
     residual = problem.log_observed - state.log_loss[0]
     bounds_hit = tuple(law.names[problem.index[k]] for k in np.flatnonzero(ends.on_bound[best]))
-    condition = _condition(jacobian[~ends.on_bound[best]])
+    condition = condition_of(jacobian[~ends.on_bound[best]])
     # The last bit of an exact fit's tiny objective is rounding, so agreement needs a floor.
     agree = ends.value <= value * (1 + AGREEMENT) + 1e-20 * len(runs)
     rivals = _rivals(problem, ends, best, residual)
     gradient = float(ends.scaled_gradient[best])
     found = Solution(
         runs, problem, psi, phi[0], value, residual, jacobian, ends.hessian[best], gradient,
-        bounds_hit, condition, len(ends.value), int(agree.sum()), rivals, FitStatus.CONVERGED, "",
+        bounds_hit, condition, len(ends.value), int(agree.sum()), rivals, design,
+        FitStatus.CONVERGED, "",
     )  # fmt: skip
     inner = ~ends.on_bound[best]
     curved = found.hessian[np.ix_(inner, inner)]
     is_minimum = not len(curved) or bool(np.linalg.eigvalsh(curved)[0] > 0)
     status, message = _verdict(found, is_minimum)
     return replace(found, status=status, message=message)
-
-
-def line_of(problem: Problem) -> str | None:
-    """Say on which line all runs lie, if they do; no number of them then separates the terms."""
-    # One source of data has one number of unique tokens, and that is no fault of the design.
-    inputs = [s for s in problem.law.inputs if s != "U"]
-    logs = np.stack([problem.frame.logs[s] for s in inputs])
-    constant = [s for s, row in zip(inputs, logs, strict=True) if np.ptp(row) < 1e-9]
-    if constant:
-        return f"every run has the same {constant[0]}"
-    if len(logs) != 2 or len(problem.index) <= 3:
-        return None
-    small, large = np.linalg.eigvalsh(np.cov(logs))
-    if small > RAY * large:
-        return None
-    slope = float(np.polyfit(logs[0], logs[1], 1)[0])
-    one, other = inputs
-    if abs(slope - 1) < 0.1:
-        return f"all runs lie on one ray, {other} proportional to {one}"
-    if abs(slope + 1) < 0.1:
-        return f"all runs lie on one budget, {other} times {one} constant"
-    return f"all runs lie on one line, {other} ~ {one}^{slope:.2f}"
 
 
 def mean_slope(problem: Problem, residual: Array) -> float:
@@ -157,16 +134,6 @@ def mean_slope(problem: Problem, residual: Array) -> float:
     delta = float(np.max(problem.objective.delta))
     scale = max(spread(residual, len(problem.index)), 1e-300)
     return max(2 * NormalDist().cdf(min(delta / scale, 40.0)) - 1, 1e-12)
-
-
-def _condition(jacobian: Array) -> float:
-    if not len(jacobian):
-        return 1.0
-    lengths = np.sqrt(np.sum(jacobian**2, axis=1))
-    if not lengths.all():
-        return float("inf")
-    columns = jacobian / lengths[:, None]
-    return float(np.linalg.cond(columns @ columns.T))
 
 
 def _rivals(problem: Problem, ends: Minimum, best: int, residual: Array) -> tuple[Array, ...]:
@@ -194,7 +161,7 @@ def _rivals(problem: Problem, ends: Minimum, best: int, residual: Array) -> tupl
 def _verdict(found: Solution, is_minimum: bool) -> tuple[FitStatus, str]:
     """Name the first thing that is wrong, or say how well the starts agree."""
     law, gradient = found.law, found.scaled_gradient
-    line = line_of(found.problem)
+    design, line = found.design, found.design.line
     limit = law.condition_limit
     doubts = [
         (
@@ -202,6 +169,12 @@ def _verdict(found: Solution, is_minimum: bool) -> tuple[FitStatus, str]:
             FitStatus.UNIDENTIFIED,
             f"{line}: the runs cannot separate the terms of {law.name}, however many they are; "
             "add runs away from that line or fix a parameter",
+        ),
+        (
+            design.rank < design.n_free,
+            FitStatus.UNIDENTIFIED,
+            f"rank {design.rank} of {design.n_free} parameters: the {design.n_points} different "
+            "inputs leave a direction free; widen the design or fix a parameter",
         ),
         (
             found.condition > limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from scalekit import registry
 from scalekit.fit import bootstrap as resampling
 from scalekit.fit.describe import describe, intervals, predict_runs
 from scalekit.fit.holdout import held_out, score
+from scalekit.fit.identify import count_distinct, exponent_sd
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import Objective
 from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, can_allocate, optimum_entry
@@ -138,6 +139,7 @@ def _diagnostics(
 ) -> dict[str, Any]:
     inputs = solution.runs.inputs
     found: dict[str, Any] = {
+        "design": _design(solution, fitted),
         "condition": solution.condition,
         "bounds_hit": list(solution.bounds_hit),
         "starts_agreeing": solution.agreeing,
@@ -162,6 +164,16 @@ def _diagnostics(
         found["tokens_per_param"] = {"low": float(ratio.min()), "high": float(ratio.max())}
     if draws is not None:
         found["draws_lost"] = draws.lost
+    return found
+
+
+def _design(solution: Solution, fitted: Fitted) -> dict[str, Any]:
+    """Return what the inputs alone tell, and what exponent they would leave at half a per cent."""
+    found = {**asdict(solution.design), "is_identified": solution.design.is_identified}
+    inputs = {s: solution.runs.inputs[s] for s in solution.law.inputs}
+    if solution.design.is_identified and not solution.bounds_hit:
+        power = fitted.cost.power
+        found["exponent_sd"] = exponent_sd(solution.law, solution.theta, inputs, power=power)
     return found
 
 
@@ -196,7 +208,7 @@ def _warnings(solution: Solution, fitted: Fitted, draws: resampling.Draws | None
                     "runs far from that ratio"
                 )
     points = np.stack([*inputs.values(), runs.loss])
-    repeated = len(runs) - np.unique(points, axis=1).shape[1]
+    repeated = len(runs) - count_distinct(points)
     if repeated:
         found.append(f"{repeated} runs repeat another with the same loss; each still counts once")
     if draws is not None and draws.lost:

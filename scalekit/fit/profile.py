@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from scalekit.fit.identify import exponent_names
 from scalekit.fit.judge import Solution, mean_slope
 from scalekit.fit.newton import descend
 from scalekit.fit.objective import spread
@@ -111,17 +112,12 @@ def exponent_interval(
 def _exponent_positions(solution: Solution) -> tuple[int, int] | None:
     """Find the law's exponents of N and D among its parameters, if its optimum rests on two."""
     law = solution.law
-    marked = {name: float(k + 1) for k, name in enumerate(law.names)}
-    found = law.allocation(marked)
-    if found is None:
+    named = exponent_names(law)
+    if named is None:
         return None
-    _, a, _, b = (round(value) - 1 for value in found)
+    a, b = (law.index(name) for name in named)
     free = set(solution.problem.index)
-    if a == b or not {a, b} <= free:
-        return None
-    if {law.names[a], law.names[b]} & set(solution.bounds_hit):
-        return None
-    return a, b
+    return (a, b) if {a, b} <= free and not set(named) & set(solution.bounds_hit) else None
 
 
 def _parameter(solution: Solution, position: int) -> _Level:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalekit.errors import FitError, InputError
+from scalekit.fit.identify import count_distinct
 from scalekit.laws.base import COLUMN_OF, Array
 from scalekit.results.mapping import evaluate
 from scalekit.results.table import RunTable, require
@@ -196,7 +197,7 @@ def check_enough(runs: Runs, law: str, n_free: int) -> None:
             "with --fix E=1.7"
         )
     points = np.stack([v for s, v in runs.inputs.items() if s != "C"] or [runs.inputs["C"]])
-    distinct = np.unique(points, axis=1).shape[1]
+    distinct = count_distinct(points)
     if distinct < n_free:
         raise FitError(
             f"{runs.where}: {n} runs at {distinct} different sizes and lengths but {law} has "

@@ -13,11 +13,12 @@ import numpy as np
 from scalekit import __version__, registry
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.fit.envelope import fit_envelope
-from scalekit.fit.isoflop import fit_isoflop
+from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop, with_bias
 from scalekit.fit.objective import find_objective
+from scalekit.fit.optimum import SIX_N_D, Fitted
 from scalekit.fit.parametric import Options, fit_parametric
 from scalekit.fit.result import SCHEMA, FitResult
-from scalekit.fit.rows import select
+from scalekit.fit.rows import Runs, select
 from scalekit.laws.base import Array
 from scalekit.results.store import write_whole
 from scalekit.results.table import RunTable
@@ -85,14 +86,10 @@ def fit(
             law = registry.find("laws", name)
             runs = select(table, law.inputs, drop=drop, cluster=cluster)
             found.append(fit_parametric(law, name, runs, table, options))
-    plain = [name for name in approaches if name != "parametric"]
-    if plain:
+    if set(approaches) - {"parametric"}:
         runs = select(table, ("N", "D", "C"), drop=drop, cluster=cluster)
-        for name in plain:
-            if name == "isoflop":
-                found.append(fit_isoflop(runs, options.predict))
-            else:
-                found.append(fit_envelope(runs, curves, options.predict))
+        headline = found[0] if found else None
+        found += _frontiers(approaches, runs, headline, curves, options)
     asked = {
         "objective": objective,
         "delta": delta,
@@ -104,6 +101,30 @@ def fit(
     }
     found = [_stamped(one, table, asked, seed) for one in found]
     return replace(found[0], others=tuple(found[1:]))
+
+
+def _frontiers(
+    approaches: Sequence[str],
+    runs: Runs,
+    headline: FitResult | None,
+    curves: Sequence[Mapping[str, Array]],
+    options: Options,
+) -> list[FitResult]:
+    """Fit approaches 1 and 2, and measure on the headline's law what the design does to 2."""
+    fitted = None
+    if headline is not None and headline.exponents:
+        law = registry.find("laws", headline.law)
+        cost = headline.cost or SIX_N_D
+        fitted = Fitted(law, headline.theta, cost, given=options.given or None)
+    found = []
+    for name in approaches:
+        if name == "isoflop":
+            for curve in (PARABOLA, AKIMA):
+                one = fit_isoflop(runs, options.predict, curve=curve, seed=options.seed)
+                found.append(one if fitted is None else with_bias(one, runs, fitted, options.seed))
+        elif name == "envelope":
+            found.append(fit_envelope(runs, curves, options.predict))
+    return found
 
 
 def _stamped(fit: FitResult, table: RunTable, asked: Mapping[str, Any], seed: int) -> FitResult:

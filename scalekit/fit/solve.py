@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scalekit.errors import UsageError, did_you_mean
+from scalekit.fit.identify import survey
 from scalekit.fit.judge import AGREEMENT, Solution, judge
 from scalekit.fit.newton import Minimum, Problem, descend, minimise
 from scalekit.fit.objective import HUBER_95, Objective, spread
@@ -56,8 +57,9 @@ def solve(
     starts = _starts(problem, inputs, n_starts or law.starts, seed)
     if extra_starts is not None:
         starts = np.concatenate([extra_starts, starts])
+    design = survey(law, frame, free, problem.phi(starts[:1, list(index)])[0], inputs)
     problem, ends = _descend(problem, starts[:, list(index)])
-    return judge(runs, problem, ends)
+    return judge(runs, problem, ends, design)
 
 
 def _starts(problem: Problem, inputs: Mapping[str, Array], count: int, seed: int) -> Array:

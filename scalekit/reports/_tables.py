@@ -88,7 +88,7 @@ def approaches(study: Study) -> TableOf:
         held = one.holdout.get("mape") if one.holdout else None
         rows.append(
             [
-                _wording.APPROACHES.get(one.approach, one.approach),
+                _wording.APPROACHES.get(one.law) or _wording.APPROACHES[one.approach],
                 one.law if one.approach == "parametric" else NOTHING,
                 _numbers.with_interval(a.get("value"), *_wording.ends(a)),
                 _numbers.with_interval(b.get("value"), *_wording.ends(b)),

@@ -17,6 +17,7 @@ from scalekit.reports._numbers import NOTHING
 APPROACHES = {
     "parametric": "parametric (approach 3)",
     "isoflop": "isoFLOP parabolas (approach 2)",
+    "isoflop_akima": "isoFLOP, Akima's curves (approach 2)",
     "envelope": "envelope (approach 1)",
 }
 

@@ -91,7 +91,7 @@ def test_the_summary_lists_every_fit_and_decides_by_held_out_error(table) -> Non
         predict=[1e22],
     )
     found = summary(result)
-    assert [r["law"] for r in found.rows] == ["chinchilla", "power", "isoflop"]
+    assert [r["law"] for r in found.rows] == ["chinchilla", "power", "isoflop", "isoflop_akima"]
     # The power law of C cannot know that a budget was split badly.
     assert found.best == "chinchilla"
     assert found.spread is not None

@@ -3,13 +3,22 @@
 import numpy as np
 import pytest
 from fit_examples import ASYMMETRIC, BESIROGLU, CHINCHILLA, ROUNDED, isoflop_table, with_columns
+from scipy.interpolate import Akima1DInterpolator
 
 from scalekit.errors import InputError
-from scalekit.fit.isoflop import EdgeMinimumError, NoMinimumError, fit_line, fit_valley, parabola
+from scalekit.fit import akima
+from scalekit.fit.line import fit_line
 from scalekit.fit.optimum import SIX_N_D, Fitted, allocate
 from scalekit.fit.result import FitStatus
 from scalekit.fit.run import fit
 from scalekit.fit.simulate import simulate
+from scalekit.fit.valley import (
+    EdgeMinimumError,
+    NoMinimumError,
+    fit_valley,
+    noise_of,
+    parabola,
+)
 
 BUDGETS = np.geomspace(1e17, 1e21, 5)
 SYMMETRIC = {"E": 1.69, "A": 400.0, "B": 400.0, "alpha": 0.31, "beta": 0.31}
@@ -76,6 +85,117 @@ def test_approach_3_has_no_such_bias_on_the_same_points() -> None:
     result = fit(table, predict=[1e24])
     true = np.exp(allocate(Fitted(CHINCHILLA, ASYMMETRIC, SIX_N_D), ASYMMETRIC, np.array([1e24])))
     assert result.optimum[0]["tokens"] == pytest.approx(true[1, 0], rel=1e-6)
+
+
+def off_centre_table(theta, width, centre=1.0, drift=1.0, n_sizes=15):
+    """Noiseless runs of the published biases' designs, as a table."""
+    fitted = Fitted(CHINCHILLA, theta, SIX_N_D)
+    share = np.linspace(0.0, 1.0, len(BUDGETS))
+    middle = np.exp(allocate(fitted, theta, BUDGETS)[1]) * centre * drift**share
+    D = (middle[:, None] * np.geomspace(1 / width, width, n_sizes)).ravel()
+    C = np.repeat(BUDGETS, n_sizes)
+    return simulate(CHINCHILLA, theta, {"N": C / 6 / D, "D": D}, budget=C)
+
+
+def test_akimas_curve_is_free_of_the_parabolas_bias() -> None:
+    """Where a parabola misses N* by 30 %, a curve through the same points misses by under 2 %."""
+    result = fit(off_centre_table(ASYMMETRIC, 16.0), approaches=["isoflop"], predict=[1e24])
+    other = result.others[0]
+    assert other.law == "isoflop_akima"
+    true = np.exp(allocate(Fitted(CHINCHILLA, ASYMMETRIC, SIX_N_D), ASYMMETRIC, np.array([1e24])))
+    misses = [one.optimum[0]["params"] / true[0, 0] - 1 for one in (result, other)]
+    assert misses[0] == pytest.approx(0.3007, abs=1e-4)
+    assert abs(misses[1]) < 0.02
+
+
+@pytest.mark.parametrize(("width", "centre", "drift"), [(16, 1, 1), (4, 3, 1), (8, 1, 3)])
+def test_the_bias_that_is_reported_is_the_bias_there_is(width, centre, drift) -> None:
+    """The parametric law knows the optimum exactly, so the design's bias is what it says."""
+    table = off_centre_table(ROUNDED, width, centre, drift)
+    result = fit(table, approaches=["parametric", "isoflop"], predict=[1e24])
+    fitted = Fitted(CHINCHILLA, ROUNDED, SIX_N_D)
+    true = np.exp(allocate(fitted, ROUNDED, np.array([1e24])))[:, 0]
+    for one in result.others:
+        bias = one.diagnostics["bias"]
+        miss = bias["optimum"][0]
+        assert one.optimum[0]["params"] / true[0] - 1 == pytest.approx(miss["params"], abs=1e-6)
+        assert one.optimum[0]["tokens"] / true[1] - 1 == pytest.approx(miss["tokens"], abs=1e-6)
+        share = ROUNDED["beta"] / (ROUNDED["alpha"] + ROUNDED["beta"])
+        shift = one.exponents["params"]["value"] - share
+        assert bias["exponent_params"] == pytest.approx(shift, abs=1e-8)
+    said = [w for w in result.others[0].warnings if "the grid biases this approach" in w]
+    assert bool(said) == (abs(result.others[0].diagnostics["bias"]["optimum"][0]["params"]) > 0.02)
+
+
+def test_width_centre_and_drift_of_the_grid_are_told() -> None:
+    result = fit(off_centre_table(SYMMETRIC, 8.0, 1.5, 2.0), approaches=["isoflop"])
+    sizes = [v for v in result.diagnostics["valleys"] if v["axis"] == "tokens"]
+    assert [v["width"] for v in sizes] == pytest.approx([8.0] * 5)
+    # The grid's centre is 1.5 to 3 times D*; an off-centre parabola reads D* a little high.
+    assert sizes[0]["centre"] == pytest.approx(1.5, rel=0.1)
+    assert sizes[-1]["centre"] == pytest.approx(3.0, rel=0.1)
+    # A factor of two over four decades of compute.
+    assert result.diagnostics["drift"]["tokens"] == pytest.approx(np.log(2) / np.log(1e4), rel=0.1)
+    assert result.diagnostics["drift"]["params"] < 0
+    centred = fit(off_centre_table(SYMMETRIC, 8.0), approaches=["isoflop"])
+    assert centred.diagnostics["drift"]["tokens"] == pytest.approx(0, abs=1e-9)
+
+
+def test_akimas_curve_is_that_of_scipy_and_its_minimum_the_lowest_point() -> None:
+    rng = np.random.default_rng(0)
+    for n in (5, 6, 9, 15):
+        x = np.sort(rng.normal(size=n))
+        y = (x - rng.normal()) ** 2 + rng.normal(0, 0.1, n)
+        curve = Akima1DInterpolator(x, y)
+        np.testing.assert_allclose(akima.slopes(x, y), curve.derivative()(x), atol=1e-9)
+        place, value = akima.minimum(x, y)
+        dense = np.linspace(x[0], x[-1], 20_001)
+        assert value <= curve(dense).min() + 1e-12
+        assert curve(min(float(place), x[-1])) == pytest.approx(float(value), abs=1e-9)
+
+
+def test_akimas_minima_are_weighted_and_never_sharper_than_a_third_of_the_spacing() -> None:
+    quiet = isoflop_table(n_sizes=9, noise=1e-6).where(np.arange(45) != 3)
+    akima_fit = fit(quiet, approaches=["isoflop"]).others[0]
+    for valley in akima_fit.diagnostics["valleys"]:
+        assert valley["error"] < valley["gap"] / 3
+    assert akima_fit.intervals["exponent_params"].method == "wls-t"
+    # With errors below the floor all budgets weigh alike but for the one whose gap is wider.
+    best = [v for v in akima_fit.diagnostics["valleys"] if v["axis"] == "params"]
+    x, y = (np.log([v[name] for v in best]) for name in ("budget", "best"))
+    plain = np.polyfit(x, y, 1, w=1 / np.array([v["gap"] for v in best]))[0]
+    assert akima_fit.exponents["params"]["value"] == pytest.approx(plain, rel=1e-9)
+
+
+def test_a_weighted_line_is_that_of_its_normal_equations() -> None:
+    rng = np.random.default_rng(1)
+    C = np.geomspace(1e17, 1e21, 7)
+    best = 0.3 * C**0.45 * np.exp(rng.normal(0, 0.1, 7))
+    errors = rng.uniform(0.05, 0.3, 7)
+    line = fit_line(C, best, errors)
+    found, covariance = np.polyfit(np.log(C), np.log(best), 1, w=1 / errors, cov=True)
+    assert line.exponent == pytest.approx(found[0], rel=1e-9)
+    assert line.error == pytest.approx(float(np.sqrt(covariance[0, 0])), rel=1e-6)
+
+
+def test_the_noise_of_valleys_is_told_by_seeds_or_else_by_a_cubic() -> None:
+    rng = np.random.default_rng(0)
+    x = np.geomspace(1e7, 1e9, 9)
+    shape = 0.02 * np.log(x / 7e7) ** 2 + 0.004 * np.log(x / 7e7) ** 3 + 1.0
+    many = [(x, np.exp(shape + rng.normal(0, 0.01, 9))) for _ in range(60)]
+    # 60 x 5 degrees of freedom know a spread to 4 %.
+    assert noise_of(many) == pytest.approx(0.01, rel=0.1)
+    seeds = [(np.tile(x, 2), np.exp(np.tile(shape, 2) + rng.normal(0, 0.01, 18))) for _ in many]
+    assert noise_of(seeds) == pytest.approx(0.01, rel=0.1)
+    assert noise_of([(x[:4], np.exp(shape[:4]))]) is None
+
+
+def test_too_few_sizes_for_akima_leave_the_parabola_standing() -> None:
+    result = fit(isoflop_table(n_sizes=4, noise=0.001), approaches=["isoflop"])
+    assert result.status is FitStatus.CONVERGED
+    akima_fit = result.others[0]
+    assert akima_fit.status is FitStatus.UNIDENTIFIED
+    assert "Akima's curve needs 5" in akima_fit.warnings[0]
 
 
 def test_an_edge_minimum_is_refused_by_type() -> None:
