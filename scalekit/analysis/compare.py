@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from scalekit.analysis.allocation import frontier
+from scalekit.fit.forms import with_a_say
 from scalekit.fit.result import FitResult, FitStatus
 
 
@@ -17,7 +19,8 @@ class Summary:
     Attributes:
         rows: One a fit, headline first: law, approach, status, exponent_params and its interval,
             held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
-            that all were asked for flops, params, tokens, loss.
+            that all were asked for flops, params, tokens, loss and extrapolation (that budget over
+            the largest measured).
         spread: Largest over smallest N* at that budget among trusted fits, or None.
         best: The law with the smallest held-out error; AICc never decides.
         sentences: The comparison in words.
@@ -47,16 +50,13 @@ def form_band(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
     """Return how far the fitted laws' frontiers spread at budgets (k,): name_low and name_high.
 
     That is the uncertainty of the form, a band of its own beside that of the parameters. Laws that
-    did not converge have no say.
+    did not converge, or predict held-out runs much worse than the best, have no say.
     """
-    from scalekit.analysis.allocation import frontier
-
     found: dict[str, list[np.ndarray]] = {"params": [], "tokens": [], "loss": []}
-    for one in (fit, *fit.others):
-        if one.approach == "parametric" and one.is_trusted and one.exponents:
-            path = frontier(one, flops)
-            for name, values in found.items():
-                values.append(path[name])
+    for one in with_a_say((fit, *fit.others)):
+        path = frontier(one, flops)
+        for name, values in found.items():
+            values.append(path[name])
     band = {}
     for name, values in found.items():
         if values:
@@ -82,6 +82,7 @@ def _row(fit: FitResult, far: float | None) -> dict[str, Any]:
         "params": entry.get("params"),
         "tokens": entry.get("tokens"),
         "loss": entry.get("loss"),
+        "extrapolation": entry.get("extrapolation"),
     }
 
 
@@ -90,9 +91,29 @@ def _sentences(
 ) -> list[str]:
     found = []
     if spread is not None:
-        found.append(f"at {far:.3g} FLOPs the fits' optimal sizes differ by a factor {spread:.3g}")
+        ratio = next(r["extrapolation"] for r in rows if r["extrapolation"] is not None)
+        found.append(
+            f"at {far:.3g} FLOPs, {ratio:.3g} times the largest measured, the fits' optimal sizes "
+            f"differ by a factor {spread:.3g}"
+        )
     held = sorted((r for r in rows if r["held_out"] is not None), key=lambda r: r["held_out"])
     if held:
         told = ", ".join(f"{r['law']} {r['held_out']:.3%}" for r in held)
         found.append(f"held-out error: {told}; the best loss seen so far {held[0]['baseline']:.3%}")
+    if len(held) > 1:
+        found.append(_verdict(held))
     return found
+
+
+def _verdict(held: list[dict[str, Any]]) -> str:
+    """Say which law held-out error chooses, and whether AICc, which only looks back, agrees."""
+    best = held[0]["law"]
+    if held[0]["held_out"] >= held[0]["baseline"]:
+        return "no law predicts the held-out runs better than the best loss seen so far does"
+    known = [r for r in held if r["aicc"] is not None]
+    if not known:
+        return f"held-out error decides for {best}"
+    fits_best = min(known, key=lambda r: r["aicc"])["law"]
+    if fits_best == best:
+        return f"held-out error decides for {best}, and AICc agrees"
+    return f"held-out error decides for {best}; AICc, which only looks back, prefers {fits_best}"

@@ -9,19 +9,16 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.allocation import fitted
 from scalekit.errors import FitError
-from scalekit.fit.newton import descend
+from scalekit.fit.influence import LeftOut, leave_out
 from scalekit.fit.objective import find_objective
-from scalekit.fit.optimum import allocate, can_allocate, exponents
+from scalekit.fit.optimum import allocate, can_allocate
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import select
 from scalekit.fit.solve import solve
 from scalekit.results.table import RunTable
 
-STRONG = 1.0
-"""A run that moves the exponent by more standard errors than this carries the result."""
 
-
-def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> list[dict[str, Any]]:
+def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> list[LeftOut]:
     """Leave out each run (or cluster) in turn, refit, and say what that does to the decision.
 
     Args:
@@ -30,8 +27,7 @@ def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> li
         flops: Budget at which N* is compared; the largest fitted one unless given.
 
     Returns:
-        One entry a cluster, the most influential first: runs, exponent (without them), shift, and
-        shift_in_errors; params (N* without them) and its ratio to the fit's.
+        One a cluster, the one that moves N* most first.
 
     Raises:
         FitError: The fit has no exponents to be moved.
@@ -44,32 +40,7 @@ def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> li
     runs = select(table, law.inputs, drop=asked["drop"], cluster=asked["cluster"])
     objective = find_objective(asked["objective"], asked["delta"])
     solution = solve(law, runs, objective, fix=asked["fix"], seed=fit.seed)
-    groups = np.unique(runs.cluster)
-    weights = (runs.cluster[None, :] != groups[:, None]).astype(float)
-    ends = descend(solution.problem, np.tile(solution.psi, (len(groups), 1)), weights)
-    theta = law.to_published(solution.problem.phi(ends.psi), solution.frame.centre)
-    budget = np.array([flops or float(runs.inputs["C"].max())])
-    middle = float(np.exp(np.mean(np.log(runs.inputs["C"]))))
-    base = exponents(one, one.theta, middle)[0]
-    size = np.exp(allocate(one, one.theta, budget)[0, 0])
-    ends_of = fit.intervals.get("exponent_params")
-    error = np.nan if ends_of is None else (ends_of.high - ends_of.low) / 2 / 1.645
-    found = []
-    for group, row in zip(groups, theta, strict=True):
-        values = one.at(row)
-        share = exponents(one, values, middle)[0]
-        best = float(np.exp(allocate(one, values, budget)[0, 0]))
-        found.append(
-            {
-                "runs": [runs.names[i] for i in np.flatnonzero(runs.cluster == group)],
-                "exponent": float(share),
-                "shift": float(share - base),
-                "shift_in_errors": float((share - base) / error),
-                "params": best,
-                "params_ratio": best / float(size),
-            }
-        )
-    return sorted(found, key=lambda e: -abs(e["shift"]))
+    return leave_out(solution, one, flops or float(runs.inputs["C"].max()))
 
 
 def coverage(table: RunTable, fit: FitResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import write_count, write_flops
@@ -68,7 +69,7 @@ def _one(fit: FitResult) -> list[str]:
         lines += optimum_lines(fit.optimum)
     if fit.holdout:
         lines += holdout_lines(fit)
-    return lines
+    return [*lines, *evidence_lines(fit)]
 
 
 def _formula(fit: FitResult) -> str:
@@ -151,5 +152,6 @@ def holdout_lines(fit: FitResult) -> list[str]:
     return [
         f"held out  {held['rule']}: {held['n_runs']} runs{far}; mean absolute error "
         f"{held['mape']:.3%}, bias {held['bias']:+.3%}, worst {held['worst']:+.3%}, "
-        f"{held['covered']:.0%} inside their {held['level']:.0%} prediction interval"
+        f"{held['covered']:.0%} inside their {held['level']:.0%} prediction interval; the best "
+        f"loss seen so far misses by {held['baseline_mape']:.3%}"
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,9 @@ def fit(
     hold_out: Annotated[
         str | None, typer.Option(help="largest-budget, or an expression: flops>1e20")
     ] = None,
+    roll_out: Annotated[
+        bool, typer.Option("--roll-out", help="refit below each budget, predict above it")
+    ] = False,
     predict: Annotated[
         str | None, typer.Option(help="budgets in FLOPs whose optimum is asked: 1e22,1e24")
     ] = None,
@@ -84,6 +88,11 @@ def fit(
         n_starts=starts,
         seed=seed,
     )
+    if roll_out:
+        from scalekit.analysis.rollout import rollout
+
+        known = {**result.diagnostics, "roll_out": rollout(table, result)}
+        result = replace(result, diagnostics=known)
     if output is not None:
         write_fit(result, output)
     show(result, output_format)
@@ -150,12 +159,26 @@ def read_pairs(option: str, texts: Many, example: str) -> dict[str, float]:
     return found
 
 
+def _beside(result: FitResult) -> list[str]:
+    """Describe what several fits of one table say together."""
+    from scalekit.analysis.compare import summary
+    from scalekit.commands._evidence_text import compare_lines, rollout_lines
+
+    lines: list[str] = []
+    if result.others:
+        found = summary(result)
+        lines += ["", *compare_lines(found.rows, found.sentences)]
+    if result.diagnostics.get("roll_out"):
+        lines += ["", *rollout_lines(result.diagnostics["roll_out"])]
+    return lines
+
+
 def show(result: FitResult, output_format: Format) -> None:
     """Print a fit in the asked format."""
     from scalekit.commands._fit_text import fit_lines
 
     if output_format is Format.TABLE:
-        print("\n".join(fit_lines(result)))
+        print("\n".join([*fit_lines(result), *_beside(result)]))
     elif output_format is Format.JSON:
         value = result.to_json()
         value.pop("schema")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scalekit.fit import bootstrap as resampling
+from scalekit.fit import noise, resampled
+from scalekit.fit.bootstrap import Draws
 from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.judge import Solution
 from scalekit.fit.optimum import (
@@ -20,7 +21,7 @@ from scalekit.fit.optimum import (
 )
 from scalekit.fit.profile import exponent_interval, profile_interval
 from scalekit.fit.result import FitStatus, Interval
-from scalekit.fit.uncertainty import Spread, noise_variance
+from scalekit.fit.uncertainty import Spread
 from scalekit.laws.base import Array
 
 
@@ -47,7 +48,7 @@ def describe(solution: Solution, spread: Spread, given: Mapping[str, float]) -> 
         cost,
         published,
         spread.dof,
-        noise_variance(solution),
+        noise.measure(solution).total ** 2,
         given,
     )
 
@@ -69,7 +70,7 @@ def predict_runs(fitted: Fitted, inputs: Mapping[str, Array]) -> dict[str, Array
 
 
 def intervals(
-    solution: Solution, fitted: Fitted, spread: Spread, draws: resampling.Draws | None
+    solution: Solution, fitted: Fitted, spread: Spread, draws: Draws | None
 ) -> tuple[dict[str, Interval], dict[str, dict[str, float]]]:
     """Return intervals by name and the exponents of the frontier; none of what is unidentified."""
     found: dict[str, Interval] = {}
@@ -93,8 +94,15 @@ def intervals(
     for name in list(found):
         found[name] = profile_interval(solution, name, spread, LEVEL) or found[name]
     shares = _exponents(solution, fitted, spread, found)
-    if draws is not None and len(draws.theta) > 1:
-        _from_draws(solution, fitted, draws, found, shares)
+    if draws is None or len(draws.theta) < resampled.FEWEST:
+        return found, shares
+    # A profile sees an asymptote's open side, which resamples of the same runs do not.
+    better = resampled.parameter_intervals(solution, draws)
+    found |= {k: v for k, v in better.items() if k in found and k != "E"}
+    both = resampled.exponent_intervals(solution, fitted, draws) if shares else None
+    for name, one in zip(("params", "tokens"), both or (), strict=False):
+        found[f"exponent_{name}"] = one
+        shares[name] = {"value": shares[name]["value"], "low": one.low, "high": one.high}
     return found, shares
 
 
@@ -122,34 +130,3 @@ def _exponents(
         found[f"exponent_{name}"] = one
         shares[name] = {"value": float(value), "low": one.low, "high": one.high}
     return shares
-
-
-def _from_draws(
-    solution: Solution,
-    fitted: Fitted,
-    draws: resampling.Draws,
-    found: dict[str, Interval],
-    shares: dict[str, dict[str, float]],
-) -> None:
-    """Replace intervals by the bootstrap's, except E's, whose profile is better."""
-    law = solution.law
-    turn = law.published_jacobian(solution.phi, solution.frame.centre)
-    moves = draws.influence @ turn.T
-    for k, name in enumerate(law.names):
-        if name in found and name != "E":
-            found[name] = resampling.bca(
-                draws.theta[:, k], solution.theta[name], moves[:, k], LEVEL
-            )
-    if not shares or law.allocation(solution.theta) is None:
-        # A numeric optimum for every draw costs more than it tells.
-        return
-    middle = float(np.exp(np.mean(np.log(solution.runs.inputs["C"]))))
-    values = np.array([exponents(fitted, fitted.at(row), middle) for row in draws.theta])
-    base = np.array([solution.theta[name] for name in law.names])
-    # To first order; the runs' single influences are small.
-    single = np.array([exponents(fitted, fitted.at(base + move), middle) for move in moves])
-    for k, name in enumerate(("params", "tokens")):
-        value = shares[name]["value"]
-        ends = resampling.bca(values[:, k], value, single[:, k] - value, LEVEL)
-        found[f"exponent_{name}"] = ends
-        shares[name] = {"value": value, "low": ends.low, "high": ends.high}

@@ -8,11 +8,12 @@ hull of the envelope in (ln C, ln L) counts, which leaves out sizes that are nev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from scalekit.fit.intervals import LEVEL, t_quantile
+from scalekit.fit.intervals import LEVEL
 from scalekit.fit.line import Line, fit_line
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.fit.rows import Runs
@@ -65,9 +66,10 @@ def fit_envelope(
     ok = steps >= _FEWEST
     lines = {}
     if ok:
-        lines = {"params": fit_line(flops[kept], params[kept])}
-        lines["tokens"] = fit_line(flops[kept], tokens[kept])
-    theta, exponents, intervals = _described(lines, steps, _grid_error(flops[kept], params))
+        spacing = _grid_error(flops[kept], params)
+        for axis, best in (("params", params), ("tokens", tokens)):
+            lines[axis] = _widened(fit_line(flops[kept], best[kept]), flops[kept], steps, spacing)
+    theta, exponents, intervals = _described(lines)
     source = f"{len(curves)} training curves" if curves else "the finished runs"
     optimum = [_optimum(lines, float(flops.max()), c) for c in predict if ok]
     return FitResult(
@@ -93,8 +95,20 @@ def fit_envelope(
     )
 
 
+def _widened(line: Line, flops: Array, steps: int, grid_error: float) -> Line:
+    """Widen a line by what its points are not: independent, and off the grid of sizes."""
+    # Points of one size are one observation, so the scatter is that of as many steps.
+    fewer = max(line.dof, 1) / (steps - 2)
+    centre = float(np.log(flops).mean())
+    about = grid_error**2 * np.array([[centre**2, -centre], [-centre, 1.0]])
+    covariance = line.covariance * fewer + about
+    return replace(
+        line, dof=steps - 2, error=float(np.sqrt(covariance[1, 1])), covariance=covariance
+    )
+
+
 def _described(
-    lines: Mapping[str, Line], steps: int, grid_error: float
+    lines: Mapping[str, Line],
 ) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Interval]]:
     """Return theta, exponents and intervals of the two lines."""
     theta: dict[str, float] = {}
@@ -103,19 +117,22 @@ def _described(
     for axis, line in lines.items():
         theta[f"{axis}_coefficient"] = line.coefficient
         theta[f"{axis}_exponent"] = line.exponent
-        # Points of one size are one observation, so the error is that of as many steps.
-        error = line.error * np.sqrt(max(line.dof, 1) / (steps - 2))
-        reach = t_quantile(0.5 + LEVEL / 2, steps - 2) * float(np.hypot(error, grid_error))
-        ends = Interval(line.exponent - reach, line.exponent + reach, LEVEL, "ols-t")
-        intervals[f"exponent_{axis}"] = ends
-        exponents[axis] = {"value": line.exponent, "low": ends.low, "high": ends.high}
+        ends = line.interval()
+        exponents[axis] = {"value": line.exponent}
+        if ends is not None:
+            intervals[f"exponent_{axis}"] = ends
+            exponents[axis] |= {"low": ends.low, "high": ends.high}
     return theta, exponents, intervals
 
 
 def _optimum(lines: Mapping[str, Line], largest: float, flops: float) -> dict[str, Any]:
-    entry = {axis: line.coefficient * flops**line.exponent for axis, line in lines.items()}
-    more = {"loss": None, "tokens_per_param": entry["tokens"] / entry["params"], "intervals": {}}
-    return {"flops": flops, **entry, **more, "extrapolation": flops / largest}
+    entry: dict[str, Any] = {"flops": flops, "loss": None, "extrapolation": flops / largest}
+    intervals = {}
+    for axis, line in lines.items():
+        entry[axis], low, high = line.at(flops)
+        intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
+    entry["tokens_per_param"] = entry["tokens"] / entry["params"]
+    return {**entry, "intervals": intervals}
 
 
 def _grid_error(flops: Array, params: Array) -> float:

@@ -125,11 +125,17 @@ def errors(fitted: Fitted, function: Callable[[Mapping[str, float]], Array]) -> 
     """
     if fitted.covariance is None:
         return np.full(np.shape(function(fitted.theta)), np.nan)
+    return delta_error(slopes(fitted, function), fitted.covariance)
+
+
+def slopes(fitted: Fitted, function: Callable[[Mapping[str, float]], Array]) -> Array:
+    """Differentiate a function of theta by each parameter that varies: (..., p)."""
+    assert fitted.covariance is not None
     values = np.array([fitted.theta[name] for name in fitted.law.names])
-    slopes = []
+    found = []
     for k, value in enumerate(values):
         if fitted.covariance[k, k] == 0.0:
-            slopes.append(np.zeros(np.shape(function(fitted.theta))))
+            found.append(np.zeros(np.shape(function(fitted.theta))))
             continue
         step = 1e-5 * max(abs(value), 1e-8)
         ends = []
@@ -137,8 +143,8 @@ def errors(fitted: Fitted, function: Callable[[Mapping[str, float]], Array]) -> 
             moved = values.copy()
             moved[k] += sign * step
             ends.append(function(fitted.at(moved)))
-        slopes.append((ends[0] - ends[1]) / (2 * step))
-    return delta_error(np.stack(slopes, axis=-1), fitted.covariance)
+        found.append((ends[0] - ends[1]) / (2 * step))
+    return np.stack(found, axis=-1)
 
 
 def frontier(fitted: Fitted, flops: Array, level: float = LEVEL) -> dict[str, Array]:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from scalekit import registry
-from scalekit.fit import bootstrap as resampling
+from scalekit.fit import noise, resampled
+from scalekit.fit.bootstrap import Draws, bootstrap
 from scalekit.fit.describe import describe, intervals, predict_runs
+from scalekit.fit.diagnostics import diagnostics, warnings
 from scalekit.fit.holdout import held_out, score
-from scalekit.fit.identify import count_distinct, exponent_sd
+from scalekit.fit.intervals import LEVEL
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import Objective
-from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, can_allocate, optimum_entry
+from scalekit.fit.optimum import Fitted, can_allocate, optimum_entry
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.solve import solve
 from scalekit.fit.uncertainty import Spread, covariance
 from scalekit.laws.base import Array, Law
 from scalekit.results.table import RunTable
-
-NARROW_RATIO = 3.0
-"""Tokens per parameter that span less than this leave the two terms hard to tell apart."""
-
-SUSPICIOUS_CONDITION = 3e4
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,11 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
     fitted = describe(solution, spread, options.given)
     draws = None
     if options.bootstrap:
-        draws = resampling.bootstrap(solution, options.bootstrap, options.seed)
+        draws = bootstrap(solution, options.bootstrap, options.seed)
     found, shares = intervals(solution, fitted, spread, draws)
-    largest = float(runs.inputs["C"].max()) if "C" in runs.inputs else np.nan
     allocates = can_allocate(law, options.given) and solution.status is not FitStatus.UNIDENTIFIED
+    far = max((*options.predict, float(runs.inputs["C"].max()))) if "C" in runs.inputs else np.nan
+    known = diagnostics(solution, fitted, spread, draws, far)
     result = FitResult(
         law=name,
         approach="parametric",
@@ -81,20 +79,27 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         dropped=runs.dropped,
         intervals=found,
         exponents=shares,
-        optimum=tuple(optimum_entry(fitted, c, largest, spread.method) for c in options.predict)
+        optimum=tuple(_optimum(solution, fitted, spread, draws, c) for c in options.predict)
         if allocates
         else (),
-        diagnostics=_diagnostics(solution, fitted, spread, draws),
+        diagnostics=known,
         covariance=_rows(fitted.covariance),
         draws=None if draws is None else _rows(draws.theta),
         cost=fitted.cost,
         starts=solution.starts,
         seed=options.seed,
-        warnings=tuple(_warnings(solution, fitted, draws)),
+        warnings=tuple(warnings(solution, fitted, draws, known)),
     )
     if options.hold_out is None:
         return result
-    return replace(result, holdout=hold_out(law, runs, table, options))
+    held = hold_out(law, runs, table, options)
+    if held["mape"] < held["baseline_mape"]:
+        return replace(result, holdout=held)
+    doubt = (
+        f"held-out runs are predicted no better than by the best loss seen so far: "
+        f"{held['mape']:.2%} against {held['baseline_mape']:.2%}"
+    )
+    return replace(result, holdout=held, warnings=(*result.warnings, doubt))
 
 
 def solve_with_nested(law: Law, runs: Runs, options: Options) -> Solution:
@@ -134,86 +139,29 @@ def hold_out(law: Law, runs: Runs, table: RunTable, options: Options) -> dict[st
     return {**report, "status": str(solution.status), "message": solution.message}
 
 
-def _diagnostics(
-    solution: Solution, fitted: Fitted, spread: Spread, draws: resampling.Draws | None
+def _optimum(
+    solution: Solution, fitted: Fitted, spread: Spread, draws: Draws | None, flops: float
 ) -> dict[str, Any]:
+    """Return the optimum at a budget; with refits at hand its intervals are theirs.
+
+    `errors` splits what a run there may miss by, as standard deviations of log loss.
+    """
     inputs = solution.runs.inputs
-    found: dict[str, Any] = {
-        "design": _design(solution, fitted),
-        "condition": solution.condition,
-        "bounds_hit": list(solution.bounds_hit),
-        "starts_agreeing": solution.agreeing,
-        "scaled_gradient": solution.scaled_gradient,
-        "rivals": [
-            dict(zip(solution.law.names, row.tolist(), strict=True))
-            for row in solution.law.to_published(
-                np.reshape(solution.rivals, (-1, len(solution.phi))), solution.frame.centre
-            )
-        ],
-        "dof": fitted.dof,
-        "covariance": spread.method,
-        "noise": float(np.sqrt(fitted.noise)),
-        "rmse_log": float(np.sqrt(np.mean(solution.residual**2))),
-        "aicc": _aicc(solution),
-        "centre": {s: float(np.exp(v)) for s, v in solution.frame.centre.items()},
-        "inputs": {s: [float(v.min()), float(v.max())] for s, v in inputs.items()},
-        "given": dict(fitted.given or {}),
-    }
-    if {"N", "D"} <= set(inputs):
-        ratio = inputs["D"] / inputs["N"]
-        found["tokens_per_param"] = {"low": float(ratio.min()), "high": float(ratio.max())}
-    if draws is not None:
-        found["draws_lost"] = draws.lost
-    return found
-
-
-def _design(solution: Solution, fitted: Fitted) -> dict[str, Any]:
-    """Return what the inputs alone tell, and what exponent they would leave at half a per cent."""
-    found = {**asdict(solution.design), "is_identified": solution.design.is_identified}
-    inputs = {s: solution.runs.inputs[s] for s in solution.law.inputs}
-    if solution.design.is_identified and not solution.bounds_hit:
-        power = fitted.cost.power
-        found["exponent_sd"] = exponent_sd(solution.law, solution.theta, inputs, power=power)
-    return found
-
-
-def _aicc(solution: Solution) -> float | None:
-    """Return AICc of normal errors in log loss; shown beside the hold-out, never instead of it."""
-    n, k = len(solution.runs), len(solution.psi) + 1
-    square = float(solution.residual @ solution.residual)
-    if n <= k + 1 or square <= 0:
-        return None
-    return float(n * np.log(square / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
-
-
-def _warnings(solution: Solution, fitted: Fitted, draws: resampling.Draws | None) -> Sequence[str]:
-    runs, inputs = solution.runs, solution.runs.inputs
-    found = list(runs.notes)
-    if fitted.cost.worst_miss > SUSPICIOUS_MISS:
-        found.append(
-            f"FLOPs follow from params and tokens only within {fitted.cost.worst_miss:.0%}; the "
-            "compute-optimal numbers rest on that relation"
-        )
-    if solution.status is not FitStatus.UNIDENTIFIED:
-        if solution.condition > SUSPICIOUS_CONDITION:
-            found.append(
-                f"condition {solution.condition:.1e} of the normal matrix: parameters trade "
-                "against each other, trust their combinations more than each"
-            )
-        if {"N", "D"} <= set(inputs):
-            ratio = inputs["D"] / inputs["N"]
-            if ratio.max() < NARROW_RATIO * ratio.min():
-                found.append(
-                    f"tokens per parameter span only {ratio.min():.3g} to {ratio.max():.3g}; add "
-                    "runs far from that ratio"
-                )
-    points = np.stack([*inputs.values(), runs.loss])
-    repeated = len(runs) - count_distinct(points)
-    if repeated:
-        found.append(f"{repeated} runs repeat another with the same loss; each still counts once")
-    if draws is not None and draws.lost:
-        found.append(f"{draws.lost} bootstrap refits did not converge and were left out")
-    return found
+    largest = float(inputs["C"].max()) if "C" in inputs else np.nan
+    entry = optimum_entry(fitted, flops, largest, spread.method)
+    ends = entry["intervals"].get("loss")
+    if ends is not None:
+        parts = noise.measure(solution)
+        of_law = np.log(ends["high"] / ends["low"]) / 2 / spread.reach(LEVEL)
+        entry["errors"] = {
+            "parameters": float(of_law),
+            "seed": parts.seed,
+            "evaluation": parts.evaluation,
+        }
+    if draws is not None and len(draws.theta) >= resampled.FEWEST:
+        better = resampled.optimum_intervals(solution, fitted, draws, flops)
+        entry["intervals"] = better or entry["intervals"]
+    return entry
 
 
 def _rows(matrix: Array | None) -> tuple[tuple[float, ...], ...] | None:

@@ -29,6 +29,7 @@ class Runs:
         rows: (n,), positions in the table.
         dropped: One entry a row left out: run, row, reason.
         notes: What was assumed, in sentences.
+        sem: (n,), standard errors of the evaluation relative to the loss, NaN where unknown.
     """
 
     where: str
@@ -40,6 +41,7 @@ class Runs:
     rows: np.ndarray
     dropped: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    sem: Array | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -55,6 +57,7 @@ class Runs:
             budget=self.budget[kept],
             cluster=self.cluster[kept],
             rows=self.rows[kept],
+            sem=None if self.sem is None else self.sem[kept],
         )
 
 
@@ -111,6 +114,7 @@ def select(
         kept,
         tuple(dropped),
         notes,
+        _relative_errors(table, kept, loss),
     )
 
 
@@ -173,6 +177,12 @@ def _flops(
     return 6.0 * inputs["N"] * inputs["D"], (
         f"{where}: {missing}; FLOPs are counted as 6 x params x tokens",
     )
+
+
+def _relative_errors(table: RunTable, kept: np.ndarray, loss: Array) -> Array | None:
+    if "loss_sem" not in table or table["loss_sem"].dtype == object:
+        return None
+    return np.asarray(table["loss_sem"], dtype=float)[kept] / loss
 
 
 def _clusters(table: RunTable, cluster: str | None, kept: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from scalekit import __version__, registry
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.fit.envelope import fit_envelope
+from scalekit.fit.forms import with_form_bands
 from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop, with_bias
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import SIX_N_D, Fitted
@@ -86,6 +87,7 @@ def fit(
             law = registry.find("laws", name)
             runs = select(table, law.inputs, drop=drop, cluster=cluster)
             found.append(fit_parametric(law, name, runs, table, options))
+        found = with_form_bands(found)
     if set(approaches) - {"parametric"}:
         runs = select(table, ("N", "D", "C"), drop=drop, cluster=cluster)
         headline = found[0] if found else None

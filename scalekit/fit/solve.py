@@ -62,6 +62,19 @@ def solve(
     return judge(runs, problem, ends, design)
 
 
+def refit_under(solution: Solution, objective: Objective) -> tuple[Objective, Array, float]:
+    """Go down another objective from a fit: the objective, where it ends (m,), and its sum.
+
+    One start and no certificate: it says how far the choice of objective moves a fit.
+    """
+    problem = replace(solution.problem, objective=objective)
+    psi = solution.psi[None]
+    if objective.adapts:
+        problem, psi = _settle(problem, psi)
+    ends = descend(problem, psi)
+    return problem.objective, ends.psi[0], float(ends.value[0])
+
+
 def _starts(problem: Problem, inputs: Mapping[str, Array], count: int, seed: int) -> Array:
     """Choose starts (count, p); of many runs a sample carries them most of the way down."""
     law, n = problem.law, problem.log_observed.shape[-1]

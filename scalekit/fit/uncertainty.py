@@ -150,11 +150,3 @@ def satterthwaite(white: Array, groups: Array) -> float:
     total = np.einsum("ggab->ab", blocks)
     top = float(np.trace(total)) ** 2 + 2 * float(np.sum(total**2))
     return top / float(np.sum(np.einsum("ghaa->gh", blocks) ** 2) + 2 * np.sum(blocks**2))
-
-
-def noise_variance(solution: Solution) -> float:
-    """Return the variance of log loss from run to run, for the prediction of a run to come."""
-    robust = solution.spread**2
-    if np.isfinite(solution.problem.objective.delta).all():
-        return robust
-    return float(solution.residual @ solution.residual) / solution.dof

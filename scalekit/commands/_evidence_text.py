@@ -1,0 +1,129 @@
+"""What a fit rests on, as lines for a terminal: design, noise, rivals, roll-out, comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scalekit.commands._output import format_table
+from scalekit.fit.result import FitResult
+from scalekit.quantities import write_count, write_flops
+
+
+def evidence_lines(fit: FitResult) -> list[str]:
+    """Describe what one fit rests on, each line only where the fit knows it."""
+    known = fit.diagnostics
+    lines = []
+    if known.get("design"):
+        lines.append(_design(known["design"]))
+    if known.get("noise_parts"):
+        lines.append(_noise(known["noise_parts"]))
+    if known.get("objectives"):
+        told = [f"{n} {v['exponent_params']:.4f}" for n, v in known["objectives"].items()]
+        lines.append(f"beside    N* ~ C^a by other objectives: {', '.join(told)}")
+    if known.get("influence", {}).get("runs"):
+        lines.append(_influence(known["influence"]))
+    if known.get("bias"):
+        lines.append(_bias(known["bias"]))
+    lines += [line for entry in fit.optimum for line in _split(entry)]
+    return lines
+
+
+def _design(design: Mapping[str, Any]) -> str:
+    parts = [f"{design['n_points']} different points, rank {design['rank']} of {design['n_free']}"]
+    if design.get("tokens_per_param"):
+        low, high = design["tokens_per_param"]
+        parts.append(f"tokens per parameter {low:.3g} to {high:.3g}")
+    if design.get("exponent_sd") is not None:
+        parts.append(f"leaves a at {design['exponent_sd']:.2g} for 0.5 % noise")
+    return "design    " + "; ".join(parts)
+
+
+def _noise(parts: Mapping[str, Any]) -> str:
+    text = f"noise     {parts['total']:.2%} a run"
+    if parts.get("evaluation") is not None:
+        text += f", of which evaluation {parts['evaluation']:.2%} and seeds {parts['seed']:.2%}"
+    if parts.get("repeats") is not None:
+        text += f"; repeats differ by {parts['repeats']:.2%} ({parts['repeats_dof']} to spare)"
+    return text
+
+
+def _influence(known: Mapping[str, Any]) -> str:
+    first = known["runs"][0]
+    names = ", ".join(first["runs"][:3]) + (", ..." if len(first["runs"]) > 3 else "")
+    return (
+        f"influence of {known['n_left_out']}, {names} counts most: without it N* at "
+        f"{write_flops(known['flops'])} FLOPs is {first['params_ratio']:.3f} times as large and a "
+        f"moves by {first['shift_in_errors']:+.2f} standard errors"
+    )
+
+
+def _bias(bias: Mapping[str, Any]) -> str:
+    misses = [f"{e['params']:+.1%} at {write_flops(e['flops'])} FLOPs" for e in bias["optimum"]]
+    return (
+        f"bias      on noiseless {bias['law']} runs at these sizes: N* {', '.join(misses)}, "
+        f"a {bias['exponent_params']:+.4f}"
+    )
+
+
+def _split(entry: Mapping[str, Any]) -> list[str]:
+    """Say what a run at an optimum may miss by, and how far the forms of laws spread there."""
+    at = f"at {write_flops(entry['flops'])} FLOPs ({entry['extrapolation']:.3g}x)"
+    lines = []
+    parts = entry.get("errors")
+    if parts:
+        told = [f"{name} {value:.2%}" for name, value in parts.items() if value is not None]
+        lines.append(f"errors    of one run's loss {at}: {', '.join(told)}")
+    form = entry.get("form")
+    if form and "loss" in form:
+        sizes = " to ".join(write_count(v, digits=3) for v in form["params"])
+        losses = " to ".join(f"{v:.4g}" for v in form["loss"])
+        lines.append(f"forms     {at}: N* {sizes}, loss {losses} over {', '.join(form['laws'])}")
+    return lines
+
+
+def compare_lines(
+    rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]
+) -> list[str]:
+    """Put every fit of a table side by side, and say what decides between them."""
+    far = next((r["flops"] for r in rows if r["flops"] is not None), None)
+    at = f" at {write_flops(far)}" if far else ""
+    header = ("law", "status", "a", "90 % interval", "held out", "AICc", f"N*{at}", f"loss{at}")
+    cells = [
+        (
+            row["law"],
+            str(row["status"]),
+            _or_dash(row["exponent_params"], ".4f"),
+            f"{row['low']:.4f} to {row['high']:.4f}" if row["low"] is not None else "-",
+            _or_dash(row["held_out"], ".3%"),
+            _or_dash(row["aicc"], ".1f"),
+            "-" if row["params"] is None else write_count(row["params"], digits=4),
+            _or_dash(row["loss"], ".5g"),
+        )
+        for row in rows
+    ]
+    return ["side by side", *format_table(header, cells, indent=2).splitlines(), *sentences]
+
+
+def rollout_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Tell how each law, fitted below each cut, predicted what lay above it."""
+    header = ("up to", "law", "runs", "a", "next budget", "all above", "reach", "no law", "status")
+    cells = [
+        (
+            write_flops(e["cut"]),
+            e["law"],
+            f"{e['n_train']} + {e['n_test']}",
+            _or_dash(e["exponent_params"], ".4f"),
+            _or_dash(e["next_mape"], ".3%"),
+            _or_dash(e["mape"], ".3%"),
+            f"{e['extrapolation']:.3g}x" if e["extrapolation"] else "-",
+            _or_dash(e["baseline_mape"], ".3%"),
+            str(e["status"]),
+        )
+        for e in entries
+    ]
+    return ["roll-out, mean absolute errors", *format_table(header, cells, indent=2).splitlines()]
+
+
+def _or_dash(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)

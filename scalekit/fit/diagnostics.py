@@ -1,0 +1,164 @@
+"""What `fit.json` holds of a fit beside its numbers: gates, design, noise, influence, doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from scalekit.fit import noise
+from scalekit.fit.bootstrap import Draws
+from scalekit.fit.identify import count_distinct, exponent_sd
+from scalekit.fit.influence import STRONG
+from scalekit.fit.influence import summary as influence_summary
+from scalekit.fit.judge import Solution
+from scalekit.fit.objective import OBJECTIVES
+from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, can_allocate, exponents
+from scalekit.fit.result import FitStatus
+from scalekit.fit.solve import refit_under
+from scalekit.fit.uncertainty import Spread
+
+NARROW_RATIO = 3.0
+"""Tokens per parameter that span less than this leave the two terms hard to tell apart."""
+
+SUSPICIOUS_CONDITION = 3e4
+BESIDE = ("robust", "hoffmann", "mse_log", "mse")
+"""Objectives whose exponent is put beside the asked one's."""
+
+
+def diagnostics(
+    solution: Solution, fitted: Fitted, spread: Spread, draws: Draws | None, flops: float
+) -> dict[str, Any]:
+    """Gather what is known of a fit.
+
+    Args:
+        solution: The fit.
+        fitted: Its law with numbers.
+        spread: Its covariance.
+        draws: Refits of resampled runs, if any.
+        flops: The budget at which the influence of runs on N* is measured.
+    """
+    inputs = solution.runs.inputs
+    parts = noise.measure(solution)
+    found: dict[str, Any] = {
+        "design": _design(solution, fitted),
+        "condition": solution.condition,
+        "bounds_hit": list(solution.bounds_hit),
+        "starts_agreeing": solution.agreeing,
+        "scaled_gradient": solution.scaled_gradient,
+        "rivals": [
+            dict(zip(solution.law.names, row.tolist(), strict=True))
+            for row in solution.law.to_published(
+                np.reshape(solution.rivals, (-1, len(solution.phi))), solution.frame.centre
+            )
+        ],
+        "dof": fitted.dof,
+        "covariance": spread.method,
+        "noise": parts.total,
+        "noise_parts": parts.to_json(),
+        "rmse_log": float(np.sqrt(np.mean(solution.residual**2))),
+        "aicc": _aicc(solution),
+        "centre": {s: float(np.exp(v)) for s, v in solution.frame.centre.items()},
+        "inputs": {s: [float(v.min()), float(v.max())] for s, v in inputs.items()},
+        "given": dict(fitted.given or {}),
+    }
+    if {"N", "D"} <= set(inputs):
+        ratio = inputs["D"] / inputs["N"]
+        found["tokens_per_param"] = {"low": float(ratio.min()), "high": float(ratio.max())}
+    if draws is not None:
+        found["draws_lost"] = draws.lost
+    if decides(solution, fitted):
+        found["objectives"] = objectives_beside(solution, fitted)
+        found["influence"] = influence_summary(solution, fitted, flops)
+    return found
+
+
+def decides(solution: Solution, fitted: Fitted) -> bool:
+    """Whether the fit gives an optimum whose doubts are worth the work."""
+    closed = solution.law.allocation(solution.theta) is not None
+    identified = solution.status is not FitStatus.UNIDENTIFIED
+    return closed and identified and can_allocate(solution.law, fitted.given)
+
+
+def objectives_beside(solution: Solution, fitted: Fitted) -> dict[str, dict[str, Any]]:
+    """Refit under other objectives from the optimum, and say where the exponent of N* goes.
+
+    Published exponents differ by more than their errors for this reason alone.
+    """
+    middle = float(np.exp(np.mean(np.log(solution.runs.inputs["C"]))))
+    found = {}
+    for name in BESIDE:
+        if name == solution.problem.objective.name:
+            continue
+        objective, psi, value = refit_under(solution, OBJECTIVES[name])
+        row = solution.law.to_published(solution.problem.phi(psi[None])[0], solution.frame.centre)
+        share = float(exponents(fitted, fitted.at(row), middle)[0])
+        found[name] = {"exponent_params": share, **objective.to_json(value)}
+    return found
+
+
+def _design(solution: Solution, fitted: Fitted) -> dict[str, Any]:
+    """Return what the inputs alone tell, and what exponent they would leave at half a per cent."""
+    found = {**asdict(solution.design), "is_identified": solution.design.is_identified}
+    inputs = {s: solution.runs.inputs[s] for s in solution.law.inputs}
+    if solution.design.is_identified and not solution.bounds_hit:
+        power = fitted.cost.power
+        found["exponent_sd"] = exponent_sd(solution.law, solution.theta, inputs, power=power)
+    return found
+
+
+def _aicc(solution: Solution) -> float | None:
+    """Return AICc of normal errors in log loss; shown beside the hold-out, never instead of it."""
+    n, k = len(solution.runs), len(solution.psi) + 1
+    square = float(solution.residual @ solution.residual)
+    if n <= k + 1 or square <= 0:
+        return None
+    return float(n * np.log(square / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1))
+
+
+def warnings(
+    solution: Solution, fitted: Fitted, draws: Draws | None, known: dict[str, Any]
+) -> Sequence[str]:
+    """Say in sentences what a user should doubt; `known` is what `diagnostics` gathered."""
+    runs = solution.runs
+    found = list(runs.notes)
+    if fitted.cost.worst_miss > SUSPICIOUS_MISS:
+        found.append(
+            f"FLOPs follow from params and tokens only within {fitted.cost.worst_miss:.0%}; the "
+            "compute-optimal numbers rest on that relation"
+        )
+    if solution.status is not FitStatus.UNIDENTIFIED:
+        found += _design_warnings(solution)
+    points = np.stack([*runs.inputs.values(), runs.loss])
+    repeated = len(runs) - count_distinct(points)
+    if repeated:
+        found.append(f"{repeated} runs repeat another with the same loss; each still counts once")
+    if draws is not None and draws.lost:
+        found.append(f"{draws.lost} bootstrap refits did not converge and were left out")
+    first = known.get("influence", {}).get("runs", [])[:1]
+    if first and abs(first[0]["shift_in_errors"]) > STRONG:
+        names, far = ", ".join(first[0]["runs"][:3]), known["influence"]["flops"]
+        found.append(
+            f"the result rests on {names}: without it the exponent of N* moves by "
+            f"{first[0]['shift_in_errors']:+.1f} standard errors, and N* at {far:.3g} FLOPs is "
+            f"{first[0]['params_ratio']:.3g} times as large"
+        )
+    return found
+
+
+def _design_warnings(solution: Solution) -> list[str]:
+    found = []
+    if solution.condition > SUSPICIOUS_CONDITION:
+        found.append(
+            f"condition {solution.condition:.1e} of the normal matrix: parameters trade "
+            "against each other, trust their combinations more than each"
+        )
+    ratio = solution.design.tokens_per_param
+    if ratio is not None and ratio[1] < NARROW_RATIO * ratio[0]:
+        found.append(
+            f"tokens per parameter span only {ratio[0]:.3g} to {ratio[1]:.3g}; add "
+            "runs far from that ratio"
+        )
+    return found

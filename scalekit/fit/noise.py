@@ -1,0 +1,67 @@
+"""What a single run's loss varies by beside the law: seeds, and the evaluation's own error."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scalekit.fit.judge import Solution
+from scalekit.laws.base import Array
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of log loss from run to run.
+
+    Attributes:
+        total: Of the residuals; with a bounded objective by their median, so that an outlier does
+            not widen every prediction.
+        evaluation: Of the evaluation alone, from the table's `loss_sem`; None where it has none.
+        seed: What is left of the total: seeds, data order, and what the law does not follow.
+        repeats: Among runs of the same inputs, which no law can explain; None without such runs.
+        repeats_dof: How many differences that rests on.
+    """
+
+    total: float
+    evaluation: float | None
+    seed: float
+    repeats: float | None
+    repeats_dof: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `fit.json` holds."""
+        return asdict(self)
+
+
+def measure(solution: Solution) -> Noise:
+    """Split the scatter of the runs about a fit."""
+    if np.isfinite(solution.problem.objective.delta).all():
+        total = solution.spread
+    else:
+        total = float(np.sqrt(solution.residual @ solution.residual / solution.dof))
+    evaluation = None
+    errors = solution.runs.sem
+    if errors is not None and np.isfinite(errors).any():
+        evaluation = float(np.sqrt(np.nanmedian(errors**2)))
+    seed = float(np.sqrt(max(total**2 - (evaluation or 0.0) ** 2, 0.0)))
+    return Noise(total, evaluation, seed, *_repeats(solution))
+
+
+def _repeats(solution: Solution) -> tuple[float | None, int]:
+    """Pool the scatter of runs whose inputs are the same."""
+    log_loss: Array = solution.problem.log_observed
+    points = np.stack([log_loss, *(solution.frame.logs[s] for s in solution.law.inputs)])
+    points = points[:, np.lexsort(points)]
+    changes = np.diff(points, axis=1) != 0
+    # The same row twice is one run, not two that agree.
+    points = points[:, np.concatenate([[True], changes.any(axis=0)])]
+    new = np.any(np.diff(points[1:], axis=1) != 0, axis=0)
+    group = np.concatenate([[0], np.cumsum(new)])
+    counts = np.bincount(group)
+    mean = np.bincount(group, points[0]) / counts
+    dof = int(np.sum(counts - 1))
+    if not dof:
+        return None, 0
+    return float(np.sqrt(np.sum((points[0] - mean[group]) ** 2) / dof)), dof
