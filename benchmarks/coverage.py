@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 
 from scalekit import registry
-from scalekit.analysis.allocation import predict
+from scalekit.fit.bootstrap import bootstrap
+from scalekit.fit.describe import describe, intervals
 from scalekit.fit.intervals import LEVEL
-from scalekit.fit.optimum import SIX_N_D, Fitted, allocate
-from scalekit.fit.result import FitResult, FitStatus
-from scalekit.fit.run import fit
+from scalekit.fit.objective import find_objective
+from scalekit.fit.optimum import SIX_N_D, Fitted, allocate, predict_loss
+from scalekit.fit.parametric import Options, optimum
+from scalekit.fit.result import FitStatus
+from scalekit.fit.rows import select
 from scalekit.fit.simulate import PUBLISHED, isoflop_inputs, simulate
+from scalekit.fit.solve import solve
+from scalekit.fit.uncertainty import covariance
 from scalekit.laws.base import Array
 from scalekit.results.table import RunTable
 
@@ -77,18 +82,27 @@ def truths() -> dict[str, float]:
     return {**TRUTH, "exponent": share, "N*": best[0], "L*": best[2], "L(run)": loss}
 
 
-def held(found: FitResult, future: float) -> list[bool]:
-    """Say which truths a fit's intervals hold, in the order of `COLUMNS`."""
-    true = {**truths(), "run": truths()["L(run)"] * future}
-    ends: dict[str, Any] = {
-        name: {"low": one.low, "high": one.high} for name, one in found.intervals.items()
-    }
-    ends["exponent"] = ends["exponent_params"]
-    entry = found.optimum[0]["intervals"]
-    ends |= {"N*": entry["params"], "L*": entry["loss"]}
-    run = predict(found, *RUN)["intervals"]
-    ends |= {"L(run)": run["loss"], "run": run["loss_prediction"]}
-    return [ends[name]["low"] <= true[name] <= ends[name]["high"] for name in COLUMNS]
+TRUE = truths()
+
+
+def held(table: RunTable, options: Options, future: float) -> list[bool] | None:
+    """Say which truths a fit's intervals hold, in the order of `COLUMNS`; None if not trusted."""
+    runs = select(table, LAW.inputs)
+    solution = solve(LAW, runs, options.objective)
+    if solution.status is not FitStatus.CONVERGED:
+        return None
+    spread = covariance(solution, options.seed)
+    fitted = describe(solution, spread, {})
+    draws = bootstrap(solution, options.bootstrap, options.seed) if options.bootstrap else None
+    found, _ = intervals(solution, fitted, spread, draws)
+    ends: dict[str, Any] = {n: {"low": one.low, "high": one.high} for n, one in found.items()}
+    entry = optimum(solution, fitted, spread, draws, BUDGET)["intervals"]
+    ends |= {"exponent": ends["exponent_params"], "N*": entry["params"], "L*": entry["loss"]}
+    run = predict_loss(fitted, np.array([RUN[0]]), np.array([RUN[1]]))
+    ends["L(run)"] = {"low": run["low"][0], "high": run["high"][0]}
+    ends["run"] = {"low": run["prediction_low"][0], "high": run["prediction_high"][0]}
+    true = {**TRUE, "run": TRUE["L(run)"] * future}
+    return [bool(ends[name]["low"] <= true[name] <= ends[name]["high"]) for name in COLUMNS]
 
 
 def measure(
@@ -103,10 +117,10 @@ def measure(
         error = np.exp(noise_of(kind, clean["flops"], rng))
         future = float(np.exp(rng.normal(0, NOISE)))
         table = RunTable({**clean.columns, "loss": clean["loss"] * error}, clean.meta)
-        found = fit(table, objective=objective, predict=[BUDGET], bootstrap=draws, seed=seed)
-        if found.status is FitStatus.CONVERGED:
-            hits.append(held(found, future))
-    return np.mean(hits, axis=0), repetitions - len(hits)
+        options = Options(find_objective(objective), bootstrap=draws, seed=seed)
+        hits.append(held(table, options, future))
+    good = [one for one in hits if one is not None]
+    return np.mean(good, axis=0), repetitions - len(good)
 
 
 def main() -> None:

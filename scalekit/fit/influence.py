@@ -18,6 +18,7 @@ STRONG = 1.0
 
 SHOWN = 5
 _REFITTED = 12
+_CELLS = 40_000
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def _strongest(solution: Solution, fitted: Fitted, flops: float) -> Array:
 
 def summary(solution: Solution, fitted: Fitted, flops: float) -> dict[str, Any]:
     """Say for `fit.json` which runs move N* most at a budget, and by how much."""
-    found = leave_out(solution, fitted, flops, _REFITTED)[:SHOWN]
+    # Of very many runs none counts for much, and refits without one cost most.
+    count = int(np.clip(_CELLS // len(solution.runs), 1, _REFITTED))
+    found = leave_out(solution, fitted, flops, count)[:SHOWN]
     return {
         "flops": flops,
         "n_left_out": len(np.unique(solution.runs.cluster)),

@@ -79,7 +79,7 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         dropped=runs.dropped,
         intervals=found,
         exponents=shares,
-        optimum=tuple(_optimum(solution, fitted, spread, draws, c) for c in options.predict)
+        optimum=tuple(optimum(solution, fitted, spread, draws, c) for c in options.predict)
         if allocates
         else (),
         diagnostics=known,
@@ -139,7 +139,7 @@ def hold_out(law: Law, runs: Runs, table: RunTable, options: Options) -> dict[st
     return {**report, "status": str(solution.status), "message": solution.message}
 
 
-def _optimum(
+def optimum(
     solution: Solution, fitted: Fitted, spread: Spread, draws: Draws | None, flops: float
 ) -> dict[str, Any]:
     """Return the optimum at a budget; with refits at hand its intervals are theirs.

@@ -25,6 +25,8 @@ _CLOSE = 2e-3
 _TRIES = 40
 _FARTHER = 3.0
 _ROUNDING = 1e-9
+_STRAIGHT = 0.01
+"""Half-width, relative, below which a profile's two sides differ by less than a twentieth of it."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ def profile_interval(
     for a positive one.
 
     Returns:
-        None for a parameter that was fixed, and for one whose published value rests on several
-        coordinates, such as an amplitude: holding it is no linear equation.
+        None for a parameter that was fixed, for one whose published value rests on several
+        coordinates, such as an amplitude (holding it is no linear equation), and where the
+        interval is so narrow that the profile is the parabola it would be compared with.
     """
     law = solution.law
     position = law.index(name)
@@ -76,6 +79,9 @@ def profile_interval(
     if np.flatnonzero(np.abs(turn) > _ROUNDING * np.abs(turn).max()).tolist() != [position]:
         return None
     held = _parameter(solution, position)
+    size = 1.0 if law.params[position].transform == "log" else abs(held.here)
+    if _is_straight(held, errors, level, size):
+        return None
     low, high = _ends(solution, held, errors, level)
     if law.params[position].transform == "log":
         low = float(np.exp(low)) if low > held.low else 0.0
@@ -89,7 +95,8 @@ def exponent_interval(
     """Return the exponents of N* that the runs do not refuse, beta / (alpha + cost_power beta).
 
     Returns:
-        None for a law without such exponents, or where they are tied or fixed.
+        None for a law without such exponents, where they are tied or fixed, and where the interval
+        is so narrow that the profile is a parabola.
     """
     positions = _exponent_positions(solution)
     if positions is None:
@@ -106,6 +113,8 @@ def exponent_interval(
         return row, 0.0
 
     held = _Level(equation, gradient, beta / share, 0.0, 1.0 / cost_power)
+    if _is_straight(held, errors, level, held.here):
+        return None
     return Interval(*_ends(solution, held, errors, level), level, METHOD)
 
 
@@ -125,6 +134,11 @@ def _parameter(solution: Solution, position: int) -> _Level:
     row[position] = 1.0
     low, high = (float(ends[position]) for ends in solution.law.box)
     return _Level(lambda value: (row, value), row, float(solution.phi[position]), low, high)
+
+
+def _is_straight(level: _Level, errors: Spread, confidence: float, size: float) -> bool:
+    variance = float(level.gradient @ errors.matrix @ level.gradient)
+    return errors.reach(confidence) * np.sqrt(variance) < _STRAIGHT * size
 
 
 def _ends(

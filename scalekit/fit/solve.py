@@ -18,8 +18,14 @@ from scalekit.laws.base import Array, Frame, Law
 
 _FINEST_DELTA = 1e-6
 _ROUNDS = 20
+_SETTLED = 1e-9
+_STEADY = 0.9
+"""Where delta answers itself more steadily than this, the secant's step is held short."""
+
 _MANY = 1500
 _SAMPLE = 400
+_CARRIED = 4
+"""Of the sample's ends so many are carried on over all runs: one more than must agree."""
 
 
 def solve(
@@ -91,7 +97,9 @@ def _starts(problem: Problem, inputs: Mapping[str, Array], count: int, seed: int
         log_observed=log_loss,
         objective=replace(problem.objective, delta=np.inf, adapts=False),
     )
-    return sample.phi(descend(sample, starts[:, list(problem.index)]).psi)
+    ends = descend(sample, starts[:, list(problem.index)])
+    best = np.argsort(ends.value)[:_CARRIED]
+    return sample.phi(ends.psi[best])
 
 
 def _fixing(
@@ -168,12 +176,24 @@ def _adapt(problem: Problem, psi: Array) -> tuple[Problem, Minimum]:
 
 
 def _settle(problem: Problem, psi: Array) -> tuple[Problem, Array]:
+    """Find the delta that the fit under it asks for, by a secant on its logarithm.
+
+    Plain repetition closes in by a factor of 0.3 to 0.9 a fit, and can need dozens.
+    """
+    trial = float(np.log(_delta(problem, psi)))
+    before: tuple[float, float] | None = None
     for _ in range(_ROUNDS):
-        delta = _delta(problem, psi)
-        problem = replace(problem, objective=replace(problem.objective, delta=delta))
+        objective = replace(problem.objective, delta=float(np.exp(trial)))
+        problem = replace(problem, objective=objective)
         psi = minimise(problem, psi).psi
-        if abs(_delta(problem, psi) / delta - 1) < 1e-9:
+        asked = float(np.log(_delta(problem, psi)))
+        if abs(asked - trial) < _SETTLED:
             break
+        ratio = 0.0
+        if before is not None and trial != before[0]:
+            ratio = float(np.clip((asked - before[1]) / (trial - before[0]), -1.0, _STEADY))
+        before = (trial, asked)
+        trial += (asked - trial) / (1.0 - ratio)
     return problem, psi
 
 
