@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 OUT ?= quickstart
+SLURM_HOME ?= /tmp/scalekit-slurm
+SLURM_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint format types check golden build clean
+.PHONY: help install quickstart test test-slow test-slurm slurm-up slurm-down lint format types check \
+        golden build clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,10 +28,19 @@ quickstart: install  ## train a small sweep on this machine and fit its law (und
 	@echo "the report: $(OUT)/report/report.html"
 
 test: install  ## run every test but the slow campaigns
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-slow: install  ## run the slow campaigns (CI runs them too)
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
+
+test-slurm: install  ## run the tests on a real Slurm, which must be installed (see tests/slurm)
+	SCALEKIT_REQUIRE_SLURM=1 $(BIN)/python -m pytest -n 0 -m "slurm and not slow" tests/slurm
+
+slurm-up:  ## start a private Slurm on this machine (SLURM_OPTIONS=--accounting for sacct)
+	$(PYTHON) tests/slurm/cluster.py up --home $(SLURM_HOME) $(SLURM_OPTIONS)
+
+slurm-down:  ## stop it
+	$(PYTHON) tests/slurm/cluster.py down --home $(SLURM_HOME)
 
 format: install  ## rewrite the code in the house's format
 	$(BIN)/ruff format .

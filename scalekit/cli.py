@@ -20,6 +20,8 @@ _ORDER = [
     "collect",
     "fit",
     "predict",
+    "forecast",
+    "verify",
     "plot",
     "analyze",
     "simulate",

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scalekit.errors import OK, RUNS_FAILED
+from scalekit.errors import OK, RUNS_FAILED, SystemTroubleError
 from scalekit.executors._process import process_handle
 from scalekit.executors._progress import Count, Progress
 from scalekit.executors.base import STOPPED, Executor, Handle, Job
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
+from scalekit.results.live import ask_executors
 from scalekit.results.plan import (
     check_same_sweep,
     move_aside,
@@ -66,12 +67,14 @@ class Todo:
             end is to be retried; a failed run continues its own record.
         states: Every planned run's state.
         vanished: Runs of the folder's plan that the new one lacks; their records stay.
+        queued: Runs that wait or run under a scheduler, by an earlier submission.
     """
 
     start: tuple[RunSpec, ...]
     replace: frozenset[str]
     states: Mapping[str, RunState]
     vanished: tuple[str, ...] = ()
+    queued: frozenset[str] = frozenset()
 
     @property
     def n_finished(self) -> int:
@@ -83,6 +86,12 @@ class Todo:
     def n_running(self) -> int:
         """How many runs someone trains at this moment."""
         return sum(state.status == "running" for state in self.states.values())
+
+    @property
+    def n_queued(self) -> int:
+        """How many runs a scheduler holds that are neither finished nor being trained."""
+        there = [state for run, state in self.states.items() if run in self.queued]
+        return sum(not s.is_finished and s.status != "running" for s in there)
 
 
 @dataclass(frozen=True)
@@ -132,17 +141,25 @@ def find_missing(
 ) -> Todo:
     """Say which runs have to be started; nothing on disk changes.
 
-    Runs without an end are started, those that someone trains now are not. `retry` adds runs that
-    ended so; `force` starts all.
+    Runs without an end are started; those that someone trains now or that a scheduler holds are
+    not. `retry` adds runs that ended so; `force` starts all.
 
     Raises:
         InputError: The folder's plan cannot be read.
+        SystemTroubleError: A scheduler that was given runs of this sweep does not say where they
+            are.
     """
+    standing = ask_executors(folder)
+    if standing.troubles:
+        raise SystemTroubleError(
+            f"{folder.root}: runs were submitted from here and nobody knows which of them still "
+            f"wait, {'; '.join(standing.troubles)}; run the same command again later"
+        )
     states = scan_states(folder, [spec.id for spec in runs])
     start, replace = [], set()
     for spec in runs:
         state = states[spec.id]
-        if state.status == "running":
+        if state.status == "running" or spec.id in standing.queued:
             continue
         if state.is_finished and not force and state.status not in retry:
             continue
@@ -154,7 +171,7 @@ def find_missing(
             replace.add(spec.id)
     planned = {spec.id for spec in runs}
     vanished = tuple(run for run in planned_ids(folder) if run not in planned)
-    return Todo(tuple(start), frozenset(replace), states, vanished)
+    return Todo(tuple(start), frozenset(replace), states, vanished, standing.queued)
 
 
 def submit(
@@ -165,6 +182,7 @@ def submit(
     kind: str = "local",
     retry: Sequence[str] = (),
     force: bool = False,
+    speed: float = 1.0,
     argv: Callable[[SweepFolder, str], Sequence[str]] = job_argv,
 ) -> Outcome:
     """Write the sweep's folder and hand the runs that are missing to the executor.
@@ -180,6 +198,7 @@ def submit(
         kind: The executor's name, written down so that `cancel` finds it.
         retry: Ends that are tried again: of `RETRIABLE`.
         force: Start every run anew; old records are moved aside.
+        speed: How much faster finished runs were than the plan estimates.
         argv: The command line that trains one run.
 
     Raises:
@@ -190,7 +209,7 @@ def submit(
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
         todo = find_missing(expansion.runs, folder, retry=retry, force=force)
-        jobs = [_job(spec, folder, argv) for spec in todo.start]
+        jobs = [_job(spec, folder, argv, speed) for spec in todo.start]
         executor.check(jobs)
         lines = [spec.to_json() for spec in expansion.runs]
         write_plan(folder, expansion.spec.resolved_yaml(), lines)
@@ -284,7 +303,10 @@ class _Watch:
 
 
 def _job(
-    spec: RunSpec, folder: SweepFolder, argv: Callable[[SweepFolder, str], Sequence[str]]
+    spec: RunSpec,
+    folder: SweepFolder,
+    argv: Callable[[SweepFolder, str], Sequence[str]],
+    speed: float,
 ) -> Job:
     plan = spec.plan
     estimate = plan.get("estimate")
@@ -294,5 +316,5 @@ def _job(
         log=folder.log(spec.id),
         resources=spec.resources,
         flops=float(plan["flops"][plan["flops_kind"]]),
-        seconds=float(estimate) if isinstance(estimate, int | float) else None,
+        seconds=estimate / speed if isinstance(estimate, int | float) else None,
     )

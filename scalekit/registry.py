@@ -65,7 +65,7 @@ def _own_file(family: str, path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{path}: {type(error).__name__} while reading it, {error}; mend the file"
         ) from error

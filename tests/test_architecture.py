@@ -26,7 +26,7 @@ FLOORS = {
     "results": 4,
     "models": 4,
     "datasets": 4,
-    "importers": 4,
+    "importers": 3,
     "sweep": 3,
     "config": 2,
     "laws": 1,

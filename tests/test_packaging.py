@@ -18,7 +18,7 @@ import pytest
 import scalekit
 
 ROOT = Path(__file__).parent.parent
-DATA = (".j2",)
+DATA = (".j2", ".cpp", ".h")
 """What travels beside Python files, by suffix."""
 
 PROBE = """\

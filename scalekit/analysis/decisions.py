@@ -1,120 +1,179 @@
-"""Decisions that a law supports: what a wrong size costs, and how serving changes the optimum."""
+"""Decisions that a law supports: the price of a loss, and what a wrong size wastes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scalekit.errors import InputError
-from scalekit.fit.optimum import Fitted, allocate
+from scalekit.analysis.allocation import Entry, entry_of, finish, losses
+from scalekit.analysis.ask import Ask, Theta, check_allocates
+from scalekit.errors import UsageError
+from scalekit.fit.optimum import Fitted, allocate, at_search_end, can_allocate, errors
+from scalekit.fit.search import crossing
 from scalekit.laws.base import Array
 
-INFERENCE_FLOPS = 2.0
-"""FLOPs of a forward pass by token and parameter."""
-
-_STEPS = 200
-_WIDEST = np.log(1e6)
+LEAST, MOST = 1e6, 1e40
+"""Training FLOPs within which a loss is looked for."""
 
 
-def compute_for_loss(fitted: Fitted, loss: float) -> float:
-    """Return the smallest training compute that reaches a loss.
+def compute_for_loss(fitted: Fitted, theta: Theta, log_loss: Array) -> Array:
+    """Return ln of the smallest training FLOPs that reach log losses (k,), infinite where none do.
+
+    Of a loss that is reached by anything at all, the end of what was searched. With few unique
+    tokens more compute may raise the best loss again: what counts is where it is first reached.
+    """
+    bends = fitted.law.allocation(theta) is None
+
+    def above(log_flops: Array) -> Array:
+        return allocate(fitted, theta, np.exp(log_flops))[2] - log_loss
+
+    ends = np.full(len(log_loss), np.log(LEAST)), np.full(len(log_loss), np.log(MOST))
+    return crossing(above, *ends, rises_again=bends)
+
+
+def budgets_for(one: Ask, loss: Sequence[float]) -> list[Entry]:
+    """Return the cheapest training run that reaches each loss: flops, params, tokens.
+
+    The interval of the budget holds every budget whose optimal loss may be the one asked for: where
+    the confidence band of the frontier meets it. It has no upper end where the band never does,
+    that is where the loss lies inside the interval of the irreducible one.
 
     Raises:
-        InputError: No compute does: the law's irreducible loss is above it.
+        UsageError: The law has no optimum, no compute reaches a loss, or anything does.
     """
-    low, high = np.log(1e6), np.log(1e40)
-    target = np.log(loss)
+    check_allocates(one)
+    targets = np.log(np.asarray(loss, dtype=float))
 
-    def reached(log_flops: float) -> float:
-        return float(allocate(fitted, fitted.theta, np.array([np.exp(log_flops)]))[2, 0])
+    def path(theta: Theta) -> Array:
+        log_c = compute_for_loss(one.one, theta, targets)
+        known = np.isfinite(log_c)
+        found = np.full((4, len(targets)), np.inf)
+        log_n, log_d, _ = allocate(one.one, theta, np.exp(np.where(known, log_c, 50.0)))
+        found[:, known] = np.stack([log_c, log_n, log_d, log_d - log_n])[:, known]
+        return found.ravel()
 
-    if reached(high) >= target:
-        raise InputError(f"loss {loss:g}: no compute reaches it under {fitted.law.name}; ask more")
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) > target else (low, middle)
-    return float(np.exp(high))
+    value = path(one.one.theta).reshape(4, -1)
+    for k, asked in enumerate(loss):
+        _check_reachable(one, float(asked), float(value[0, k]))
+    with np.errstate(invalid="ignore"):
+        low, high = (part.reshape(4, -1) for part in one.span(path)[1:])
+    if one.draws is None and one.has_intervals:
+        low[0], high[0] = _where_the_band_meets(one, targets)
+    high[:3, np.isinf(high[0])] = np.inf
+    ends = at_search_end(one.one, value[1], np.exp(value[0]))
+    words = ("flops", "params", "tokens", "tokens_per_param")
+    entries = []
+    for k, asked in enumerate(loss):
+        logs = {w: (value[i, k], low[i, k], high[i, k]) for i, w in enumerate(words)}
+        entry = {**entry_of(one, logs), "loss": float(asked), "at_search_end": bool(ends[k])}
+        entries.append(finish(one, entry))
+    return entries
 
 
-def deadweight(fitted: Fitted, flops: float, size_ratio: float) -> float:
-    """Return the share of the compute that a wrong model size throws away.
+def _check_reachable(one: Ask, loss: float, log_flops: float) -> None:
+    name, theta = one.fit.law, one.one.theta
+    if np.isinf(log_flops):
+        path = allocate(one.one, theta, np.geomspace(LEAST, MOST, 200))[2]
+        floor = f"the lowest on its frontier is {np.exp(path.min()):.6g}"
+        if "E" in theta and loss <= theta["E"]:
+            found = one.fit.intervals.get("E")
+            sure = f" ({found.low:.6g} to {found.high:.6g})" if found else ""
+            floor = f"its irreducible loss is {theta['E']:.6g}{sure}"
+        raise UsageError(
+            f"--loss {loss:g}: no compute reaches it under {name}, {floor}; ask for more"
+        )
+    if log_flops <= np.log(LEAST):
+        raise UsageError(f"--loss {loss:g}: {LEAST:g} FLOPs reach it already; ask for less")
 
-    A model `size_ratio` times the optimal one, trained on what the budget then buys, reaches a
-    loss that the optimal split would reach with less; the difference is the deadweight.
+
+def _where_the_band_meets(one: Ask, targets: Array) -> tuple[Array, Array]:
+    """Return ln of the least and most FLOPs (k,) whose confidence band holds the targets."""
+    bends = one.law.allocation(one.one.theta) is None
+
+    def edge(side: float) -> Array:
+        def above(log_flops: Array) -> Array:
+            flops = np.exp(log_flops)
+            error = errors(one.one, lambda theta: allocate(one.one, theta, flops)[2])
+            middle = allocate(one.one, one.one.theta, flops)[2]
+            return middle + side * one.reach * error - targets
+
+        ends = np.full(len(targets), np.log(LEAST)), np.full(len(targets), np.log(MOST))
+        return crossing(above, *ends, rises_again=bends)
+
+    return edge(-1.0), edge(1.0)
+
+
+def log_waste(fitted: Fitted, theta: Theta, N: Array, D: Array) -> Array:
+    """Return ln of the compute that the optimum needs for the loss of runs (k,), over theirs.
+
+    Zero for a run on the optimal path, negative elsewhere: 1 - e^x is the share of a run's compute
+    that is wasted (deadweight).
     """
-    log_n, log_d, _ = allocate(fitted, fitted.theta, np.array([flops]))[:, 0]
-    N = np.exp(log_n) * size_ratio
-    D = np.exp(log_d) * size_ratio**-fitted.cost.power
-    loss = np.exp(fitted.log_loss(fitted.theta, np.array([N]), np.array([D])))[0]
-    return 1.0 - compute_for_loss(fitted, float(loss)) / flops
+    target = fitted.log_loss(theta, N, D)
+    log_c = np.log(fitted.cost.factor) + fitted.cost.power * np.log(N) + np.log(D)
+
+    def above(log_flops: Array) -> Array:
+        return allocate(fitted, theta, np.exp(log_flops))[2] - target
+
+    found = crossing(above, np.full(len(N), np.log(LEAST)), log_c)
+    # A run on the path itself may by rounding lie above its own optimum.
+    return np.where(np.isfinite(found), found - log_c, 0.0)
 
 
-@dataclass(frozen=True)
-class Served:
-    """A model to be trained once and served.
+def runs(one: Ask, inputs: Mapping[str, Array]) -> list[Entry]:
+    """Predict the losses of runs, and where the law allows it what each wastes.
 
-    Attributes:
-        flops: Training and inference together.
-        training_flops: Training alone.
-        saved: Share of the reference's total that this saves at the same loss.
+    `waste` is the share of the run's compute that the compute-optimal run of the same loss saves.
+    It has its minimum of zero where the run is optimal, so that its own derivative vanishes there;
+    the interval is made of the square root, with the sign of the side on which the run lies.
+
+    Raises:
+        UsageError: An input of the law is missing.
     """
+    entries = losses(one, inputs)
+    if not ({"N", "D"} <= set(inputs) and can_allocate(one.law, one.one.given)):
+        return entries
+    N, D = (np.asarray(inputs[s], dtype=float) for s in ("N", "D"))
 
-    params: float
-    tokens: float
-    loss: float
-    flops: float
-    training_flops: float
-    saved: float
+    def signed_root(theta: Theta) -> Array:
+        side = np.sign(np.log(N) - allocate(one.one, theta, one.cost(N, D))[0])
+        return side * np.sqrt(-np.expm1(np.minimum(log_waste(one.one, theta, N, D), 0.0)))
 
-
-def serve(fitted: Fitted, params: float, tokens: float, served_tokens: float) -> Served:
-    """Find the model that reaches a reference's loss with least training and inference together.
-
-    Args:
-        fitted: A law of N and D.
-        params: Of the reference, which sets the loss to reach.
-        tokens: Training tokens of the reference. They must be said: with 20 a parameter instead
-            of the law's own optimum the savings more than double.
-        served_tokens: Tokens of inference over the model's life.
-
-    Source: Sardana and Frankle 2023, arXiv:2401.00448, equation 2.
-    """
-    target = float(fitted.log_loss(fitted.theta, np.array([params]), np.array([tokens]))[0])
-    low, high = np.log(params) - np.log(1e4), np.log(params) + np.log(1e4)
-    for _ in range(8):
-        log_n = np.linspace(low, high, _STEPS + 1)
-        total = _total(fitted, log_n, _tokens_for(fitted, log_n, target), served_tokens)
-        best = int(np.argmin(total))
-        gap = log_n[1] - log_n[0]
-        low, high = log_n[best] - 2 * gap, log_n[best] + 2 * gap
-    chosen = np.array([(low + high) / 2])
-    log_d = _tokens_for(fitted, chosen, target)
-    flops = float(_total(fitted, chosen, log_d, served_tokens)[0])
-    reference = _total(fitted, np.log([params]), np.log([tokens]), served_tokens)
-    return Served(
-        float(np.exp(chosen[0])),
-        float(np.exp(log_d[0])),
-        float(np.exp(target)),
-        flops,
-        float(_total(fitted, chosen, log_d, 0.0)[0]),
-        1.0 - flops / float(reference[0]),
-    )
+    value, low, high = one.span(signed_root)
+    best = np.exp(allocate(one.one, one.one.theta, one.cost(N, D))[0])
+    for k, entry in enumerate(entries):
+        entry["waste"] = float(value[k] ** 2)
+        entry["params_over_optimum"] = float(N[k] / best[k])
+        if one.has_intervals:
+            least = 0.0 if low[k] <= 0 <= high[k] else min(low[k] ** 2, high[k] ** 2)
+            most = min(1.0, max(low[k] ** 2, high[k] ** 2))
+            entry["intervals"]["waste"] = one.interval(least, most)
+    return entries
 
 
-def _total(fitted: Fitted, log_n: Array, log_d: Array, served_tokens: float) -> Array:
-    cost = fitted.cost
-    training = cost.factor * np.exp(cost.power * log_n + log_d)
-    return training + INFERENCE_FLOPS * np.exp(log_n) * served_tokens
+MISSES = {"waste_at_half": 0.5, "waste_at_double": 2.0}
+"""By word of an entry: a size over the optimal one, and what choosing it would waste."""
 
 
-def _tokens_for(fitted: Fitted, log_n: Array, target: float) -> Array:
-    """Return ln D (k,) at which each size reaches a log loss, infinite where none does."""
-    low = np.full(len(log_n), np.log(1e3))
-    high = low + 2 * _WIDEST + np.log(1e12)
-    reachable = fitted.log_loss(fitted.theta, np.exp(log_n), np.exp(high)) < target
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        over = fitted.log_loss(fitted.theta, np.exp(log_n), np.exp(middle)) > target
-        low, high = np.where(over, middle, low), np.where(over, high, middle)
-    return np.where(reachable, high, np.inf)
+def add_misses(one: Ask, entries: Sequence[Entry]) -> None:
+    """Add to optima what half and double the size would waste of their budgets, with intervals."""
+    flops = np.array([entry["flops"] for entry in entries])
+    cost = one.one.cost
+
+    def kept(theta: Theta) -> Array:
+        log_n, log_d, _ = allocate(one.one, theta, flops)
+        shares = []
+        for ratio in MISSES.values():
+            N = ratio * np.exp(log_n)
+            shares.append(log_waste(one.one, theta, N, np.exp(log_d) * ratio**-cost.power))
+        return np.concatenate(shares)
+
+    value, low, high = (part.reshape(len(MISSES), -1) for part in one.span(kept))
+    for k, entry in enumerate(entries):
+        for i, word in enumerate(MISSES):
+            entry[word] = float(-np.expm1(value[i, k]))
+            if one.has_intervals:
+                # What is kept falls as what is wasted grows.
+                ends = -np.expm1(high[i, k]), -np.expm1(low[i, k])
+                entry["intervals"][word] = one.interval(*ends)

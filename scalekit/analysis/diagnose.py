@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import registry
-from scalekit.analysis.allocation import fitted
+from scalekit.analysis.ask import fitted
 from scalekit.errors import FitError
 from scalekit.fit.influence import LeftOut, leave_out
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import allocate, can_allocate
+from scalekit.fit.prepare import prepare
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import select
 from scalekit.fit.solve import solve
@@ -36,8 +36,7 @@ def influence(table: RunTable, fit: FitResult, flops: float | None = None) -> li
     if not can_allocate(one.law, one.given):
         raise FitError(f"{fit.law}: has no optimum over params and tokens to be influenced")
     asked = fit.diagnostics["asked"]
-    law = registry.find("laws", fit.law)
-    runs = select(table, law.inputs, drop=asked["drop"], cluster=asked["cluster"])
+    law, runs = prepare(fit.law, table, drop=asked["drop"], cluster=asked["cluster"])
     objective = find_objective(asked["objective"], asked["delta"])
     solution = solve(law, runs, objective, fix=asked["fix"], seed=fit.seed)
     return leave_out(solution, one, flops or float(runs.inputs["C"].max()))
@@ -51,7 +50,7 @@ def coverage(table: RunTable, fit: FitResult) -> dict[str, Any]:
         side of the optimum's ratio: a design that never goes below or above it extrapolates there.
     """
     one = fitted(fit)
-    runs = select(table, one.law.inputs, drop=fit.diagnostics["asked"]["drop"])
+    runs = select(table, ("N", "D"), drop=fit.diagnostics["asked"]["drop"])
     N, D, C = (runs.inputs[s] for s in ("N", "D", "C"))
     best = allocate(one, one.theta, C)
     over = np.log(D / N) - (best[1] - best[0])

@@ -11,26 +11,28 @@ from typing import Any
 import numpy as np
 
 from scalekit.analysis.study import Curve, Study
-from scalekit.errors import InputError, ScalekitError
+from scalekit.errors import ScalekitError
 from scalekit.fit.run import read_fit
-from scalekit.results.collect import collect
+from scalekit.results.collect import collect, read_runs
+from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.store import SweepFolder
-from scalekit.results.table import RunTable, read_table
+from scalekit.results.table import RunTable
 
+_PLAIN = Reading()
 _STEP_COLUMNS = ("tokens", "loss", "lr", "grad_norm")
 _EVAL_COLUMNS = ("tokens", "flops", "val_loss")
 
 
 def gather(
-    source: Path, *, params_kind: str | None = None, mapping: Mapping[str, str] | None = None
+    source: Path, reading: Reading = _PLAIN, *, skip: Path | None = None
 ) -> tuple[Study, list[str]]:
-    """Read a study from a `fit.json`, a table or a sweep's folder.
+    """Read a study from a `fit.json`, a sweep's folder, or what others' training left.
 
     Args:
         source: The path that the user named.
-        params_kind: Which count of parameters a sweep's or table's `params` shall be.
-        mapping: Columns to rename or compute in a table made elsewhere.
+        reading: What the user said of it.
+        skip: A folder below the source that is not read: the output.
 
     Returns:
         The study, and in sentences what a reader of it must know.
@@ -41,20 +43,18 @@ def gather(
     if source.suffix.lower() == ".json" and _is_fit(source):
         return _from_fit(source)
     if SweepFolder(source).plan_file.exists():
-        return _from_sweep(source, params_kind)
-    if source.is_dir():
-        raise InputError(f"{source}: no plan.jsonl in it; name a sweep's folder, a table or a fit")
-    table = collect([source], params_kind=params_kind, mapping=mapping)
+        return _from_sweep(source, reading)
+    table = collect([source], reading, skip=skip)
     return Study(table, name=source.stem), list(table.meta.get("notes", ()))
 
 
 def _is_fit(path: Path) -> bool:
-    """Whether a JSON file is one value with a schema; JSON lines of runs are a table."""
+    """Whether a JSON file is one value with a schema; JSON lines and others' logs are runs."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return not path.exists()
-    return isinstance(value, dict)
+    return isinstance(value, dict) and "log_history" not in value
 
 
 def _from_fit(path: Path) -> tuple[Study, list[str]]:
@@ -67,9 +67,13 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
         note = f"{path}: its data {named or 'path'} is not here; only what the fit holds is drawn"
         return Study(fit=fit, name=path.stem), [note]
     if SweepFolder(place).plan_file.exists():
-        study, notes = _from_sweep(place, str(fit.data.get("params_kind") or "") or None)
+        kind = str(fit.data.get("params_kind") or "") or None
+        study, notes = _from_sweep(place, Reading(params_kind=kind))
     else:
-        study, notes = Study(read_table(place, fit.data.get("mapping")), name=place.stem), []
+        reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
+        response = str(fit.data.get("response") or "loss")
+        table = read_runs(place, reading, response=response, needs_params=False)
+        study, notes = Study(table, name=place.stem), []
     assert study.table is not None
     told, found = fit.data.get("sha256"), study.table.meta.get("sha256")
     if told and found and told != found:
@@ -77,13 +81,13 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
     return replace(study, fit=fit), notes
 
 
-def _from_sweep(root: Path, params_kind: str | None) -> tuple[Study, list[str]]:
+def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
     folder = SweepFolder(root)
-    table = collect([root], params_kind=params_kind)
+    table = collect([root], reading)
     lines = tuple(folder.plan_lines())
     curves, records = [], []
     for line in lines:
-        record = _record(folder.record(line["id"]))
+        record = _record(folder, line["id"])
         if record is None:
             continue
         records.append({"header": record.header, "attempts": record.attempts, "end": record.end})
@@ -92,14 +96,16 @@ def _from_sweep(root: Path, params_kind: str | None) -> tuple[Study, list[str]]:
     return Study(table, None, tuple(curves), lines, tuple(records), root.name), notes
 
 
-def _record(path: Path) -> RunRecord | None:
+def _record(folder: SweepFolder, run: str) -> RunRecord | None:
     """Read a run's record; None where there is none to read (`collect` has said so already)."""
+    path = folder.record(run)
     if not path.exists():
         return None
     try:
-        return read_record(path)
+        record = read_record(path)
     except ScalekitError:
         return None
+    return record if record.header.get("id") == run else None
 
 
 def _curve(line: Mapping[str, Any], record: RunRecord, table: RunTable) -> Curve:

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from scalekit.analysis.refit import again, used_rows
+from scalekit.analysis.words import compute_number
 from scalekit.counting import PARAMS_KINDS
 from scalekit.errors import ScalekitError
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.results.table import RunTable
 
 OBJECTIVES = ("robust", "hoffmann", "mse_log", "mse")
+DELTAS = (1e-2, 1e-4)
+"""Of the Huber loss on log loss, on both sides of Hoffmann's."""
+
 _EDGE = 0.1
 """Share of the runs that is left out at the end of a range."""
 
@@ -63,6 +67,9 @@ def _variants(table: RunTable, fit: FitResult) -> Iterator[Variant]:
         for objective in OBJECTIVES:
             if objective != fit.objective.get("name"):
                 yield "objective", objective, table, {"objective": objective, "delta": None}
+        for delta in DELTAS:
+            changed = {"objective": "huber", "delta": delta}
+            yield "objective", f"huber, delta {delta:g}", table, changed
     yield from _other_counts(table)
     yield from _slices(table)
 
@@ -82,7 +89,7 @@ def _slices(table: RunTable) -> Iterator[Variant]:
         budgets = np.unique(table["budget"])
         for budget in budgets if len(budgets) > 2 else ():
             keep = table["budget"] != budget
-            yield "left out", f"budget {budget:.3g}", table.where(keep), {}
+            yield "left out", f"budget {compute_number(budget)}", table.where(keep), {}
     ratio = table["tokens"] / table["params"]
     for words, values, top in (
         ("smallest params", table["params"], False),

@@ -23,6 +23,13 @@ _LOSS_WORDS = {
     "": "unit not stated",
 }
 
+_SYMBOLS = {"alpha": "α", "beta": "β", "kappa": "κ"}  # noqa: RUF001
+
+
+def symbol(name: str) -> str:
+    """Write a law's parameter as the papers do."""
+    return _SYMBOLS.get(name, name)
+
 
 def params_words(kind: str) -> str:
     """Say which count of parameters it is."""

@@ -82,9 +82,7 @@ def _split(entry: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def compare_lines(
-    rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]
-) -> list[str]:
+def compare_lines(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> list[str]:
     """Put every fit of a table side by side, and say what decides between them."""
     far = next((r["flops"] for r in rows if r["flops"] is not None), None)
     at = f" at {write_flops(far)}" if far else ""

@@ -3,71 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalekit import registry
 from scalekit.errors import InputError, UsageError, did_you_mean
-from scalekit.executors._process import process_state
-from scalekit.executors.base import Executor, Handle, Settings
-from scalekit.results.jobs import Submission, read_submissions
-from scalekit.results.states import STATES, RunState, scan_states
+from scalekit.executors.base import JobState
+from scalekit.results.states import STATES, RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
-
-
-@dataclass(frozen=True)
-class Live:
-    """A submission of which something still lives.
-
-    Attributes:
-        command: The handle of the sweep command, where it still runs and starts runs itself.
-        handles: By run, those that the executor still holds.
-    """
-
-    submission: Submission
-    executor: Executor
-    command: Handle | None
-    handles: Mapping[str, Handle]
-
-    @property
-    def runs(self) -> set[str]:
-        """Runs that are being executed or will be without anyone doing anything."""
-        waiting = set(self.submission.intent["runs"]) - set(self.submission.codes)
-        return waiting if self.command else set(self.handles)
-
-
-def find_live(folder: SweepFolder) -> list[Live]:
-    """Find the submissions of which something still lives; each executor is asked once."""
-    found = []
-    for submission in read_submissions(folder):
-        kind = submission.intent["executor"]
-        executor = registry.find("executors", kind)(Settings(folder=folder.root / kind))
-        command = submission.intent["command"]
-        works = (
-            executor.in_foreground
-            and not submission.is_closed
-            and process_state(command).word != "gone"
-        )
-        handles = submission.open_handles
-        states = executor.states(list(handles.values()))
-        # What cannot be known, on another machine, is taken to live as long as its command may.
-        held = {
-            run: handle
-            for (run, handle), state in zip(handles.items(), states, strict=True)
-            if state.is_alive or (state.word == "unknown" and works)
-        }
-        if works or held:
-            found.append(Live(submission, executor, command if works else None, held))
-    return found
-
-
-def last_codes(folder: SweepFolder) -> dict[str, int]:
-    """Return by run the exit code of its last job that ended under someone's eyes."""
-    codes: dict[str, int] = {}
-    for submission in read_submissions(folder):
-        codes |= submission.codes
-    return codes
 
 
 def open_sweep(root: Path) -> tuple[SweepFolder, list[dict[str, Any]]]:
@@ -83,9 +25,12 @@ def open_sweep(root: Path) -> tuple[SweepFolder, list[dict[str, Any]]]:
     return folder, lines
 
 
-def read_states(folder: SweepFolder, lines: Iterable[Mapping[str, Any]]) -> dict[str, RunState]:
-    """Say of every planned run where it stands."""
-    return scan_states(folder, [line["id"] for line in lines])
+def read_states(
+    folder: SweepFolder, lines: Iterable[Mapping[str, Any]], jobs: Mapping[str, JobState]
+) -> dict[str, RunState]:
+    """Say of every planned run where it stands, by its record and its job."""
+    records = scan_states(folder, [line["id"] for line in lines])
+    return {run: with_job(state, jobs.get(run)) for run, state in records.items()}
 
 
 def count_states(states: Mapping[str, RunState]) -> dict[str, int]:

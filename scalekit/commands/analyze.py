@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell_assumed,
+)
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,16 +64,14 @@ def analyze(
     drop: Annotated[
         list[str] | None, typer.Option(help="rows to leave out: a column or an expression")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="columns of a table, renamed or computed: params=wte+body"),
-    ] = None,
-    params_kind: Annotated[
-        str | None,
-        typer.Option(
-            "--n-kind", help="how params are counted: total, non_embedding, non_embedding_head"
-        ),
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
     seed: Annotated[int, typer.Option(help="of resampling and of starts")] = 0,
     types: Annotated[
         str, typer.Option("--type", "-t", help="formats of the figures: pdf, svg, png")
@@ -74,14 +84,25 @@ def analyze(
     """Collect, fit, draw and report: all that a study says, in one folder."""
     from scalekit.analysis.gather import gather
     from scalekit.plots._write import chosen_formats
-    from scalekit.results.mapping import parse_mapping
 
     kinds = chosen_formats(types)
     budgets = read_budgets(predict)
     folder = output or _beside(source)
-    study, notes = gather(source, params_kind=params_kind, mapping=parse_mapping(mapping or []))
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
+    )
+    check_laws(law or ("chinchilla",))
+    study, notes = gather(source, reading, skip=folder)
     if study.table is None or study.fit is not None:
         raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
+    tell_assumed(study.table)
     asked = Asked(
         tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
     )
@@ -96,6 +117,24 @@ def analyze(
         print_json("analyze", _value(study.fit, folder))
     if strict and not study.fit.is_trusted:
         raise FitError(f"{source}: {study.fit.status}, {study.fit.message}")
+
+
+def check_laws(names: Sequence[str]) -> None:
+    """Refuse laws that a report on final losses cannot be about.
+
+    Raises:
+        UsageError: A law of another column, or of curves.
+    """
+    from scalekit.fit.own_law import find_law
+
+    for name in names:
+        law = find_law(name)
+        if not law.is_of_final_loss:
+            columns = ", ".join(law.columns)
+            raise UsageError(
+                f"--law {name}: predicts {law.response} from {columns}, but a report is on what "
+                f"runs end at; use scalekit fit --law {name}"
+            )
 
 
 def read_budgets(text: str | None) -> tuple[float, ...]:
@@ -133,6 +172,8 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
     """Fit every approach that the runs allow; return the study with its fit, and notes."""
     import numpy as np
 
+    from scalekit.results.table import require
+
     notes = []
     approaches = ["parametric", "isoflop", "envelope"]
     if study.budgets.size == 0:
@@ -140,6 +181,9 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
         notes.append("approach isoflop is left out: no run names a planned budget")
     used = study.flops[study.is_used]
     if used.size == 0:
+        assert study.table is not None
+        if not study.plan:
+            require(study.table, ["loss"])
         raise InputError(f"{study.name}: no run is finished and has a loss; wait for some")
     largest = float(np.nanmax(used))
     predict = asked.predict or (largest, 10 * largest)
@@ -186,16 +230,18 @@ def _write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -
     assert study.table is not None
     assert study.fit is not None
     write_table(study.table, folder / "data.csv")
-    # The fit names the table that lies beside it, whatever the source was.
-    write_fit(replace(study.fit, data={**study.fit.data, "path": "data.csv"}), folder / "fit.json")
+    # The fit names the table that lies beside it, in which all that was mapped stands already.
+    asked = {name: study.fit.data.get(name) for name in ("path", "mapping", "reading")}
+    data = {**study.fit.data, "path": "data.csv", "mapping": {}, "reading": {}, "collected": asked}
+    write_fit(replace(study.fit, data=data), folder / "fit.json")
     figures, skipped = [], []
     for name in _write.plot_names():
-        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", "png"])))
+        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", _write.PAGE])))
         if isinstance(drawn, _write.Skipped):
             skipped.append((drawn.name, drawn.reason))
             continue
         files = drawn.files
-        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files["png"]))
+        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files[_write.PAGE]))
         # report.md shows the SVG files, so they are always written.
         kept = {kind: files[kind] for kind in files if kind in kinds or kind == "svg"}
         _write.save(replace(drawn, files=kept), folder / "figures")

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from scalekit.commands._standing import Live, find_live, match_run, open_sweep
+from scalekit.commands._standing import match_run, open_sweep
 from scalekit.errors import SystemTroubleError
 from scalekit.executors._process import stop_process
 from scalekit.results.jobs import JobLog
+from scalekit.results.live import Live, ask_executors
 
 
 def cancel(
@@ -25,7 +26,7 @@ def cancel(
     place, lines = open_sweep(folder)
     ids = [line["id"] for line in lines]
     named = {match_run(place, ids, word) for word in runs or ()}
-    live = find_live(place)
+    live = ask_executors(place).live
     concerned = {run for one in live for run in one.runs} & (named or set(ids))
     if not concerned:
         print(f"{folder}: none of these runs is being executed", file=sys.stderr)
@@ -44,7 +45,7 @@ def _stop(live: Live, named: set[str]) -> list[str]:
         told = stop_process(live.command, group=False)
         return [told] if told else []
     return live.executor.cancel(
-        [handle for run, handle in live.handles.items() if not named or run in named]
+        [(run, handle) for run, handle in live.handles.items() if not named or run in named]
     )
 
 

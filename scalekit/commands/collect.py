@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalekit import errors
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell,
+)
 
 if TYPE_CHECKING:
     from scalekit.results.table import RunTable
@@ -16,41 +28,43 @@ if TYPE_CHECKING:
 
 def collect(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="a sweep's folder, a table, a log")
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="sweeps, tables, logs, folders of these"),
     ],
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", help="the table, .csv or .tsv; - is stdout; one sweep has its own"
         ),
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="columns of a table, renamed or computed: params=wte+body"),
-    ] = None,
-    params_kind: Annotated[
-        str | None,
-        typer.Option(
-            "--n-kind", help="how params are counted: total, non_embedding, non_embedding_head"
-        ),
-    ] = None,
-    flops_kind: Annotated[
-        str | None, typer.Option("--flops-kind", help="how flops are counted: exact, 6N_total, ...")
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
 ) -> None:
     """Make one table of runs: ours, or others' tables and logs."""
     from scalekit.results.collect import collect as collect_runs
-    from scalekit.results.mapping import parse_mapping
     from scalekit.results.table import table_text, write_table
 
     output = output or _own_table(sources)
-    table = collect_runs(
-        sources,
+    reading = reading_of(
+        mapping=mapping,
         params_kind=params_kind,
         flops_kind=flops_kind,
-        mapping=parse_mapping(mapping or []),
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
     )
-    if str(output) == "-":
+    is_stdout = str(output) == "-"
+    table = collect_runs(sources, reading, skip=None if is_stdout else output)
+    if is_stdout:
         sys.stdout.write(table_text(table))
     else:
         write_table(table, output)
@@ -80,8 +94,7 @@ def _say(table: RunTable) -> None:
     for name, kind in (("params", "params_kind"), ("flops", "flops_kind"), ("loss", "loss_unit")):
         if name in table:
             print(f"{name}: {table.meta[kind]}", file=sys.stderr)
-    for note in table.meta["notes"]:
-        print(f"warning: {note}", file=sys.stderr)
+    tell(table)
 
 
 COMMAND = collect

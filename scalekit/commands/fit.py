@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +11,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FactsOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    SmoothOption,
+    reading_of,
+    tell,
+)
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
+    from scalekit.results.reading import Reading
     from scalekit.results.table import RunTable
 
 Many = list[str] | None
 
 
 def fit(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="a table of runs, a sweep's folder, logs")
+    ],
     *,
     law: Annotated[Many, typer.Option(help="a law, or a file with one; repeatable")] = None,
     approach: Annotated[
@@ -50,12 +66,14 @@ def fit(
     given: Annotated[
         Many, typer.Option(help="another input of the law at the optimum: U=25e9; repeatable")
     ] = None,
-    mapping: Annotated[
-        Many, typer.Option("--map", help="columns, renamed or computed: params=N,loss=val_loss")
-    ] = None,
-    params_kind: Annotated[
-        str | None, typer.Option("--n-kind", help="how params are counted")
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    smooth: SmoothOption = 1,
+    facts: FactsOption = None,
+    importer: ImporterOption = None,
     starts: Annotated[
         int | None, typer.Option(min=3, help="starting points; the law says unless given")
     ] = None,
@@ -71,10 +89,22 @@ def fit(
     from scalekit.fit.run import write_fit
 
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
-    table = read(data, mapping, params_kind)
+    laws = tuple(law or ("chinchilla",))
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        smooth=smooth,
+        facts=facts,
+        importer=importer,
+    )
+    table = read(data, reading, laws=laws)
+    tell(table)
     result = fit_table(
         table,
-        laws=tuple(law or ("chinchilla",)),
+        laws=laws,
         approaches=tuple(approach or ("parametric",)),
         objective=objective,
         delta=delta,
@@ -105,17 +135,40 @@ def fit(
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
 
 
-def read(data: Path, mapping: Many, params_kind: str | None) -> RunTable:
-    """Read a table, or collect a sweep's folder."""
-    from scalekit.results.mapping import parse_mapping
-    from scalekit.results.table import read_table
+def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
+    """Read what laws are fitted to: the runs of a source, or their curves for laws of curves.
 
-    pairs = parse_mapping(mapping or [])
-    if data.is_dir() or params_kind is not None:
-        from scalekit.results.collect import collect
+    Raises:
+        UsageError: Laws of both kinds of one source.
+    """
+    from scalekit.fit.own_law import find_law
+    from scalekit.results.collect import read_runs
+    from scalekit.results.store import SweepFolder
 
-        return collect([data], params_kind=params_kind, mapping=pairs)
-    return read_table(data, pairs)
+    if _of_curves(laws):
+        if SweepFolder(data).plan_file.exists():
+            from scalekit.results.curves import curve_table
+
+            return curve_table(SweepFolder(data))
+        reading = replace(reading, at=reading.at or "curve")
+    found = [find_law(name) for name in laws]
+    responses = {law.response for law in found} or {"loss"}
+    return read_runs(
+        data,
+        reading,
+        response="loss" if "loss" in responses else min(responses),
+        needs_params=any("params" in law.columns for law in found),
+    )
+
+
+def _of_curves(laws: Sequence[str]) -> bool:
+    from scalekit.fit.own_law import find_law
+
+    kinds = {name: "t" in find_law(name).inputs for name in laws}
+    if len(set(kinds.values())) > 1:
+        curves = ", ".join(name for name, is_of_curves in kinds.items() if is_of_curves)
+        raise UsageError(f"--law {curves}: of whole curves, the others of final losses; fit apart")
+    return any(kinds.values())
 
 
 def read_positive(option: str, text: str) -> float:
@@ -176,9 +229,11 @@ def _beside(result: FitResult) -> list[str]:
 def show(result: FitResult, output_format: Format) -> None:
     """Print a fit in the asked format."""
     from scalekit.commands._fit_text import fit_lines
+    from scalekit.commands._recipe_text import recipe_lines
 
     if output_format is Format.TABLE:
-        print("\n".join([*fit_lines(result), *_beside(result)]))
+        recipes = [line for one in (result, *result.others) for line in recipe_lines(one)]
+        print("\n".join([*fit_lines(result), *recipes, *_beside(result)]))
     elif output_format is Format.JSON:
         value = result.to_json()
         value.pop("schema")

@@ -11,6 +11,7 @@ import typer
 
 import scalekit
 from scalekit.errors import SystemTroubleError
+from scalekit.results.store import write_whole
 
 FIRST = "quickstart.yaml"
 
@@ -51,12 +52,11 @@ def _examples() -> Path:
 def _copy(source: Path, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(source.read_bytes())
     except OSError as error:
         raise SystemTroubleError(
             f"{path}: cannot be written, {error.strerror}; choose another folder"
         ) from error
+    write_whole(path, source.read_bytes())
 
 
 COMMAND = init

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from scalekit.commands._standing import last_codes, match_run, open_sweep, read_states
+from scalekit.commands._standing import match_run, open_sweep, read_states
 from scalekit.errors import InputError, UsageError
-from scalekit.executors.base import STOPPED
+from scalekit.results.live import ask_executors
 from scalekit.results.states import TROUBLES, RunState, read_state
 from scalekit.results.store import SweepFolder
 
@@ -40,7 +40,8 @@ def logs(
     if failed:
         if run is not None or follow:
             raise UsageError("logs: --failed goes with neither RUN nor -f; drop one of them")
-        _show_failures(place, read_states(place, lines), n_lines)
+        jobs = ask_executors(place).jobs
+        _show_failures(place, read_states(place, lines, jobs), n_lines)
         return
     if run is None:
         raise UsageError("logs: which run?; give the beginning of its id, or --failed")
@@ -91,19 +92,17 @@ def _follow(folder: SweepFolder, run: str) -> None:
 
 
 def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines: int) -> None:
-    codes = last_codes(folder)
     found = 0
     for run, state in states.items():
-        crashed = state.status == "stopped" and codes.get(run, 0) not in (0, *STOPPED)
+        crashed = state.status == "stopped" and state.why
         if state.status not in TROUBLES and not crashed:
             continue
         found += 1
-        code = f", exit code {codes[run]}" if run in codes else ""
-        print(f"==> {run} {state.status}{code}")
+        print(f"==> {run} {state.status}" + (f", {state.why}" if state.why else ""))
         if state.last.get("error"):
             print(state.last["error"])
         text = "".join(tail(folder.log(run), n_lines))
-        print(text if text.endswith("\n") else text + "\n", end="")
+        print(text if text.endswith("\n") or not text else text + "\n", end="")
     if not found:
         print(f"{folder.root}: no run failed", file=sys.stderr)
 

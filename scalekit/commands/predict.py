@@ -1,4 +1,4 @@
-"""`scalekit predict FIT`: the optimum at a budget, or the loss of a planned run, with intervals."""
+"""`scalekit predict FIT`: ask a law for the best run of a budget, a loss, a size, a life."""
 
 from __future__ import annotations
 
@@ -9,112 +9,154 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
-from scalekit.commands.fit import read_positive
 from scalekit.errors import UsageError
 
 if TYPE_CHECKING:
+    from scalekit.analysis.ask import Ask
+    from scalekit.commands._questions import Answers, Entry
     from scalekit.fit.result import FitResult
 
 FAR = 100.0
 """Beyond this many times the largest fitted compute, an extrapolation is warned of."""
 
-_SIZES = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
+Text = str | None
 
 
 def predict(
     fit: Annotated[Path, typer.Argument(metavar="FIT", help="what scalekit fit -o wrote")],
     *,
-    flops: Annotated[
-        str | None, typer.Option(help="budgets whose optimum is asked: 1e22,1e24")
+    flops: Annotated[Text, typer.Option(help="budgets whose optimum is asked: 1e22,1e24")] = None,
+    params: Annotated[
+        Text, typer.Option(help="sizes of planned runs, with --tokens or --flops: 7B,13B")
     ] = None,
-    params: Annotated[str | None, typer.Option(help="size of a planned run, with --tokens")] = None,
-    tokens: Annotated[str | None, typer.Option(help="length of a planned run")] = None,
+    tokens: Annotated[
+        Text, typer.Option(help="training tokens of planned runs, with --params or --flops")
+    ] = None,
+    loss: Annotated[
+        Text, typer.Option(help="losses whose cheapest runs are asked, or what a link takes: 2.2")
+    ] = None,
+    through: Annotated[
+        Path | None, typer.Option(help="the fit that predicts the loss which a link takes")
+    ] = None,
+    recipe: Annotated[
+        Text, typer.Option(help="one of multi_recipe's; the reference unless given")
+    ] = None,
+    inference_tokens: Annotated[
+        Text, typer.Option(help="tokens to be served: which model costs least altogether?")
+    ] = None,
+    unique_tokens: Annotated[
+        Text, typer.Option(help="different tokens there are, for a law of repeated data")
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(help="another input of the law: U=25e9, w=1024; repeatable")
+    ] = None,
+    law: Annotated[Text, typer.Option(help="which of several fits in the file")] = None,
+    intervals: Annotated[
+        str, typer.Option(help="delta: the fit's covariance; bootstrap: its refits")
+    ] = "delta",
     yaml: Annotated[
-        bool, typer.Option("--yaml", help="print a sweep around the optimum instead")
+        bool, typer.Option("--yaml", help="print a sweep around the optima, ready to run, instead")
     ] = False,
+    template: Annotated[
+        Path | None, typer.Option(help="with --yaml: the sweep file whose base it shares")
+    ] = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Ask a fit for the compute-optimal run at a budget, or for the loss of a run."""
+    """Ask a fit for the best run at a budget, the loss of a run, or what a loss costs."""
+    from scalekit.analysis.ask import ask
+    from scalekit.analysis.recipes import at_recipe
+    from scalekit.analysis.respond import response_of
+    from scalekit.commands import _response
+    from scalekit.commands._questions import answer, choose, read_asked, read_given
     from scalekit.fit.run import read_fit
 
-    if (flops is None) == (params is None) or (params is None) != (tokens is None):
-        raise UsageError("predict: ask one thing, --flops C or --params N with --tokens D")
-    result = read_fit(fit)
-    entries = _optima(result, flops) if flops else [_run(result, params or "", tokens or "")]
+    result = choose(read_fit(fit), law, fit)
+    if recipe is not None:
+        result = at_recipe(result, recipe)
+    if through is not None or response_of(result) != "loss":
+        if yaml or template or inference_tokens or unique_tokens or given:
+            raise UsageError(f"{result.law}: has no optimum; ask with --flops, --params, --tokens")
+        words = {"flops": flops, "params": params, "tokens": tokens, "loss": loss}
+        _response.answer(result, through, words, output_format)
+        return
+    asked = read_asked(
+        flops=flops, params=params, tokens=tokens, loss=loss, inference_tokens=inference_tokens
+    )
+    one = ask(result, read_given(given, unique_tokens, result.law), intervals)
+    answers = answer(one, asked)
     if yaml:
-        if not flops:
-            raise UsageError("--yaml: lays a sweep around an optimum; give --flops")
-        print(sweep_text(result, entries))
+        _print_sweep(result, fit, answers, template, output_format)
+    elif template is not None:
+        raise UsageError("--template: is the base of a sweep; add --yaml")
     else:
-        _show(entries, output_format, is_run=flops is None)
-    _warn(result, entries)
+        _show(one, answers, output_format)
+    warn(result, answers.entries)
 
 
-def _optima(result: FitResult, flops: str) -> list[dict[str, Any]]:
-    from scalekit.analysis.allocation import optimum
+def _print_sweep(
+    fit: FitResult, where: Path, answers: Answers, template: Path | None, output_format: Format
+) -> None:
+    from scalekit.commands._next_sweep import next_sweep
 
-    return [optimum(result, read_positive("--flops", word)) for word in flops.split(",") if word]
+    if answers.question not in ("optimum", "price"):
+        raise UsageError("--yaml: lays a sweep around an optimum; give --flops, or --loss")
+    if output_format is not Format.TABLE:
+        raise UsageError("--yaml: is a format itself; leave --format out")
+    ends = [e for e in answers.entries if e["at_search_end"]]
+    if ends:
+        raise UsageError(
+            f"--yaml: {fit.law} has no optimum at {ends[0]['flops']:g} FLOPs to lay a sweep "
+            "around; ask for another budget"
+        )
+    print(next_sweep(fit, where, answers.entries, template))
 
 
-def _run(result: FitResult, params: str, tokens: str) -> dict[str, Any]:
-    from scalekit.analysis.allocation import predict as predict_run
-
-    sizes = read_positive("--params", params), read_positive("--tokens", tokens)
-    return predict_run(result, *sizes)
-
-
-def _show(entries: list[dict[str, Any]], output_format: Format, *, is_run: bool) -> None:
-    from scalekit.commands._fit_text import number, optimum_lines, span
+def _show(one: Ask, answers: Answers, output_format: Format) -> None:
+    from scalekit.commands import _decision_text as text
 
     if output_format is Format.JSON:
-        print_json("predict", {"predictions": entries})
+        data = {k: one.fit.data.get(k) for k in ("params_kind", "flops_kind", "loss_unit")}
+        about = {"question": answers.question, "law": one.fit.law, "status": str(one.fit.status)}
+        print_json("predict", {**about, **data, "predictions": answers.entries})
     elif output_format is Format.CSV:
-        rows = [_flat(entry) for entry in entries]
-        print_csv(list(rows[0]), rows)
+        rows = [flat(entry) for entry in answers.entries]
+        print_csv(list(dict.fromkeys(name for row in rows for name in row)), rows)
     else:
-        print("\n".join(optimum_lines(entries)))
-        for entry in entries:
-            ends = entry["intervals"].get("loss_prediction")
-            what = "this run" if is_run else f"one run at {entry['flops']:.3g} FLOPs"
-            print(f"loss of {what}: {number(entry['loss'])}, 90 % prediction interval {span(ends)}")
+        lines = {
+            "optimum": lambda entries: [*text.optimum_lines(entries), *text.miss_lines(entries)],
+            "run": text.run_lines,
+            "price": text.price_lines,
+            "served": lambda entries: text.served_lines(entries[0]),
+        }[answers.question](answers.entries)
+        method = one.method if one.has_intervals else None
+        doubts = text.doubt_lines(answers.entries)
+        print("\n".join([*lines, *doubts, *text.basis_lines(one.fit, method)]))
 
 
-def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    row = {name: value for name, value in entry.items() if name != "intervals"}
+def flat(entry: Entry) -> dict[str, Any]:
+    """Return an entry as one row: intervals as NAME_low and NAME_high."""
+    row = {k: v for k, v in entry.items() if not isinstance(v, dict)}
     for name, ends in entry["intervals"].items():
         row |= {f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
-    return row
+    row |= {f"outside_{k}": v for k, v in entry["outside"].items()}
+    return row | {f"reference_{k}": v for k, v in entry.get("reference", {}).items()}
 
 
-def _warn(result: FitResult, entries: list[dict[str, Any]]) -> None:
+def warn(result: FitResult, entries: Any) -> None:
+    """Say aloud which answers rest on a doubtful fit, or reach far beyond the fitted runs."""
+    from scalekit.commands._decision_text import times
+    from scalekit.quantities import write_flops
+
     if not result.is_trusted:
         print(f"warning: {result.law}: {result.status}, {result.message}", file=sys.stderr)
     for entry in entries:
         if entry["extrapolation"] > FAR:
+            spent = entry.get("training_flops", entry["flops"])
             print(
-                f"warning: {entry['flops']:.3g} FLOPs is {entry['extrapolation']:.3g} times the "
+                f"warning: {write_flops(spent)} FLOPs is {times(entry['extrapolation'])} the "
                 "largest fitted compute; the interval holds only if the law does",
                 file=sys.stderr,
             )
-
-
-def sweep_text(result: FitResult, entries: list[dict[str, Any]]) -> str:
-    """Write the part of a sweep file that measures the valleys around the optima.
-
-    Shapes are the user's to choose: the sizes are given as comments beside each budget.
-    """
-    budgets = ", ".join(f"{entry['flops']:.6g}" for entry in entries)
-    kind = result.data.get("params_kind", "unstated")
-    lines = [
-        f"# Around the optima of {result.law} ({result.status}); params counted as {kind}.",
-        "isoflop:",
-        f"  budgets: [{budgets}]",
-        "  # sizes: shapes whose params come near these, a valley a budget",
-    ]
-    for entry in entries:
-        sizes = ", ".join(f"{entry['params'] * share:.3g}" for share in _SIZES)
-        lines.append(f"  # {entry['flops']:.3g} FLOPs: params {sizes}")
-    return "\n".join(lines)
 
 
 COMMAND = predict

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalekit import errors, registry
+from scalekit import errors
 from scalekit.commands.fit import read_pairs, read_positive
 
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ def simulate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="data.csv")] = None,
 ) -> None:
     """Make a table of runs from a known law."""
+    from scalekit.fit.own_law import find_law
     from scalekit.fit.simulate import complete_theta
     from scalekit.results.table import table_text, write_table
 
-    chosen = registry.find("laws", law)
+    chosen = find_law(law)
     values = complete_theta(chosen, read_pairs("--theta", theta, "E=1.7"))
     flops = [read_positive("--budgets", word) for word in budgets.split(",") if word.strip()]
     if not flops:
@@ -66,6 +67,12 @@ def make(
     from scalekit.fit.simulate import isoflop_inputs
     from scalekit.fit.simulate import simulate as simulate_runs
 
+    if not law.is_of_final_loss or not set(law.inputs) <= {"N", "D", "C"}:
+        columns = ", ".join(law.columns)
+        raise errors.UsageError(
+            f"--law {law.name}: predicts {law.response} from {columns}, and runs are laid out over "
+            "params and tokens alone; choose a law of the loss in those"
+        )
     words = [w for w in (sizes or "7").split(",") if w.strip()]
     if not grid[0] > 1 or not grid[1] > 0:
         raise errors.UsageError("--width: more than 1, and --off-centre more than 0")

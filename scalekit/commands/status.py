@@ -14,14 +14,12 @@ from scalekit.commands._output import Format, FormatOption, format_table, print_
 from scalekit.commands._standing import (
     count_states,
     counts_sentence,
-    find_live,
-    last_codes,
     open_sweep,
     read_states,
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import format_seconds
-from scalekit.executors.base import STOPPED
+from scalekit.results.live import Standing, ask_executors
 from scalekit.results.states import TROUBLES, RunState, verdict
 from scalekit.results.store import SweepFolder
 
@@ -29,6 +27,8 @@ MOST_ROWS = 40
 """Runs in the table for people; the other formats list all."""
 
 WATCH_SECONDS = 2.0
+QUEUE_SECONDS = 15.0
+"""The same where a scheduler has to be asked, which many people do."""
 
 COLUMNS = ("run", "status", "step", "steps", "params", "tokens", "flops", "wall_s", "why")
 _QUIET = ("done", "pending")
@@ -49,21 +49,23 @@ def status(
     """Say how many runs of a sweep are done, running, failed, and list them."""
     place, lines = open_sweep(folder)
     while True:
-        states = read_states(place, lines)
-        live = find_live(place)
+        standing = ask_executors(place)
+        states = read_states(place, lines, standing.jobs)
         report = _report(place, lines, states)
         if watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
         _show(report, form, failed=failed)
-        holders = [one.command for one in live if one.command]
+        for trouble in standing.troubles:
+            print(f"a scheduler is not asked: {trouble}", file=sys.stderr)
+        holders = [one.command for one in standing.live if one.command]
         if form is Format.TABLE and holders:
             held = ", ".join(f"process {h['pid']} on {h['host']}" for h in holders)
             print(f"a sweep command works here: {held}")
         code = verdict(states.values())
-        is_over = code != NOT_FINISHED or not (live or _running(states))
+        is_over = code != NOT_FINISHED or not (standing.live or _running(states))
         if not watch or is_over:
             break
-        time.sleep(WATCH_SECONDS)
+        time.sleep(WATCH_SECONDS if _is_local(standing) else QUEUE_SECONDS)
     if check and code:
         raise typer.Exit(code)
 
@@ -72,11 +74,14 @@ def _running(states: Mapping[str, RunState]) -> bool:
     return any(state.status == "running" for state in states.values())
 
 
+def _is_local(standing: Standing) -> bool:
+    return all(one.executor.in_foreground for one in standing.live)
+
+
 def _report(
     folder: SweepFolder, lines: Sequence[Mapping[str, Any]], states: Mapping[str, RunState]
 ) -> dict[str, Any]:
-    codes = last_codes(folder)
-    rows = [_row(line, states[line["id"]], codes.get(line["id"], 0)) for line in lines]
+    rows = [_row(line, states[line["id"]]) for line in lines]
     device = sum(_number(state.last.get("device_s")) for state in states.values())
     return {
         "folder": str(folder.root),
@@ -89,7 +94,7 @@ def _report(
     }
 
 
-def _row(line: Mapping[str, Any], state: RunState, code: int) -> dict[str, Any]:
+def _row(line: Mapping[str, Any], state: RunState) -> dict[str, Any]:
     plan, steps = line["plan"], line["plan"]["steps"]
     step = steps if state.status == "done" else state.step
     return {
@@ -101,20 +106,15 @@ def _row(line: Mapping[str, Any], state: RunState, code: int) -> dict[str, Any]:
         "tokens": plan["tokens"],
         "flops": plan["flops"][plan["flops_kind"]],
         "wall_s": state.last.get("wall_s"),
-        "why": _why(state, code),
+        "why": _why(state),
         "share": min(1.0, step / steps) if steps else 0.0,
     }
 
 
-def _why(state: RunState, code: int) -> str:
+def _why(state: RunState) -> str:
     """Say in a few words what a person should know of a run that is not as it should be."""
-    if state.status == "stopped" and code < 0:
-        return f"killed by signal {-code}"
-    if state.status == "stopped" and code not in (0, *STOPPED):
-        return f"exit code {code}"
-    if state.status in TROUBLES:
-        return str(state.last.get("error") or "").partition("\n")[0]
-    return ""
+    error = str(state.last.get("error") or "") if state.status in ("failed", "diverged") else ""
+    return state.why or error.partition("\n")[0]
 
 
 def _show(report: Mapping[str, Any], form: Format, *, failed: bool) -> None:

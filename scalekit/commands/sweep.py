@@ -34,6 +34,7 @@ class _Study:
     folder: SweepFolder
     kind: str
     executor: Executor
+    speed: float
 
 
 def sweep(  # noqa: PLR0917  # typer reads the options from the signature
@@ -46,7 +47,7 @@ def sweep(  # noqa: PLR0917  # typer reads the options from the signature
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="change a setting; repeatable"),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--executor", "-e", help="who executes: local, inline, ...")
+        str | None, typer.Option("--executor", "-e", help="who executes: local, inline, slurm")
     ] = None,
     max_parallel: Annotated[int | None, typer.Option(min=1, help="runs at a time")] = None,
     retry: Annotated[
@@ -120,6 +121,7 @@ def _settings(expansion: Expansion, max_parallel: int | None, out: Path | None) 
         max_parallel=max_parallel or spec.executor.max_parallel,
         threads=spec.executor.threads,
         folder=out or Path("runs") / spec.name,
+        safety=spec.time.safety,
         profile=spec.profile.model_dump() if spec.profile else {},
     )
 
@@ -149,7 +151,7 @@ def _study(
         plan = replace(plan, estimate=estimate)
     if executor.in_foreground:
         plan = replace(plan, checks=(*check_memory(todo.start, at_once), *plan.checks))
-    return _Study(expansion, plan, todo, folder, kind, executor)
+    return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
 
 
 def _at_once(executor: Any, asked: int | None, n_runs: int) -> int:
@@ -194,6 +196,7 @@ def _standing(study: _Study) -> str:
     parts = [f"{len(todo.start):,} to start"]
     parts += [f"{todo.n_finished:,} finished"] * bool(todo.n_finished)
     parts += [f"{todo.n_running:,} running"] * bool(todo.n_running)
+    parts += [f"{todo.n_queued:,} in the queue"] * bool(todo.n_queued)
     left = len(todo.vanished)
     parts += [f"{left:,} records of runs that the sweep no longer has stay"] * bool(left)
     return f"{study.folder.root}: {', '.join(parts)}, executor {study.kind}"
@@ -225,6 +228,7 @@ def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force:
             kind=study.kind,
             retry=retry,
             force=force,
+            speed=study.speed,
         )
     except KeyboardInterrupt:
         print("the same command continues where this one stopped", file=sys.stderr)

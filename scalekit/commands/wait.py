@@ -13,16 +13,16 @@ import typer
 from scalekit.commands._standing import (
     count_states,
     counts_sentence,
-    find_live,
     open_sweep,
     read_states,
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import Count, Progress
+from scalekit.results.live import Standing, ask_executors
 from scalekit.results.states import TROUBLES, RunState, verdict
-from scalekit.results.store import SweepFolder
 
 POLL_SECONDS = 1.0
+LEAST_QUEUE_SECONDS, MOST_QUEUE_SECONDS = 2.0, 30.0
 
 
 def wait(
@@ -34,25 +34,37 @@ def wait(
     """Wait until nothing of a sweep is executed any more, and exit with how it ended."""
     place, lines = open_sweep(folder)
     deadline = None if timeout is None else time.monotonic() + timeout
-    states = read_states(place, lines)
+    began = asked = time.monotonic()
+    standing = ask_executors(place)
+    states = read_states(place, lines, standing.jobs)
     with Progress(lambda: _count(lines, states)) as progress:
-        while verdict(states.values()) == NOT_FINISHED and _is_alive(place, states):
-            if deadline is not None and time.monotonic() >= deadline:
+        while verdict(states.values()) == NOT_FINISHED and _is_alive(standing, states):
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
                 print(f"{folder}: still at work after {timeout:g} s", file=sys.stderr)
                 break
             time.sleep(POLL_SECONDS)
-            states = read_states(place, lines)
+            if now - asked >= _patience(standing, now - began):
+                asked, standing = now, ask_executors(place)
+            states = read_states(place, lines, standing.jobs)
             progress.tick()
     code = verdict(states.values())
     print(f"{folder}: {counts_sentence(count_states(states))}")
-    if code == NOT_FINISHED and not _is_alive(place, states):
+    if code == NOT_FINISHED and not _is_alive(standing, states):
         print("nothing is running; run the sweep command again, it continues", file=sys.stderr)
     if code:
         raise typer.Exit(code)
 
 
-def _is_alive(folder: SweepFolder, states: Mapping[str, RunState]) -> bool:
-    return any(s.status == "running" for s in states.values()) or bool(find_live(folder))
+def _is_alive(standing: Standing, states: Mapping[str, RunState]) -> bool:
+    return any(s.status == "running" for s in states.values()) or bool(standing.live)
+
+
+def _patience(standing: Standing, waited: float) -> float:
+    """Return the seconds between questions: a scheduler, whom many ask, is asked ever less."""
+    if all(one.executor.in_foreground for one in standing.live):
+        return 0.0
+    return min(MOST_QUEUE_SECONDS, max(LEAST_QUEUE_SECONDS, waited / 10))
 
 
 def _count(lines: Sequence[Mapping[str, Any]], states: Mapping[str, RunState]) -> Count:

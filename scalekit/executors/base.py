@@ -18,6 +18,12 @@ STOPPED = (130, 143)
 Handle = Mapping[str, Any]
 """What an executor needs to find a started job again, from another process: a JSON value."""
 
+Placed = tuple[str, Handle]
+"""A run's id, and the handle with which it was started."""
+
+CAUSES = ("preempted", "timed_out", "out_of_memory", "node_failed", "cancelled", "lost")
+"""Why a job may be gone although its run has not ended, as far as a scheduler tells."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -48,26 +54,38 @@ class Settings:
         max_parallel: Jobs at a time; the executor's choice when None.
         threads: CPU threads a run; the executor's choice when None.
         folder: Where the executor may keep files of its own (one subfolder, its name).
+        safety: Times the estimate is what an executor that must give a time limit allows a run.
         profile: The site's names, prices and powers; empty where there is none.
     """
 
     max_parallel: int | None = None
     threads: int | None = None
     folder: Path | None = None
+    safety: float = 1.0
     profile: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JobState:
-    """Where a started job is: `pending`, `running`, `gone` or `unknown`, and why in words."""
+    """Where a started job is.
+
+    Attributes:
+        word: `pending`, `running`, `requeued` (it ran and waits to go on), `gone` or `unknown`.
+        why: A sentence for people; may be empty.
+        cause: One of `CAUSES` for a job that is gone without having ended its run; empty where
+            nobody knows.
+        code: The exit code of a job that is gone, where known; negative is a signal.
+    """
 
     word: str
     why: str = ""
+    cause: str = ""
+    code: int | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether the job still holds or awaits resources, as far as one can tell."""
-        return self.word in ("pending", "running")
+        return self.word in ("pending", "running", "requeued")
 
 
 class Watch(Protocol):
@@ -78,7 +96,10 @@ class Watch(Protocol):
         ...
 
     def started(self, jobs: Sequence[Job], handle: Handle) -> None:
-        """Note that these jobs were handed over; from now on `handle` finds them."""
+        """Note that these jobs are handed over; from now on `handle` finds them.
+
+        Told before a scheduler is: one that answers a dead command is found by the handle.
+        """
         ...
 
     def ended(self, job: Job, code: int) -> None:
@@ -116,10 +137,10 @@ class Executor(Protocol):
         """
         ...
 
-    def states(self, handles: Sequence[Handle]) -> list[JobState]:
-        """Say where the jobs are, in the order of the handles, with few calls however many."""
+    def states(self, placed: Sequence[Placed]) -> list[JobState]:
+        """Say where these runs' jobs are, in their order, with few calls however many."""
         ...
 
-    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+    def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask the jobs to save their state and stop; say in a sentence which could not be asked."""
         ...

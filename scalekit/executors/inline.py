@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from scalekit.executors._process import process_handle, process_state, stop_process
-from scalekit.executors.base import STOPPED, Handle, Job, JobState, Settings, Watch
+from scalekit.executors.base import STOPPED, Job, JobState, Placed, Settings, Watch
 
 
 class Inline:
@@ -38,14 +38,14 @@ class Inline:
             if code in STOPPED:
                 raise KeyboardInterrupt
 
-    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+    def states(self, placed: Sequence[Placed]) -> list[JobState]:
         """Say of every process whether it still runs."""
-        return [process_state(handle) for handle in handles]
+        return [process_state(handle) for _, handle in placed]
 
-    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+    def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
         # The group of this process may hold a pipe's other end.
-        told = (stop_process(handle, group=False) for handle in handles)
+        told = (stop_process(handle, group=False) for _, handle in placed)
         return [sentence for sentence in told if sentence]
 
 

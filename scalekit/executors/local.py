@@ -10,21 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from scalekit.errors import InputError, SystemTroubleError
+from scalekit.executors._child import signal_group, start_child
 from scalekit.executors._process import process_handle, process_state, stop_process
-from scalekit.executors.base import Handle, Job, JobState, Settings, Watch
+from scalekit.executors.base import Job, JobState, Placed, Settings, Watch
 
 GRACE_SECONDS = 60.0
 """How long runs that were asked to stop may take to save a checkpoint."""
 
 POLL_SECONDS = 0.05
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,13 @@ class Local:
             if requests:
                 raise KeyboardInterrupt
 
-    def states(self, handles: Sequence[Handle]) -> list[JobState]:
+    def states(self, placed: Sequence[Placed]) -> list[JobState]:
         """Say of every process whether it still runs."""
-        return [process_state(handle) for handle in handles]
+        return [process_state(handle) for _, handle in placed]
 
-    def cancel(self, handles: Sequence[Handle]) -> list[str]:
+    def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
-        told = (stop_process(handle, group=True) for handle in handles)
+        told = (stop_process(handle, group=True) for _, handle in placed)
         return [sentence for sentence in told if sentence]
 
     @property
@@ -133,19 +131,9 @@ class Local:
             watch.started([job], process_handle(process.pid))
 
     def _spawn(self, job: Job, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        variables = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if self.gpus else {}
         try:
-            with _open_log(job.log) as log:
-                return subprocess.Popen(
-                    [*job.argv, "--threads", str(self.threads)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
+            return start_child(job.argv, job.log, self.threads, variables)
         except OSError as error:
             raise SystemTroubleError(
                 f"run {job.run}: cannot be started, {error.strerror} ({error.filename}); mend that "
@@ -171,13 +159,13 @@ class Local:
     ) -> None:
         """Ask what still runs to save and stop, and kill what does not in time."""
         for one in running:
-            _signal_group(one.process, signal.SIGTERM)
+            signal_group(one.process, signal.SIGTERM)
         deadline = time.monotonic() + self.grace_seconds
         while running:
             # A second request means: now.
             if time.monotonic() > deadline or len(requests) > 1:
                 for one in running:
-                    _signal_group(one.process, signal.SIGKILL)
+                    signal_group(one.process, signal.SIGKILL)
             self._reap(running, free, watch)
             watch.tick()
             if running:
@@ -208,25 +196,6 @@ def _fitting(job: Job, free: Mapping[str, Fraction]) -> tuple[str, ...] | None:
     wanted = max(1, int(job.resources.get("gpus") or 0))
     fitting = sorted((room, gpu) for gpu, room in free.items() if room >= _share(job))
     return tuple(gpu for _, gpu in fitting[:wanted]) if len(fitting) >= wanted else None
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("ab")
-    if log.tell():
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        log.write(f"\n--- started again {now}\n".encode())
-        log.flush()
-    return log
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:  # macOS says this of a group of zombies
-        process.send_signal(number)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def intervals(
         return found, shares
     # A profile sees an asymptote's open side, which resamples of the same runs do not.
     better = resampled.parameter_intervals(solution, draws)
-    found |= {k: v for k, v in better.items() if k in found and k != "E"}
+    found |= {k: v for k, v in better.items() if k in found and k not in law.asymptotes}
     both = resampled.exponent_intervals(solution, fitted, draws) if shares else None
     for name, one in zip(("params", "tokens"), both or (), strict=False):
         found[f"exponent_{name}"] = one

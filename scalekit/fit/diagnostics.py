@@ -66,6 +66,7 @@ def diagnostics(
         "centre": {s: float(np.exp(v)) for s, v in solution.frame.centre.items()},
         "inputs": {s: [float(v.min()), float(v.max())] for s, v in inputs.items()},
         "given": dict(fitted.given or {}),
+        "levels": list(solution.law.levels),
     }
     if {"N", "D"} <= set(inputs):
         ratio = inputs["D"] / inputs["N"]

@@ -65,7 +65,7 @@ def survey(
         inputs: By symbol, each (n,).
     """
     jacobian = free.T @ law.jacobian(law.state(start[None], frame))[0]
-    points = np.stack([np.round(frame.logs[s], 12) for s in law.inputs])
+    points = np.stack([np.round(frame.logs.get(s, inputs[s]), 12) for s in law.inputs])
     ratio = None
     if {"N", "D"} <= set(inputs):
         per = inputs["D"] / inputs["N"]
@@ -168,7 +168,7 @@ def exponent_names(law: Law) -> tuple[str, str] | None:
 
 def _varied(law: Law) -> list[str]:
     # One source of data has one number of unique tokens, and that is no fault of the design.
-    return [s for s in law.inputs if s != "U"]
+    return [s for s in law.inputs if s not in ("U", *law.coded)]
 
 
 def _across(law: Law, frame: Frame) -> float | None:

@@ -18,9 +18,14 @@ import numpy as np
 
 from scalekit.fit.intervals import LEVEL, delta_error, t_quantile
 from scalekit.fit.result import CostLaw
+from scalekit.fit.search import lowest
 from scalekit.laws.base import Array, Law
 
 SIX_N_D = CostLaw(6.0, 1.0, 0.0)
+FEWEST, MOST = 1e2, 1e18
+"""Params and tokens, at least, and params, at most, of an optimum that is searched for."""
+
+_AT_END = 1e-3
 SUSPICIOUS_MISS = 0.05
 """A cost law that misses a run's FLOPs by more than this is warned of."""
 
@@ -70,6 +75,8 @@ def fit_cost(N: Array, D: Array, C: Array) -> CostLaw:
 
 def can_allocate(law: Law, given: Mapping[str, float] | None = None) -> bool:
     """Whether a law trades N against D, so that a budget has an optimum."""
+    if law.response != "loss":
+        return False
     return {"N", "D"} <= set(law.inputs) and set(law.inputs) <= {"N", "D", *(given or {})}
 
 
@@ -90,19 +97,30 @@ def allocate(fitted: Fitted, theta: Mapping[str, float], flops: Array) -> Array:
 
 
 def _search(fitted: Fitted, theta: Mapping[str, float], budget: Array) -> Array:
-    """Minimise over ln N at each budget by grids that close in; (k,)."""
-    low = np.full(len(budget), np.log(1e2))
-    high = np.minimum((budget - np.log(1e2)) / fitted.cost.power, np.log(1e18))
-    share = np.linspace(0.0, 1.0, 161)[:, None]
-    for _ in range(8):
-        log_N = low + (high - low) * share
-        log_D = budget - fitted.cost.power * log_N
-        loss = fitted.log_loss(theta, np.exp(log_N), np.exp(log_D))
-        best = np.argmin(loss, axis=0)
-        width = (high - low) / (len(share) - 1)
-        middle = log_N[best, np.arange(len(budget))]
-        low, high = np.maximum(middle - 2 * width, low), np.minimum(middle + 2 * width, high)
-    return (low + high) / 2
+    """Minimise over ln N at each budget, ln (C / factor); (k,)."""
+    power = fitted.cost.power
+
+    def loss(log_N: Array) -> Array:
+        return fitted.log_loss(theta, np.exp(log_N), np.exp(budget - power * log_N))
+
+    low, high = _ends(budget, power)
+    return lowest(loss, low, high)
+
+
+def _ends(budget: Array, power: float) -> tuple[Array, Array]:
+    """Return the smallest and largest ln N that a search considers, each (k,)."""
+    most = np.minimum((budget - np.log(FEWEST)) / power, np.log(MOST))
+    return np.full(len(budget), np.log(FEWEST)), most
+
+
+def at_search_end(fitted: Fitted, log_N: Array, flops: Array) -> Array:
+    """Say where an optimum (k,) is no minimum but the end of what is searched, or beyond it.
+
+    There the law's loss only falls or only rises along the budget: what it says of the optimum is
+    how far the search went.
+    """
+    low, high = _ends(np.log(flops / fitted.cost.factor), fitted.cost.power)
+    return (log_N < low + _AT_END) | (log_N > high - _AT_END)
 
 
 def exponents(fitted: Fitted, theta: Mapping[str, float], flops: float) -> Array:
@@ -201,8 +219,10 @@ def optimum_entry(fitted: Fitted, flops: float, largest: float, method: str) -> 
     for name in (*FRONTIER, "loss_prediction") if known else ():
         low, high = path[f"{name}_low"], path[f"{name}_high"]
         intervals[name] = {"low": low, "high": high, "level": LEVEL, "method": method}
+    budget, log_params = np.array([flops]), np.log([path["params"]])
     return {
         **{name: path[name] for name in ("flops", *FRONTIER)},
+        "at_search_end": bool(at_search_end(fitted, log_params, budget)[0]),
         "extrapolation": flops / largest,
         "intervals": intervals,
     }

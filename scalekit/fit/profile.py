@@ -82,11 +82,18 @@ def profile_interval(
     size = 1.0 if law.params[position].transform == "log" else abs(held.here)
     if _is_straight(held, errors, level, size):
         return None
-    low, high = _ends(solution, held, errors, level)
-    if law.params[position].transform == "log":
-        low = float(np.exp(low)) if low > held.low else 0.0
-        high = float(np.exp(high))
+    ends = _ends(solution, held, errors, level)
+    low, high = (_published(solution, position, value) for value in ends)
+    if law.params[position].transform == "log" and ends[0] <= held.low:
+        low = 0.0
     return Interval(low, high, level, METHOD)
+
+
+def _published(solution: Solution, position: int, value: float) -> float:
+    """Return a parameter as published, at another internal value of its own."""
+    phi = solution.phi.copy()
+    phi[position] = value
+    return float(solution.law.to_published(phi, solution.frame.centre)[position])
 
 
 def exponent_interval(

@@ -23,7 +23,7 @@ class Runs:
         where: What an error names: the table's path.
         names: One a run.
         inputs: By symbol (`N`, `D`, `C`, ...), each (n,).
-        loss: (n,).
+        loss: (n,), or the other column that a law predicts.
         budget: (n,), planned FLOPs, NaN where none was planned.
         cluster: (n,), whole numbers: runs of one cluster are resampled together.
         rows: (n,), positions in the table.
@@ -67,31 +67,35 @@ def select(
     *,
     drop: Sequence[str] = (),
     cluster: str | None = None,
+    response: str = "loss",
+    reads: Sequence[str] = (),
 ) -> Runs:
     """Take the finished runs with a loss and every input, and list the rest with reasons.
 
     Args:
         table: Any table with `loss` and the columns of the symbols. FLOPs that it lacks are
             counted as 6 N D, and a note says so.
-        symbols: Which inputs are wanted, of `COLUMN_OF`.
+        symbols: Which inputs are wanted, of `COLUMN_OF` or columns of their own.
         drop: Columns whose true cells, or expressions whose true rows, are left out.
         cluster: A column whose equal cells belong together (a trunk, a seed).
+        response: The column that is fitted.
+        reads: Further columns that must be there.
 
     Raises:
         InputError: A column is missing, a number is not positive, or no run is left.
     """
     where = str(table.meta.get("path", "table"))
     names = run_names(table)
-    wanted = [s for s in symbols if s != "C"]
-    require(table, ["loss", *(COLUMN_OF[s] for s in wanted)])
-    reasons = _reasons(table, [COLUMN_OF[s] for s in wanted], drop, where)
+    column_of = {s: COLUMN_OF.get(s, s) for s in symbols if s != "C"}
+    require(table, [response, *column_of.values(), *reads])
+    reasons = _reasons(table, [response, *column_of.values()], drop, where)
     kept = np.flatnonzero([not reason for reason in reasons])
     if not len(kept):
         first = next((r for r in reasons if r), "the table is empty")
         raise InputError(f"{where}: no run is left to fit, {first}; finish or keep some runs")
-    inputs = {s: np.asarray(table[COLUMN_OF[s]], dtype=float)[kept] for s in wanted}
-    loss = np.asarray(table["loss"], dtype=float)[kept]
-    for column, values in [("loss", loss), *((COLUMN_OF[s], inputs[s]) for s in wanted)]:
+    inputs = {s: np.asarray(table[c], dtype=float)[kept] for s, c in column_of.items()}
+    loss = np.asarray(table[response], dtype=float)[kept]
+    for column, values in [(response, loss), *((column_of[s], v) for s, v in inputs.items())]:
         _check_positive(values, column, kept, where)
     flops, notes = _flops(table, kept, inputs, where)
     if flops is not None:
@@ -147,7 +151,7 @@ def _reasons(table: RunTable, columns: Sequence[str], drop: Sequence[str], where
             say(np.array([str(s) == word for s in table["status"]]), word)
     for expression in drop:
         say(matches(table, expression, "--drop"), f"--drop {expression}")
-    for column in ("loss", *columns):
+    for column in columns:
         values = np.asarray(table[column], dtype=float)
         say(~np.isfinite(values), f"{column} is not a number")
     return reasons

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import __version__, registry
+from scalekit import __version__
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.fit.envelope import fit_envelope
 from scalekit.fit.forms import with_form_bands
@@ -18,6 +18,7 @@ from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop, with_bias
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import SIX_N_D, Fitted
 from scalekit.fit.parametric import Options, fit_parametric
+from scalekit.fit.prepare import law_of, prepare
 from scalekit.fit.result import SCHEMA, FitResult
 from scalekit.fit.rows import Runs, select
 from scalekit.laws.base import Array
@@ -84,9 +85,9 @@ def fit(
     found = []
     if "parametric" in approaches:
         for name in laws:
-            law = registry.find("laws", name)
-            runs = select(table, law.inputs, drop=drop, cluster=cluster)
-            found.append(fit_parametric(law, name, runs, table, options))
+            law, runs = prepare(name, table, drop=drop, cluster=cluster)
+            own = replace(options, given={**law.given, **options.given})
+            found.append(fit_parametric(law, name, runs, table, own))
         found = with_form_bands(found)
     if set(approaches) - {"parametric"}:
         runs = select(table, ("N", "D", "C"), drop=drop, cluster=cluster)
@@ -115,7 +116,7 @@ def _frontiers(
     """Fit approaches 1 and 2, and measure on the headline's law what the design does to 2."""
     fitted = None
     if headline is not None and headline.exponents:
-        law = registry.find("laws", headline.law)
+        law = law_of(headline)
         cost = headline.cost or SIX_N_D
         fitted = Fitted(law, headline.theta, cost, given=options.given or None)
     found = []
@@ -148,7 +149,8 @@ def _check_kinds(table: RunTable) -> None:
 
 
 def _data(table: RunTable) -> dict[str, Any]:
-    kept = ("path", "sha256", "params_kind", "flops_kind", "loss_unit", "mapping")
+    kinds = ("params_kind", "flops_kind", "loss_unit")
+    kept = ("path", "sha256", *kinds, "mapping", "reading", "response", "assumed")
     found = {name: table.meta[name] for name in kept if name in table.meta}
     return {**found, "n_rows": len(table), "columns": list(table.columns)}
 

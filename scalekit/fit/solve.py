@@ -116,7 +116,8 @@ def _fixing(
             raise UsageError(f"--fix {name}: {law.name} has none; {hint}")
         if law.held is not None and name not in law.held:
             raise UsageError(f"--fix {name}: {law.name} can only hold {', '.join(law.held)}")
-        if not np.isfinite(fix[name]) or fix[name] < 0:
+        least = min(law.params[law.index(name)].low, 0.0)
+        if not np.isfinite(fix[name]) or fix[name] < least:
             raise UsageError(
                 f"--fix {name}={fix[name]:g}: not a positive number; write --fix E=1.7"
             )

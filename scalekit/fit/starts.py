@@ -69,6 +69,7 @@ def project(law: PowerLaw, frame: Frame, log_observed: Array) -> tuple[Array, Ar
     power k the sum inside, (L - E)^(1/k), is what is linear, so E joins the grid.
     """
     names = list(dict.fromkeys(name for term in law.terms for _, name, _ in term.free))
+    names = [name for name in names if name not in law.unsearched]
     axes = {name: _axis(law, name, _CELLS, len(names)) for name in names}
     least = float(log_observed.min())
     if law.outer is not None:
@@ -88,11 +89,11 @@ def project(law: PowerLaw, frame: Frame, log_observed: Array) -> tuple[Array, Ar
     for term, basis, offset in zip(law.terms, bases, offsets, strict=True):
         power = np.broadcast_to(offset, weight.shape)
         for (_, name, _), row in zip(term.free, basis[1:], strict=True):
-            power = power + grid[name] * row
+            power = power + grid[name] * row if name in grid else power
         columns.append(np.exp(power) * weight)
         owners.append(law.index(term.amplitude))
     amplitudes, value = _non_negative(np.stack(columns, axis=1), target)
-    phi = np.empty((cells, len(law.params)))
+    phi = np.zeros((cells, len(law.params)))
     for name, values in grid.items():
         is_log = law.params[law.index(name)].transform == "log"
         phi[:, law.index(name)] = np.log(values[:, 0]) if is_log else values[:, 0]
@@ -105,7 +106,8 @@ def project(law: PowerLaw, frame: Frame, log_observed: Array) -> tuple[Array, Ar
 
 def _axis(law: PowerLaw, name: str, cells: int, n_axes: int) -> Array:
     low, high = law.params[law.index(name)].start
-    return np.geomspace(low, high, max(3, round(cells ** (1 / n_axes))))
+    space = np.geomspace if low > 0 else np.linspace
+    return space(low, high, max(3, round(cells ** (1 / n_axes))))
 
 
 def _inside(

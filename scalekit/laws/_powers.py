@@ -51,11 +51,13 @@ class PowerLaw(Law):
         terms: The powers, without the irreducible loss.
         floor: The parameter that is the irreducible loss, or None.
         outer: The parameter that is the outer exponent k, or None for 1.
+        unsearched: Exponents that every start has at zero instead of on a grid.
     """
 
     terms: tuple[Term, ...] = ()
     floor: str | None = None
     outer: str | None = None
+    unsearched: frozenset[str] = frozenset()
 
     @cached_property
     def _blocks(self) -> tuple[tuple[Term, list[int]], ...]:

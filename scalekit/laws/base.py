@@ -9,11 +9,13 @@ matrix has condition 1e3 to 1e4, against 1e11 in the published ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from scalekit.errors import UsageError
 
 Array = np.ndarray
 
@@ -24,8 +26,12 @@ COLUMN_OF = {
     "U": "unique_tokens",
     "w": "model.d_model",
     "l": "model.n_layers",
+    "L": "loss",
+    "t": "step",
+    "r": "group",
+    "i": "run",
 }
-"""The table's column for each symbol that a formula may use as an input."""
+"""The table's column for each symbol that a formula may use; another symbol is its own column."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,15 @@ class Law(ABC):
     Attributes:
         nests: Laws this one contains, by name: the values at which its own extra parameters make
             it equal to them.
+        asymptotes: Parameters that runs may leave open on one side; their intervals are profiles.
+        caution: A sentence that every fit of the law carries as a warning.
+        response: The column that the law predicts; what is said of the loss below holds for it.
+        tuned: Whether the response is a hyperparameter at its best, so that a sweep of it is first
+            reduced to the best of each size and length.
+        coded: Inputs that are no numbers of a row but names of something in the table, a recipe or
+            a curve; `bind` turns them into codes 1, 2, ...
+        reads: Columns besides the inputs' that `bind` reads.
+        levels: The names behind the codes that predictions need, in order; bound laws only.
         condition_limit: Above this condition of the normal matrix (centred, its columns of equal
             length) a design does not identify the parameters.
     """
@@ -106,6 +121,48 @@ class Law(ABC):
     condition_limit: float = 1e6
     held: tuple[str, ...] | None = None
     starts: int = 8
+    asymptotes: tuple[str, ...] = ("E",)
+    caution: str = ""
+    response: str = "loss"
+    tuned: bool = False
+    coded: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+
+    def bind(
+        self, columns: Mapping[str, Array], rows: Array, where: str
+    ) -> tuple[Law, dict[str, Array]]:
+        """Return the law of these runs, and the codes (n,) of its coded inputs by symbol.
+
+        Args:
+            columns: All columns of the table.
+            rows: (n,), positions of the rows in use.
+            where: What an error names.
+        """
+        return self, {}
+
+    def at_levels(self, levels: Sequence[str]) -> Law:
+        """Return the law of the recipes that a fit knew, as `bind` did from the table."""
+        return self
+
+    def clusters(self, inputs: Mapping[str, Array]) -> Array | None:
+        """Return which rows (n,) of a run belong together, None where each stands for itself."""
+        return None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The inputs besides N and D at which an optimum is asked unless others are given."""
+        return {}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns that the inputs come from."""
+        return tuple(COLUMN_OF.get(s, s) for s in self.inputs)
+
+    @property
+    def is_of_final_loss(self) -> bool:
+        """Whether the law predicts what a whole run ends at."""
+        return self.response == "loss" and "t" not in self.inputs
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -201,7 +258,17 @@ class Law(ABC):
         return np.stack(columns, axis=1)
 
     def predict(self, theta: Mapping[str, float], inputs: Mapping[str, Array]) -> Array:
-        """Predict the loss (n,) from published parameters and inputs by symbol."""
+        """Predict the loss (n,) from published parameters and inputs by symbol.
+
+        Raises:
+            UsageError: An input of the law is missing.
+        """
+        missing = [c for s, c in zip(self.inputs, self.columns, strict=True) if s not in inputs]
+        if missing:
+            raise UsageError(
+                f"{self.name}: predicts {self.response} from {', '.join(self.columns)}; "
+                f"{', '.join(missing)} not given"
+            )
         frame = self.frame({s: np.atleast_1d(inputs[s]) for s in self.inputs})
         phi = self.to_internal(theta, frame.centre)
         return np.exp(self.state(phi[None], frame).log_loss[0])

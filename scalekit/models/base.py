@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,28 @@ class LanguageModel(nn.Module, ABC):
             logits.view(-1, logits.shape[-1]), targets.reshape(-1), reduction=reduction
         )
         return flat.view(targets.shape) if reduction == "none" else flat
+
+    def gradients(
+        self, tokens: Tensor, targets: Tensor, autocast: AbstractContextManager[object]
+    ) -> Tensor:
+        """Set every parameter's gradient to that of the mean loss, and return the loss.
+
+        What stood in the gradients before is gone. A member may know a faster way than autograd.
+
+        Args:
+            tokens: Inputs (B, T).
+            targets: The token after each (B, T).
+            autocast: The context in which the forward pass runs.
+        """
+        self.zero_grad(set_to_none=True)
+        with autocast:
+            loss = self.loss(tokens, targets)
+        loss.backward()
+        return loss.detach()
+
+    def computed_by(self) -> str:
+        """Say by what means gradients are computed, for the record: results differ in rounding."""
+        return "torch"
 
 
 @dataclass(frozen=True)

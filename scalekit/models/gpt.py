@@ -7,6 +7,7 @@ V vocabulary. Counted by `counting.count_params`, to the number.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,25 +16,32 @@ from torch.nn import functional as F
 
 from scalekit.counting import Shape
 from scalekit.errors import InputError
+from scalekit.models._cpu import build as kernels
+from scalekit.models._cpu.step import CpuStep
 from scalekit.models._parametrization import Rules, rules_for
 from scalekit.models.base import LanguageModel, Model, ParamGroup
 
 NORM_EPS = 1e-6
 
 
-def rotation_table(context: int, head_dim: int, theta: float) -> Tensor:
-    """Return the unit complex numbers (T, 1, d/2) by which RoPE turns neighbouring pairs.
+def rotation_angles(context: int, head_dim: int, theta: float) -> Tensor:
+    """Return the angles (T, d/2) by which RoPE turns neighbouring pairs.
 
     Pairs are interleaved, as in Su et al. 2021, arXiv:2104.09864, equation 15.
     """
     speeds = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.outer(torch.arange(context, dtype=torch.float64), speeds)
+    return torch.outer(torch.arange(context, dtype=torch.float64), speeds)
+
+
+def rotation_table(angles: Tensor) -> Tensor:
+    """Return the unit complex numbers (T, 1, d/2) of the angles (T, d/2)."""
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn x (B, T, heads, d) by its position: one complex product forward, one backward."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    wide = x if x.dtype.itemsize >= 4 else x.float()
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table[: x.shape[1]]).flatten(-2).type_as(x)
 
 
@@ -54,9 +62,9 @@ class Attention(nn.Module):
         s = self.shape
         heads = F.linear(x, self.qkv).unflatten(-1, (-1, s.head_dim))  # (B, T, H + 2G, d)
         q, k, v = heads.split((s.n_heads, s.n_kv_heads, s.n_kv_heads), dim=2)
-        if self.q_gain is not None:
-            q = F.rms_norm(q, (s.head_dim,), self.q_gain, NORM_EPS)
-            k = F.rms_norm(k, (s.head_dim,), self.k_gain, NORM_EPS)
+        if self.q_gain is not None and self.k_gain is not None:
+            q = F.rms_norm(q, (s.head_dim,), self.q_gain.type_as(q), NORM_EPS)
+            k = F.rms_norm(k, (s.head_dim,), self.k_gain.type_as(k), NORM_EPS)
         q, k = rotate(q, table), rotate(k, table)
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2),
@@ -115,13 +123,14 @@ class GPT(LanguageModel):
 
     def __init__(self, shape: Shape, rules: Rules, rope_theta: float) -> None:
         super().__init__()
-        self.shape, self.rules = shape, rules
+        self.shape, self.rules, self.rope_theta = shape, rules, rope_theta
+        self._cpu: CpuStep | None = None
         self.embedding = nn.Parameter(torch.empty(shape.vocab, shape.d_model))
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
         self.gain = nn.Parameter(torch.ones(shape.d_model))
         self.head = None if shape.tied else nn.Parameter(torch.empty(shape.vocab, shape.d_model))
-        table = rotation_table(shape.context, shape.head_dim, rope_theta)
-        self.register_buffer("rotation", table, persistent=False)
+        angles = rotation_angles(shape.context, shape.head_dim, rope_theta)
+        self.register_buffer("rotation", rotation_table(angles), persistent=False)
         self._initialise()
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -136,6 +145,34 @@ class GPT(LanguageModel):
             x = x * self.rules.logits
         return F.linear(x, self.embedding if self.head is None else self.head)
 
+    def loss(self, tokens: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Return the cross-entropy in nats: its mean, or with reduction `none` (B, T) of it."""
+        fast = None if torch.is_grad_enabled() else self._fast()
+        if fast is None:
+            return super().loss(tokens, targets, reduction=reduction)
+        losses = fast.losses(tokens, targets)
+        return losses if reduction == "none" else losses.mean()
+
+    def gradients(
+        self, tokens: Tensor, targets: Tensor, autocast: AbstractContextManager[object]
+    ) -> Tensor:
+        """Set every parameter's gradient to that of the mean loss, and return the loss."""
+        with autocast:
+            fast = self._fast()
+        if fast is None:
+            return super().gradients(tokens, targets, autocast)
+        return fast.gradients(tokens, targets)
+
+    def computed_by(self) -> str:
+        """Say by what means gradients are computed, for the record: results differ in rounding."""
+        if self.embedding.device.type != "cpu" or self.embedding.dtype != torch.float32:
+            return "torch"
+        try:
+            kernels.load()
+        except kernels.KernelsUnavailableError as error:
+            return f"torch, without kernels: {error}"
+        return "kernels"
+
     def groups(self) -> list[ParamGroup]:
         """Return hidden matrices, input and output matrices, and gains."""
         named = dict(self.named_parameters())
@@ -147,6 +184,19 @@ class GPT(LanguageModel):
             ParamGroup("ends", ends, 1.0, decays=True),
             ParamGroup("gains", gains, 1.0, decays=False),
         ]
+
+    def _fast(self) -> CpuStep | None:
+        """Return the CPU's own way through this model, where there is one."""
+        if torch.is_autocast_enabled("cpu") or self.computed_by() != "kernels":
+            return None
+        if self._cpu is None or not self._cpu.is_for(self):
+            angles = rotation_angles(self.shape.context, self.shape.head_dim, self.rope_theta)
+            self._cpu = CpuStep(self, kernels.load(), angles, NORM_EPS)
+        return self._cpu
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the buffers of the fast path out of copies."""
+        return {**self.__dict__, "_cpu": None}
 
     def _initialise(self) -> None:
         """Draw hidden matrices with variance 1 / fan-in, those that write to the stream smaller."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scalekit.analysis.words import flops_words, loss_words, params_words
@@ -74,7 +75,7 @@ def _short(value: float) -> str:
 
 def rate_text(value: float) -> str:
     """Write a small number such as a learning rate for a tick."""
-    return power_text(value) if value < 1e-2 else f"{value:.3g}"
+    return power_text(value) if value < 0.1 else f"{value:.3g}"
 
 
 def power_text(value: float) -> str:
@@ -154,15 +155,42 @@ def finish_loss(axis: Axis, most: int = 6) -> None:
     if high / low > 6:
         finish_log(axis, lambda v: f"{v:.3g}", most)
         return
-    ticks = [v for v in MaxNLocator(most).tick_values(low, high) if low <= v <= high]
-    digits = max(1, 1 - math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if ticks[1:] else 2
-    texts = [f"{v:.{digits}f}" for v in ticks]
-    if all(t.endswith("0") for t in texts) and digits > 1:
-        texts = [t[:-1] for t in texts]
+    ticks = round_ticks(low, high, most)
+    _set_ticks(axis, ticks)
+
+
+def finish_plain(axis: Axis, most: int = 5) -> None:
+    """Put round ticks, all with equally many decimals, on a linear axis."""
+    low, high = sorted(axis.get_view_interval())
+    _set_ticks(axis, round_ticks(float(low), float(high), most))
+
+
+def _set_ticks(axis: Axis, ticks: list[float]) -> None:
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter(texts))
+    axis.set_major_formatter(FixedFormatter(tick_texts(ticks)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def tick_texts(ticks: Sequence[float]) -> list[str]:
+    """Write evenly spaced ticks with the decimals that their step needs.
+
+    >>> tick_texts([0.35, 0.4, 0.45]), tick_texts([10.0, 20.0])
+    (['0.35', '0.40', '0.45'], ['10', '20'])
+    """
+    step = ticks[1] - ticks[0] if ticks[1:] else ticks[0] if ticks else 1.0
+    digits = max(0, -math.floor(math.log10(abs(step) or 1.0) + 1e-9))
+    return [f"{v:.{digits}f}" for v in ticks]
+
+
+def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return at most `most` ticks of 1, 2 or 5 times a power of ten within [low, high].
+
+    >>> round_ticks(1.63, 2.13, 6)
+    [1.7, 1.8, 1.9, 2.0, 2.1]
+    """
+    values = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(f"{v:.12g}") for v in values if low <= v <= high]
 
 
 def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:
@@ -171,6 +199,19 @@ def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:
     low, high = math.log(float(known.min())), math.log(float(known.max()))
     room = max((high - low) * by, 0.02)
     return math.exp(low - room), math.exp(high + room)
+
+
+def widen_to(
+    values: np.ndarray, others: np.ndarray, by: float = 0.06, share: float = 0.25
+) -> tuple[float, float]:
+    """Return limits around `values` that reach to those `others` which lie near enough.
+
+    What is farther away than `share` of the span of `values` does not press them together.
+    """
+    low, high = widen(values, by)
+    room = (high / low) ** share
+    near = others[np.isfinite(others) & (others > low / room) & (others < high * room)]
+    return widen(np.concatenate([values, near]), by)
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -241,4 +282,5 @@ def label_ends(
             color=color or INK,
             annotation_clip=False,
             zorder=7,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )

@@ -50,11 +50,13 @@ SEQUENCE = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.0, 0.9, 256)), 
 POINT: dict[str, Any] = {
     "fitted": {"marker": "o", "s": 16, "linewidths": 0.5, "edgecolors": INK, "zorder": 4},
     "held_out": {"marker": "o", "s": 18, "linewidths": 1.0, "facecolors": "white", "zorder": 4},
-    "dropped": {"marker": "x", "s": 14, "linewidths": 0.8, "color": FAINT, "zorder": 3},
+    # So small that a dropped run disappears under a used one at the same place.
+    "dropped": {"marker": "x", "s": 9, "linewidths": 0.8, "color": FAINT, "zorder": 3},
     "diverged": {"marker": "^", "s": 22, "linewidths": 0.8, "zorder": 5, "clip_on": False},
     "minimum": {"marker": "*", "s": 70, "linewidths": 0.5, "edgecolors": INK, "zorder": 6},
+    "edge": {"marker": "*", "s": 70, "linewidths": 0.8, "facecolors": "white", "zorder": 6},
 }
-"""How a run of each role is marked."""
+"""How a run of each role is marked, and a minimum inside a range or at its edge."""
 
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -127,12 +129,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def compute_norm(budgets: np.ndarray) -> LogNorm:
-    """Map compute (n,), FLOPs, to the sequence's range; one lone budget sits in its middle."""
+    """Map compute (n,) or another count to the sequence's range; a lone one sits in its middle."""
     known = budgets[np.isfinite(budgets) & (budgets > 0)]
     if known.size == 0:
         return LogNorm(1.0, 10.0)
     low, high = float(known.min()), float(known.max())
-    if high <= low * 1.000001:
+    # Counts that differ by rounding alone are one.
+    if high <= low * 1.05:
         low, high = low / 3.0, high * 3.0
     return LogNorm(low, high)
 
@@ -159,9 +162,9 @@ def key(label: str, **style: Any) -> Line2D:
 def key_of_role(role: str, label: str, color: str = MUTED) -> Line2D:
     """Make the legend entry of a role of `POINT`."""
     style = POINT[role]
-    face = {"held_out": "white", "dropped": FAINT}.get(role, color)
-    edge = {"held_out": color, "dropped": FAINT, "diverged": color}.get(role, INK)
-    size = {"minimum": 7.5, "dropped": 4.0}.get(role, 4.2)
+    face = {"held_out": "white", "edge": "white", "dropped": FAINT}.get(role, color)
+    edge = {"held_out": color, "edge": color, "dropped": FAINT, "diverged": color}.get(role, INK)
+    size = {"minimum": 7.5, "edge": 7.5, "dropped": 4.0}.get(role, 4.2)
     return key(
         label,
         linestyle="none",
@@ -173,6 +176,34 @@ def key_of_role(role: str, label: str, color: str = MUTED) -> Line2D:
     )
 
 
-def panel_letter(axes: Axes, letter: str) -> None:
-    """Write the panel's letter above its top left corner."""
-    axes.set_title(letter, fontweight="bold", pad=4)
+def legend_below(figure: Figure, handles: list[Any]) -> None:
+    """Put one legend under the whole figure, in as few even rows as its width allows."""
+    if not handles:
+        return
+    # Inches of a letter at the legend's size, and of a handle with the space around it.
+    widths = [0.053 * len(str(h.get_label())) + 0.5 for h in handles]
+    rows = 1
+    while rows < len(handles) and _legend_width(widths, rows) > figure.get_figwidth():
+        rows += 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(widths) // rows))
+
+
+def _legend_width(widths: list[float], rows: int) -> float:
+    """Return the width of a legend of so many rows: it is filled column by column."""
+    return sum(max(widths[k : k + rows]) for k in range(0, len(widths), rows))
+
+
+def panel_letter(axes: Axes, letter: str, *, beside: bool = False) -> None:
+    """Write the panel's letter above its top left corner; `beside` leaves room for a title."""
+    if beside:
+        axes.annotate(
+            letter,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(-22, 4),
+            textcoords="offset points",
+            fontweight="bold",
+            fontsize=8,
+        )
+    else:
+        axes.set_title(letter, fontweight="bold", pad=4)

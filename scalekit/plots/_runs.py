@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from scalekit.analysis.study import Study
 
+_MANY = 1000
+"""Runs from which marks are drawn as one picture: as shapes they would weigh megabytes."""
+
 ROLES = ("fitted", "held_out", "dropped", "diverged")
 
 
@@ -39,17 +42,19 @@ def scatter_runs(
 ) -> list[Line2D]:
     """Draw each run at (x, y) by its role and return the legend's entries with counts.
 
-    A diverged run has no loss worth a place: where y is missing it stands at the top edge.
+    A diverged run has no loss worth a place: where y is missing it stands at the top edge. A
+    dropped run outside the limits is not drawn; the legend counts it.
     """
     handles = []
     for role in ROLES:
         here = (study.roles == role) & np.isfinite(x)
-        if role != "diverged":
-            here &= np.isfinite(y)
         if not here.any():
             continue
+        words = f"{role_words(study)[role]} ({_count(axes, role, x[here], y[here])})"
+        if role != "diverged":
+            here &= np.isfinite(y)
         style = dict(_look.POINT[role])
-        style["s"] = style["s"] * size
+        style |= {"s": style["s"] * size, "rasterized": here.sum() > _MANY}
         if role == "diverged":
             _at_top_edge(axes, x[here], y[here], colors[here], style)
         elif role == "held_out":
@@ -57,9 +62,21 @@ def scatter_runs(
         elif role == "fitted":
             axes.scatter(x[here], y[here], color=colors[here], **style)
         else:
+            here = here & is_inside(axes, x, y)
             axes.scatter(x[here], y[here], **style)
-        handles.append(_look.key_of_role(role, f"{role_words(study)[role]} ({int(here.sum())})"))
+        handles.append(_look.key_of_role(role, words))
     return handles
+
+
+def is_inside(axes: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether each point (n,) lies within the axes' limits."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    return (x >= left) & (x <= right) & (y >= low) & (y <= high)
+
+
+def _count(axes: Axes, role: str, x: np.ndarray, y: np.ndarray) -> str:
+    outside = int((~is_inside(axes, x, y)).sum()) if role == "dropped" else 0
+    return f"{x.size}, {outside} outside" if outside else str(x.size)
 
 
 def _at_top_edge(

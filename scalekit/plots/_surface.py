@@ -41,6 +41,16 @@ def loss(
     return out
 
 
+def predictions(study: Study, fit: FitResult) -> np.ndarray:
+    """Predict each row's loss (n,), that of held-out rows by the fit without them."""
+    N, D = study.column("params"), study.column("tokens")
+    out = loss(fit, N, D)
+    without = fit.holdout.get("theta")
+    if without:
+        out = np.where(study.roles == "held_out", loss(fit, N, D, theta=without), out)
+    return out
+
+
 def tokens_at(study: Study, flops: float | np.ndarray, N: np.ndarray) -> np.ndarray:
     """Return the tokens that a budget buys at each size, by the table's own cost law or 6 N D."""
     cost = _cost(study)
@@ -53,6 +63,27 @@ def params_at(study: Study, flops: float | np.ndarray, D: np.ndarray) -> np.ndar
     return (flops / (cost.factor * D)) ** (1.0 / cost.power)
 
 
+def along_budget(
+    study: Study, name: str, budget: float, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sizes and tokens (n,) at places x of params or tokens along a budget's own runs.
+
+    The other quantity follows the runs by a quadratic in logarithms: their FLOPs may be counted in
+    a way that no product of N and D gives.
+    """
+    here = (study.column("budget") == budget) & study.is_used
+    other = "tokens" if name == "params" else "params"
+    known, wanted = np.log(study.column(name)[here]), np.log(study.column(other)[here])
+    distinct = np.unique(known).size
+    if distinct < 2:
+        y = tokens_at(study, budget, x) if name == "params" else params_at(study, budget, x)
+    else:
+        centre = known.mean()
+        line = np.polyfit(known - centre, wanted, 2 if distinct > 3 else 1)
+        y = np.exp(np.polyval(line, np.log(x) - centre))
+    return (x, y) if name == "params" else (y, x)
+
+
 def _cost(study: Study) -> CostLaw:
     """Return the fit's cost law, else one through the table's own FLOPs, else 6 N D."""
     if study.fit is not None and study.fit.cost is not None:
@@ -60,6 +91,14 @@ def _cost(study: Study) -> CostLaw:
     N, D, C = study.column("params"), study.column("tokens"), study.column("flops")
     known = (N > 0) & (D > 0) & (C > 0)
     return fit_cost(N[known], D[known], C[known]) if known.any() else SIX_N_D
+
+
+def cost_words(study: Study) -> str:
+    """Say by which rule lines of equal FLOPs are drawn."""
+    cost = _cost(study)
+    if cost.power == 1.0 and cost.factor == 6.0:
+        return "6ND"
+    return f"{cost.factor:.3g} N^{cost.power:.3g} D"
 
 
 def has_frontier(study: Study) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.errors import InputError
@@ -64,7 +66,10 @@ def has_law(study: Study) -> bool:
     fit = study.fit
     if fit is None or fit.approach != "parametric" or fit.status is FitStatus.UNIDENTIFIED:
         return False
-    return set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}
+    law = registry.find("laws", fit.law)
+    if study.table is not None and not np.isfinite(study.column("params")).any():
+        return False
+    return law.response == "loss" and set(law.inputs) <= {"N", "D", "C"}
 
 
 NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
@@ -76,6 +81,15 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
     ),
     "fit": (lambda s: s.fit is not None, "there is no fit; run `scalekit fit` first"),
     "law": (has_law, "there is no parametric fit of a law of params and tokens"),
+    "lr": (
+        lambda s: bool(np.isfinite(s.column("lr")).any()),
+        "the table holds no learning rates (column `lr`)",
+    ),
+    "accuracy": (
+        lambda s: bool(np.isfinite(s.column("accuracy")).any()),
+        "the table holds no accuracy of a task (columns `task_loss` and `accuracy`)",
+    ),
+    "plan": (lambda s: bool(s.plan), "the source holds no plan; name a sweep's folder"),
     "curves": (
         lambda s: any(c.steps or c.evals for c in s.curves),
         "the source holds no loss curves (run records), only final numbers",

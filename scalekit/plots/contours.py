@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from scalekit.analysis.study import Study
+from scalekit.analysis.words import compute_number
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots.base import Drawing, Plot
@@ -49,14 +51,9 @@ def draw(study: Study) -> Drawing:
     bar.set_label(_axes.loss_label(study.loss_unit, "Measured loss"))
     bar.outline.set_visible(False)  # type: ignore[union-attr]
     _axes.finish_loss(bar.ax.yaxis)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _look.legend_below(figure, handles)
     runs = rows_of(study, is_drawn(study))
-    caption = (
-        f"Lines of equal loss of the fitted {fit.law} law on compute and parameters; runs are "
-        "coloured by their measured loss. The heavy line is the compute-optimal path, solid where "
-        "compute was measured (shaded) and dashed beyond."
-    )
-    return Drawing(figure, [*runs, *rows], caption)
+    return Drawing(figure, [*runs, *rows], _caption(study, rows))
 
 
 def _draw_contours(axes: Axes, study: Study) -> list[dict[str, Any]]:
@@ -98,6 +95,26 @@ def _draw_frontier(
             for c, n, d in zip(path["flops"], path["params"], path["tokens"], strict=True)
         ]
     return [_look.key("compute-optimal", **style)]
+
+
+def _caption(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
+    assert study.fit is not None
+    L = study.column("loss")[study.is_used]
+    parts = [
+        f"Lines of equal loss of the fitted {study.fit.law} law on compute and parameters; runs "
+        f"are coloured by their measured loss, {L.min():.3g} to {L.max():.3g}."
+    ]
+    path = [row for row in rows if row["what"] == "frontier"]
+    if path:
+        first, last = (
+            f"{_axes.count_text(row['params'])} at {compute_number(row['flops'])} FLOPs"
+            for row in (path[0], path[-1])
+        )
+        parts.append(
+            f"The heavy line is the compute-optimal path, from {first} to {last} where compute was "
+            "measured (shaded), dashed beyond."
+        )
+    return " ".join(parts)
 
 
 PLOT = Plot(

@@ -75,7 +75,7 @@ def _draw_curve(axes: Axes, curve: Curve, name: str, norm: Any, most: int) -> li
 
 def _most_points(n_curves: int) -> int:
     """Return how many points to draw a curve: more are invisible and make the SVG heavy."""
-    return max(25, min(300, 6000 // max(1, n_curves)))
+    return max(25, min(300, 3000 // max(1, n_curves)))
 
 
 def _thin(size: int, most: int) -> np.ndarray:

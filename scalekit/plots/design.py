@@ -37,12 +37,12 @@ def draw(study: Study) -> Drawing:
     axes.set_xlim(*_axes.widen(N[known], 0.09))
     axes.set_ylim(*_axes.widen(D[known], 0.09))
     budget = np.concatenate([study.column("budget"), planned["budget"]])
-    norm = _look.compute_norm(budget)
+    own = np.where(np.isfinite(study.column("budget")), study.column("budget"), study.flops)
+    norm = _look.compute_norm(np.concatenate([own, budget]))
     _draw_budget_lines(axes, study, np.unique(budget[np.isfinite(budget)]), norm)
     _draw_rays(axes)
     handles = _draw_optimum(axes, study)
     middle = np.sqrt(norm.vmin * norm.vmax)  # type: ignore[operator]
-    own = study.column("budget")
     colors = _look.SEQUENCE(norm(np.where(np.isfinite(own), own, middle)))
     handles = [
         *scatter_runs(axes, study, study.column("params"), study.column("tokens"), colors),
@@ -53,7 +53,7 @@ def draw(study: Study) -> Drawing:
     axes.set_ylabel(_axes.tokens_label())
     _axes.finish_log(axes.xaxis)
     _axes.finish_log(axes.yaxis)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _look.legend_below(figure, handles)
     return Drawing(figure, _rows(study, planned), _caption(study, planned["run"].size))
 
 
@@ -94,37 +94,21 @@ def _draw_planned(axes: Axes, planned: Mapping[str, np.ndarray]) -> list[Any]:
 
 
 def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any) -> None:
-    N = np.geomspace(*axes.get_xlim(), 128)
+    """Draw lines of equal FLOPs, each named where it enters the figure on the left."""
+    N = np.geomspace(*axes.get_xlim(), 256)
     low, high = axes.get_ylim()
+    # A label stands on its line: keep it below the top, where rays are named.
+    top = high / (high / low) ** 0.07
+    step = max(1, -(-budgets.size // 8))
     for k, budget in enumerate(budgets):
         D = _surface.tokens_at(study, budget, N)
         color = _look.SEQUENCE(norm(budget))
         axes.plot(N, D, color=color, lw=0.7, alpha=0.8, zorder=1)
-        inside = np.flatnonzero((low < D) & (high > D))
-        if inside.size and k % max(1, -(-budgets.size // 6)) == 0:
-            at = _free_place(axes, study, N, D, inside)
-            _note(
-                axes,
-                (float(N[at]), float(D[at])),
-                _axes.power_text(budget),
-                _look.text_color(color),
-                "on",
-            )
-
-
-def _free_place(axes: Axes, study: Study, N: np.ndarray, D: np.ndarray, inside: np.ndarray) -> int:
-    """Choose the place of a line's lower half that is farthest from any run and from the ends."""
-    lower = inside[inside.size // 2 :]
-    wide, tall = np.log(axes.get_xlim()), np.log(axes.get_ylim())
-    x, y = (np.log(N[lower]) - wide[0]) / np.ptp(wide), (np.log(D[lower]) - tall[0]) / np.ptp(tall)
-    known = (study.column("params") > 0) & (study.column("tokens") > 0)
-    runs_x = (np.log(study.column("params")[known]) - wide[0]) / np.ptp(wide)
-    runs_y = (np.log(study.column("tokens")[known]) - tall[0]) / np.ptp(tall)
-    room = np.minimum.reduce([1.0 - x, y, np.full(x.shape, 0.08)])
-    if runs_x.size:
-        gaps = np.hypot(x[:, None] - runs_x, y[:, None] - runs_y).min(axis=1)
-        room = np.minimum(room, gaps)
-    return int(lower[np.argmax(room)])
+        inside = np.flatnonzero(top > D)
+        if inside.size and k % step == 0:
+            start = inside[0]
+            text, shade = _axes.power_text(budget), _look.text_color(color)
+            _note(axes, (float(N[start]), float(D[start])), text, shade, "over")
 
 
 def _draw_rays(axes: Axes) -> None:
@@ -141,13 +125,13 @@ def _draw_rays(axes: Axes) -> None:
 
 
 def _note(axes: Axes, at: tuple[float, float], text: str, color: Any, where: str) -> None:
-    """Write a small text at a point: `right` of it, `above` it, or `on` it with a white edge."""
+    """Write a small text at a point: `right` of it, `above` it, or `over` a falling line."""
     shift, ha, va = {
         "right": ((2, 0), "left", "center"),
         "above": ((0, 2), "center", "bottom"),
-        "on": ((0, 0), "center", "center"),
+        "over": ((2, 1), "left", "bottom"),
     }[where]
-    note = axes.annotate(
+    axes.annotate(
         text,
         at,
         xytext=shift,
@@ -157,9 +141,8 @@ def _note(axes: Axes, at: tuple[float, float], text: str, color: Any, where: str
         ha=ha,
         va=va,
         annotation_clip=False,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
-    if where == "on":
-        note.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
 
 
 def _draw_optimum(axes: Axes, study: Study) -> list[Any]:
@@ -170,8 +153,12 @@ def _draw_optimum(axes: Axes, study: Study) -> list[Any]:
         axes.plot(N, _PRIOR * N, ls=_look.DASHES[1], **style)
         return [_look.key(f"prior optimum, D/N = {_PRIOR:g}", ls=_look.DASHES[1], **style)]
     used = study.flops[study.is_used]
-    path = _surface.frontier(study.fit, np.geomspace(used.min() / 10, used.max() * 10, 128))
-    axes.plot(path["params"], path["tokens"], **style)
+    low, high = float(used.min()), float(used.max())
+    # Far enough to leave the figure, wherever the path runs in it.
+    ends = ((low / 1e4, low, _look.EXTRAPOLATED), (low, high, "-"))
+    for start, stop, dash in (*ends, (high, high * 1e4, _look.EXTRAPOLATED)):
+        path = _surface.frontier(study.fit, np.geomspace(start, stop, 65))
+        axes.plot(path["params"], path["tokens"], ls=dash, **style)
     return [_look.key("fitted optimum", **style)]
 
 
@@ -187,7 +174,10 @@ def _rows(study: Study, planned: Mapping[str, np.ndarray]) -> list[dict[str, Any
 
 def _caption(study: Study, n_planned: int) -> str:
     ratio = (study.column("tokens") / study.column("params"))[study.is_used]
-    parts = ["The design on parameters and tokens, coloured by budget."]
+    parts = ["The design on parameters and tokens, coloured by compute (FLOPs)."]
+    if study.budgets.size:
+        rule = _surface.cost_words(study)
+        parts.append(f"Falling lines: equal FLOPs of {rule}, one a planned budget.")
     if ratio.size:
         parts.append(
             f"{ratio.size} runs in use span {ratio.min():.3g} to {ratio.max():.3g} tokens per "

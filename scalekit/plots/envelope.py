@@ -46,8 +46,7 @@ def draw(study: Study) -> Drawing:
     bar.set_label(_axes.params_label(study.params_kind))
     bar.outline.set_visible(False)  # type: ignore[union-attr]
     _axes.finish_log(bar.ax.yaxis)
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center")
+    _look.legend_below(figure, handles)
     return Drawing(figure, rows, _caption(study, len(lines), hull))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import compute_number
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _REACH = 30.0
 """How far beyond the largest measured compute the frontier is drawn, unless a budget asks more."""
+
+_STRIP_TICKS = (1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0)
+"""What may be labelled above one in the strip; below it stands its inverse."""
 
 
 def draw(study: Study) -> Drawing:
@@ -43,7 +47,7 @@ def draw(study: Study) -> Drawing:
         _write_exponents(top, approaches, axis)
         _finish(top, strip, axis, study)
         _look.panel_letter(top, "ab"[column])
-    figure.legend(handles=_keys(study, approaches), loc="outside lower center", ncols=5)
+    _look.legend_below(figure, _keys(study, approaches))
     figure.align_ylabels()
     return Drawing(figure, rows, _caption(study, approaches, measured))
 
@@ -181,12 +185,10 @@ def _limit_strip(strip: Axes) -> None:
     low, high = sorted(strip.get_ylim())
     reach = min(max(high, 1.0 / low, 1.05), 3.0)
     strip.set_ylim(1.0 / reach, reach)
-    half = float(f"{1.0 + (reach - 1.0) * 0.6:.2g}") if reach > 1.2 else 1.0 + 0.6 * (reach - 1.0)
+    half = max([t for t in _STRIP_TICKS if t <= reach**0.8], default=_STRIP_TICKS[0])
     ticks = [1.0 / half, 1.0, half]
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
     strip.yaxis.set_major_locator(FixedLocator(ticks))
-    strip.yaxis.set_major_formatter(FixedFormatter([f"{t:.2f}" for t in ticks]))
+    strip.yaxis.set_major_formatter(FixedFormatter([f"{t:.3g}" for t in ticks]))
     strip.yaxis.set_minor_locator(NullLocator())
 
 
@@ -198,8 +200,8 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
     handles.append(
         _look.key("extrapolated", color=_style(0)["color"], lw=1.2, ls=_look.EXTRAPOLATED)
     )
-    if any(not v.rejected for v in valleys(study, "params")):
-        place = next(k for k, f in enumerate(approaches) if f.approach == "isoflop")
+    place = next((k for k, f in enumerate(approaches) if f.approach == "isoflop"), None)
+    if place is not None and any(not v.rejected for v in valleys(study, "params")):
         color = _look.group_style(place)["color"]
         handles.append(_look.key_of_role("minimum", "a budget's minimum", color))
     return handles

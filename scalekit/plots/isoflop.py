@@ -27,11 +27,12 @@ def draw(study: Study) -> Drawing:
     panels = figure.subplots(1, 2, sharey=True)
     shown = rows_of(study, is_drawn(study))
     handles: list[Any] = []
-    L = study.column("loss")[in_valley]
+    L, is_dropped = study.column("loss"), study.roles == "dropped"
     for axes, name in zip(panels, ("params", "tokens"), strict=True):
         axes.set(xscale="log", yscale="log")
-        axes.set_xlim(*_limits(study.column(name)[in_valley]))
-        low, high = _axes.widen(L, 0.05)
+        x = study.column(name)
+        axes.set_xlim(*_limits(x[in_valley], x[is_dropped]))
+        low, high = _axes.widen_to(L[in_valley], L[is_dropped], 0.05)
         axes.set_ylim(low / (high / low) ** 0.04, high)
         handles = _draw_valleys(axes, study, name, shown)
     panels[0].set_xlabel(_axes.params_label(study.params_kind))
@@ -42,15 +43,15 @@ def draw(study: Study) -> Drawing:
         _axes.finish_log(axes.xaxis)
     _axes.finish_loss(panels[0].yaxis)
     panels[1].tick_params(labelleft=False)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    _look.legend_below(figure, handles)
     figure.draw_without_rendering()
     for axes, name in zip(panels, ("params", "tokens"), strict=True):
         _label_budgets(axes, study, name)
     return Drawing(figure, shown, _caption(study))
 
 
-def _limits(x: np.ndarray) -> tuple[float, float]:
-    low, high = _axes.widen(x, 0.05)
+def _limits(x: np.ndarray, dropped: np.ndarray) -> tuple[float, float]:
+    low, high = _axes.widen_to(x, dropped, 0.05)
     return low, high * (high / low) ** 0.07  # room for the budgets' labels
 
 
@@ -96,8 +97,7 @@ def _span(study: Study, name: str, budget: float) -> np.ndarray:
 def _draw_surface(axes: Axes, study: Study, name: str, budget: float) -> list[dict[str, Any]]:
     assert study.fit is not None
     x = _span(study, name, budget)
-    N = x if name == "params" else _surface.params_at(study, budget, x)
-    D = x if name == "tokens" else _surface.tokens_at(study, budget, x)
+    N, D = _surface.along_budget(study, name, budget, x)
     L = _surface.loss(study.fit, N, D)
     axes.plot(x, L, color=_color(study, budget), lw=1.0, zorder=2)
     keys = {"what": "surface", "axis": name, "budget": budget}
@@ -138,7 +138,7 @@ def _caption(study: Study) -> str:
     parts = [f"Loss over parameters (a) and tokens (b) at {count} budgets of compute (FLOPs)."]
     if has_law(study):
         assert study.fit is not None
-        parts.append(f"Solid: the fitted {study.fit.law} surface cut at the budget.")
+        parts.append(f"Solid: the fitted {study.fit.law} surface along the budget's runs.")
     found = valleys(study, "params")
     if found:
         parts.append("Dashed: a parabola through the budget's own runs, with its minimum starred.")

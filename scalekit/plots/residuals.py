@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_QUARTERS = ("lowest", "2nd", "3rd", "highest")
+_QUARTERS = ("1st", "2nd", "3rd", "4th")
 
 
 def draw(study: Study) -> Drawing:
     """Draw six panels; a held-out run is judged by the fit that did not see it."""
-    predicted = predictions(study)
+    assert study.fit is not None
+    predicted = _surface.predictions(study, study.fit)
     L = study.column("loss")
     residual = 100.0 * (L / predicted - 1.0)
     figure = _look.new_figure(_look.DOUBLE, 4.3)
     panels = figure.subplots(2, 3)
-    handles = _draw_agreement(panels[0, 0], study, predicted)
+    handles: list[Any] = []
     N, D = study.column("params"), study.column("tokens")
     over: tuple[tuple[np.ndarray, str, Any], ...] = (
         (study.flops, _axes.flops_label(study.flops_kind, short=True), _axes.power_text),
@@ -34,32 +35,20 @@ def draw(study: Study) -> Drawing:
         (D / N, "D/N (tokens per parameter)", _axes.count_text),
     )
     limit = _limit(residual[study.is_used])
+    _draw_agreement(panels[0, 0], study, predicted, limit)
     for axes, (x, label, text) in zip(panels.flat[1:5], over, strict=True):
-        _draw_over(axes, study, x, residual, limit)
+        handles = _draw_over(axes, study, x, residual, limit)
         axes.set_xlabel(label)
         _axes.finish_log(axes.xaxis, text, most=4)
     _draw_per_budget(panels[1, 2], study, residual, limit)
-    for axes in panels.flat[1:]:
+    for axes in (panels[0, 1], panels[1, 0]):
         axes.set_ylabel("Residual (% of predicted)")
     for letter, axes in zip("abcdef", panels.flat, strict=True):
         _look.panel_letter(axes, letter)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    _look.legend_below(figure, handles)
     more = {"predicted": predicted, "residual_percent": residual}
     shown = rows_of(study, np.isfinite(residual), **more)
-    return Drawing(figure, shown, _caption(study, residual))
-
-
-def predictions(study: Study) -> np.ndarray:
-    """Predict each row's loss (n,), that of held-out rows by the fit without them."""
-    fit = study.fit
-    assert fit is not None
-    N, D = study.column("params"), study.column("tokens")
-    out = _surface.loss(fit, N, D)
-    without = fit.holdout.get("theta")
-    if without:
-        held = study.roles == "held_out"
-        out = np.where(held, _surface.loss(fit, N, D, theta=without), out)
-    return out
+    return Drawing(figure, shown, _caption(study, residual, limit))
 
 
 def _limit(residual: np.ndarray) -> float:
@@ -68,49 +57,55 @@ def _limit(residual: np.ndarray) -> float:
     if size.size == 0:
         return 1.0
     typical = float(size[int(0.9 * (size.size - 1))])
-    return max(min(float(size[-1]), 4.0 * typical) * 1.15, 1e-3)
+    return max(min(float(size[-1]), 3.0 * typical) * 1.15, 1e-3)
 
 
-def _draw_agreement(axes: Axes, study: Study, predicted: np.ndarray) -> list[Any]:
+def _draw_agreement(axes: Axes, study: Study, predicted: np.ndarray, limit: float) -> None:
+    """Draw observed over predicted loss, as far as the residuals beside it reach."""
     L = study.column("loss")
-    seen = study.is_used & np.isfinite(predicted)
+    seen = study.is_used & (100.0 * np.abs(L / predicted - 1.0) <= limit)
     limits = _axes.widen(np.concatenate([L[seen], predicted[seen]]))
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
     axes.plot(limits, limits, color=_look.INK, lw=0.7, zorder=1)
     colors = colors_by_compute(study, study.flops)
-    handles = scatter_runs(axes, study, predicted, L, colors, size=0.7)
+    scatter_runs(axes, study, predicted, L, colors, size=0.7)
     axes.set_xlabel(_axes.loss_label(study.loss_unit, "Predicted loss"))
     axes.set_ylabel(_axes.loss_label(study.loss_unit, "Observed loss"))
     _axes.finish_loss(axes.xaxis, most=5)
     _axes.finish_loss(axes.yaxis, most=5)
-    return handles
 
 
-def _draw_over(axes: Axes, study: Study, x: np.ndarray, residual: np.ndarray, limit: float) -> None:
+def _draw_over(
+    axes: Axes, study: Study, x: np.ndarray, residual: np.ndarray, limit: float
+) -> list[Any]:
     """Draw residuals over one input; what lies outside the limits stands at the edge, marked."""
     axes.set(xscale="log", xlim=_axes.widen(x[study.is_used]), ylim=(-limit, limit))
     axes.axhline(0.0, color=_look.INK, lw=0.7, zorder=1)
     colors = colors_by_compute(study, study.flops)
-    inside = np.where(np.abs(residual) <= limit, residual, np.nan)
-    scatter_runs(axes, study, x, inside, colors, size=0.7)
-    for k in np.flatnonzero((np.abs(residual) > limit) & study.is_used).tolist():
+    is_beyond = (np.abs(residual) > limit) & study.is_used
+    inside = np.where(is_beyond, np.nan, residual)
+    handles = scatter_runs(axes, study, x, inside, colors, size=0.7)
+    for k in np.flatnonzero(is_beyond).tolist():
         mark = "^" if residual[k] > 0 else "v"
         edge = np.sign(residual[k]) * limit
         axes.scatter(x[k], edge, marker=mark, s=14, color=colors[k], clip_on=False, zorder=5)
+    return handles
 
 
 def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: float) -> None:
-    """Draw each budget's mean residual and its spread; without budgets, quarters of compute."""
+    """Draw each budget's median residual and the middle two thirds; or of quarters of compute."""
     axes.set(ylim=(-limit, limit))
     axes.axhline(0.0, color=_look.INK, lw=0.7, zorder=1)
     groups, texts = _groups(study)
     for place, here in enumerate(groups):
         part = residual[here]
-        axes.scatter(np.full(part.shape, place), part, s=6, color=_look.FAINT, zorder=2)
+        seen = part[np.abs(part) <= limit]
+        axes.scatter(np.full(seen.shape, place), seen, s=6, color=_look.FAINT, zorder=2)
+        low, middle, high = np.quantile(part, (0.16, 0.5, 0.84))
         axes.errorbar(
             place,
-            part.mean(),
-            yerr=part.std(ddof=1) if part.size > 1 else 0.0,
+            middle,
+            yerr=[[middle - low], [high - middle]],
             color=_look.INK,
             marker="o",
             ms=3.5,
@@ -121,9 +116,7 @@ def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: floa
     step = max(1, -(-len(texts) // 4))
     axes.set_xticks(range(0, len(texts), step), texts[::step])
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_xlabel(
-        "Budget (FLOPs)" if study.budgets.size else "Quarter of the runs by compute (FLOPs)"
-    )
+    axes.set_xlabel("Budget (FLOPs)" if study.budgets.size else "Quarter by compute (FLOPs)")
 
 
 def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
@@ -139,12 +132,18 @@ def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
     return [g for g, _ in kept], [text for _, text in kept]
 
 
-def _caption(study: Study, residual: np.ndarray) -> str:
+def _caption(study: Study, residual: np.ndarray, limit: float) -> str:
     fitted = residual[study.roles == "fitted"]
-    parts = ["Observed against predicted loss (a) and the residual over each input (b to f)."]
+    parts = [
+        "Observed against predicted loss (a) and the residual over each input (b to e), with the "
+        "median and the middle two thirds of each group (f)."
+    ]
     if fitted.size:
         rms = float(np.sqrt(np.mean(fitted**2)))
         parts.append(f"Root mean square of the {fitted.size} fitted runs: {rms:.2g} %.")
+    beyond = int((np.abs(residual[study.is_used]) > limit).sum())
+    if beyond:
+        parts.append(f"Triangles: {beyond} runs lie beyond {limit:.2g} %.")
     held = residual[study.roles == "held_out"]
     if held.size:
         mean = float(np.mean(np.abs(held)))

@@ -50,13 +50,15 @@ def draw(study: Study) -> Drawing:
             {"what": fit.approach, "flops": C[k]} | {name: v[k] for name, v in path.items()}
             for k in range(0, C.size, 4)
         ]
-    handles.append(_look.key(f"{_REFERENCE:g}", color=_look.MUTED, lw=0.8, ls=(0, (1, 2))))
+    handles.append(
+        _look.key(f"{_REFERENCE:g} per parameter", color=_look.MUTED, lw=0.8, ls=(0, (1, 2)))
+    )
     axes.set_xlabel(_axes.flops_label(study.flops_kind, study.params_kind))
     axes.set_ylabel("D*/N* (tokens per parameter)")
     _limit(axes, rows)
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_log(axes.yaxis)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    _look.legend_below(figure, handles)
     return Drawing(figure, rows, _caption(study, rows, high))
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from scalekit import registry
+from scalekit.analysis import noise, tuning
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import flops_words, loss_words, params_words
-from scalekit.reports import _numbers
+from scalekit.reports import _numbers, _wording
 from scalekit.reports.base import Answer
 
 
@@ -78,8 +79,9 @@ def _training(study: Study) -> list[Answer]:
         Answer("Learning-rate schedule", _config(study, "train.schedule", "train.warmup_frac")),
         Answer("Learning rates", _range(study.column("lr")[used], lambda v: f"{v:.3g}")),
         Answer("Batch sizes (tokens)", _range(study.column("batch_tokens")[used], _numbers.count)),
-        Answer("How were learning rate and batch chosen?", ""),
+        Answer("How were learning rate and batch chosen?", _chosen(study)),
         Answer("How many seeds?", _seeds(study)),
+        Answer("Spread of the loss between seeds", _spread(study)),
     ]
 
 
@@ -114,13 +116,37 @@ def _unique(study: Study) -> str:
     if not np.isfinite(unique).any():
         return ""
     epochs = study.column("tokens")[study.is_used] / unique
-    return f"{_range(unique, _numbers.count)}; at most {np.nanmax(epochs):.2g} passes over them"
+    most = float(np.nanmax(epochs))
+    passes = "one pass" if round(most, 2) == 1 else f"{most:.2g} passes"
+    return f"{_range(unique, _numbers.count)}; at most {passes} over them"
+
+
+def _chosen(study: Study) -> str:
+    """Say whether rates were swept at each size; a rule that set them is not recorded."""
+    found = tuning.cells(study)
+    if not found:
+        return ""
+    rates = [max(line.lr.size for line in cell.lines) for cell in found]
+    batches = max(len(cell.lines) for cell in found)
+    text = f"swept at {len(found)} sizes and lengths: up to {max(rates)} rates"
+    return text + (f" and {batches} batches" if batches > 1 else "")
 
 
 def _seeds(study: Study) -> str:
     seeds = study.column("seed")[study.is_used]
     known = seeds[np.isfinite(seeds)]
     return str(np.unique(known).size) if known.size else ""
+
+
+def _spread(study: Study) -> str:
+    """Say what seeds alone do to the loss, where settings were repeated."""
+    found = noise.repeats(study) if study.table is not None else []
+    if not found:
+        return ""
+    share, dof = noise.pooled(found)
+    low, high = noise.spread_interval(share, dof)
+    percent = _numbers.number(100 * share, 100 * low, 100 * high)
+    return f"{percent} % of the loss, over {len(found)} settings run more than once"
 
 
 def _collection(study: Study) -> list[Answer]:
@@ -162,7 +188,8 @@ def _fit(study: Study) -> list[Answer]:
     agreeing = found.get("starts_agreeing")
     bounds = found.get("bounds_hit")
     held = fit.holdout
-    checked = f"{held.get('rule')}: mean absolute error {_numbers.percent(held.get('mape'))}"
+    rule = _wording.plain_powers(held.get("rule", ""))
+    checked = f"{rule}: mean absolute error {_numbers.percent(held.get('mape'))}"
     starts = f"{fit.starts}" + (f", of which {agreeing} agree" if agreeing is not None else "")
     known = delta is not None and np.isfinite(delta)
     return [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+from scalekit import registry
 
 _ENTRIES = {
     "hoffmann2022": """@article{hoffmann2022training,
@@ -66,6 +69,37 @@ def used(approaches: Iterable[str], law: str, params_kind: str, *, bootstrap: bo
     return [key for key in _ENTRIES if key in keys]
 
 
-def bibtex(keys: Iterable[str]) -> str:
-    """Return the entries' text."""
-    return "\n\n".join(_ENTRIES[key] for key in keys)
+def bibtex(keys: Iterable[str], laws: Iterable[str] = ()) -> str:
+    """Return the entries' text, with one for each law's own source that is not among them."""
+    entries = [_ENTRIES[key] for key in keys]
+    for law in laws:
+        entry = of_source(registry.find("laws", law).source)
+        if entry and entry not in entries and not any(_eprint(entry) in e for e in entries):
+            entries.append(entry)
+    return "\n\n".join(entries)
+
+
+def of_source(source: str) -> str:
+    """Make an entry of what a law says of its source; empty where that names no paper on arXiv.
+
+    >>> print(of_source("Gadre et al. 2024, arXiv:2403.08540, section 3"))
+    @misc{gadre2024,
+      author = {Gadre and others},
+      year = {2024},
+      eprint = {2403.08540},
+      archivePrefix = {arXiv},
+    }
+    """
+    found = re.search(r"([A-Z][\w-]+)( et al\.| and [A-Z]\w+)? (\d{4}), arXiv:([\d.]+\d)", source)
+    if found is None:
+        return ""
+    first, more, year, eprint = found.groups()
+    author = f"{first}{' and others' if more == ' et al.' else more or ''}"
+    return (
+        f"@misc{{{first.lower()}{year},\n  author = {{{author}}},\n  year = {{{year}}},\n"
+        f"  eprint = {{{eprint}}},\n  archivePrefix = {{arXiv}},\n}}"
+    )
+
+
+def _eprint(entry: str) -> str:
+    return next(line for line in entry.splitlines() if "eprint" in line)

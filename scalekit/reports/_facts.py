@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.reports import _citations, _tables, _wording
 from scalekit.reports._checklist import checklist
-from scalekit.reports._provenance import provenance
+from scalekit.reports._provenance import doubts, provenance
 from scalekit.reports.base import Facts, FigureOf, Report
 from scalekit.results.store import write_whole
 
@@ -24,19 +25,21 @@ def gather(
     fit = study.fit
     assert fit is not None
     fits = (fit, *fit.others)
+    laws = [f.law for f in fits if f.approach == "parametric"]
     keys = _citations.used(
         [f.approach for f in fits], fit.law, study.params_kind, bootstrap=bool(fit.draws)
     )
-    warnings = dict.fromkeys(warning for one in fits for warning in one.warnings)
+    told = [*doubts(study), *(warning for one in fits for warning in one.warnings)]
     return Facts(
         title=study.name or "Scaling law",
+        subtitle=_wording.subtitle(study),
         headline=_wording.headline(study),
         law=_wording.law_text(fit),
         law_note=_wording.law_note(fit),
         is_trusted=fit.is_trusted,
         holdout=_wording.holdout(fit),
         entropy=_wording.known_entropy(study),
-        warnings=[w[0].upper() + w[1:] for w in warnings if w],
+        warnings=[w[0].upper() + w[1:] for w in dict.fromkeys(told) if w],
         parameters=_tables.parameters(fit),
         optimum=_tables.optimum(study),
         approaches=_tables.approaches(study),
@@ -48,9 +51,16 @@ def gather(
         options=_tables.options(fit),
         provenance=provenance(study),
         checklist=checklist(study),
-        command=command,
-        bibtex=_citations.bibtex(keys),
+        command="\n".join(_commands(study, command)),
+        bibtex=_citations.bibtex(keys, laws),
     )
+
+
+def _commands(study: Study, command: str) -> list[str]:
+    """List what makes the report again, the runs included where they are a sweep's."""
+    path = str(study.table.meta.get("path", "")) if study.table is not None else ""
+    sweep = [shlex.join(["scalekit", "sweep", f"{path}/sweep.yaml"])] if study.plan else []
+    return [shlex.join(["cd", str(Path.cwd())]), *sweep, command]
 
 
 def write(facts: Facts, folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words
+from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.reports import _numbers, _wording
 from scalekit.reports._numbers import NOTHING
@@ -32,7 +32,7 @@ def parameters(fit: FitResult) -> TableOf:
         level = f"{100 * between.level:.0f} %, {between.method}" if between else NOTHING
         rows.append(
             [
-                _wording.symbol(name),
+                symbol(name),
                 _numbers.number(value, low, high),
                 _numbers.interval(low, high),
                 level,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words
+from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.reports import _numbers
 from scalekit.reports._numbers import NOTHING
@@ -20,8 +21,6 @@ APPROACHES = {
     "isoflop_akima": "isoFLOP, Akima's curves (approach 2)",
     "envelope": "envelope (approach 1)",
 }
-
-_SYMBOLS = {"alpha": "α", "beta": "β", "kappa": "κ"}  # noqa: RUF001
 
 
 def ends(value: Any) -> tuple[float | None, float | None]:
@@ -36,11 +35,6 @@ def ends(value: Any) -> tuple[float | None, float | None]:
 def level_of(fit: FitResult) -> float:
     """Return the level of the fit's intervals."""
     return next((i.level for i in fit.intervals.values()), 0.9)
-
-
-def symbol(name: str) -> str:
-    """Write a parameter's name as the papers do."""
-    return _SYMBOLS.get(name, name)
 
 
 def law_text(fit: FitResult) -> str:
@@ -115,13 +109,29 @@ def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:
     return text + "."
 
 
+def subtitle(study: Study) -> str:
+    """Say in a line what was fitted to what."""
+    fit = study.fit
+    assert fit is not None
+    used = study.flops[study.is_used]
+    words = [f"{fit.n_runs} runs"]
+    if study.budgets.size:
+        words[0] += f" at {study.budgets.size} budgets"
+    if used.size:
+        low, high = _numbers.flops(float(used.min())), _numbers.flops(float(used.max()))
+        words.append(f"{low} to {high} FLOPs" if low != high else f"{low} FLOPs")
+    words += [f"N: {params_words(study.params_kind)}", f"loss: {loss_words(study.loss_unit)}"]
+    return f"{fit.law}; {'; '.join(words)}"
+
+
 def holdout(fit: FitResult) -> str:
     """Say how well the law predicted runs that it did not see, in words."""
     held = fit.holdout
     if not held or not held.get("n_runs"):
         return "No runs were held out, so how well the law extrapolates is not known."
+    rule = plain_powers(held.get("rule", "rule not stated"))
     text = (
-        f"Held-out check, {held.get('rule', 'rule not stated')}: fitted without these "
+        f"Held-out check, {rule}: fitted without these "
         f"{held['n_runs']} runs, the law predicts their losses with a mean absolute error of "
         f"{_numbers.percent(held.get('mape'))}"
     )
@@ -134,6 +144,15 @@ def holdout(fit: FitResult) -> str:
             f"; the runs came out {_numbers.percent(abs(bias))} {side} than predicted on average"
         )
     return f"{text}. {_covered(held)}".strip()
+
+
+def plain_powers(text: str) -> str:
+    """Write 8e+11 as the rest of the report does.
+
+    >>> plain_powers("largest-budget (budget 8e+11 FLOPs)")
+    'largest-budget (budget 8e11 FLOPs)'
+    """
+    return re.sub(r"(\d)e\+0*(\d)", r"\1e\2", str(text))
 
 
 def _covered(held: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ class TableOf:
 
 @dataclass(frozen=True)
 class FigureOf:
-    """A figure for people: its SVG, and a PNG to fall back on where the SVG is heavy."""
+    """A figure for people: its SVG, and a small PNG to fall back on where the SVG is heavy."""
 
     name: str
     title: str
@@ -40,6 +40,7 @@ class Facts:
 
     Attributes:
         title: The study's name.
+        subtitle: What was fitted to what, in a line.
         headline: Sentences with the law's main numbers.
         law: The fitted law written out with its numbers.
         law_note: Formula, source, approach, status.
@@ -58,11 +59,12 @@ class Facts:
         options: What the fit was asked to do.
         provenance: Label and value.
         checklist: By part.
-        command: What makes this report again.
+        command: What makes the runs and this report again, a command a line.
         bibtex: The sources of the methods used.
     """
 
     title: str
+    subtitle: str
     headline: Sequence[str]
     law: str
     law_note: Sequence[str]

@@ -16,9 +16,19 @@ from scalekit.reports.base import Facts, FigureOf, Report
 _HEAVIEST_SVG = 400_000
 """Bytes from which a figure is shown as a PNG: ten thousand marks are heavy as shapes."""
 
-_HEAVIEST_ALL = 1_500_000
+_HEAVIEST_ALL = 1_400_000
 """Bytes of figures from which the heaviest become PNGs, so that the page stays under 2 MB."""
 
+_SECTIONS = (
+    ("warnings", "Warnings"),
+    ("numbers", "Numbers"),
+    ("figures", "Figures"),
+    ("provenance", "Provenance"),
+    ("checklist", "Checklist"),
+    ("tables", "Tables"),
+    ("sources", "Sources"),
+)
+"""Where the links at the top lead."""
 
 _ENLARGED = 1.2
 """A screen is read from farther away than a printed column."""
@@ -31,7 +41,8 @@ def files(facts: Facts) -> Mapping[str, str]:
         {"name": f.name, "title": f.title, "caption": f.caption, "image": image}
         for f, image in zip(facts.figures, _images(facts.figures), strict=True)
     ]
-    return {"report.html": page.render(facts=facts, figures=figures)}
+    sections = [pair for pair in _SECTIONS if pair[0] != "warnings" or facts.warnings]
+    return {"report.html": page.render(facts=facts, figures=figures, sections=sections)}
 
 
 @cache
@@ -48,28 +59,31 @@ def _environment() -> Environment:
 
 
 def fine(text: str) -> Markup:
-    r"""Set a sentence: powers raised, an interval and a number with its unit kept on one line.
+    r"""Set a sentence: powers raised, a number kept on one line with its interval or unit.
 
-    >>> fine("N* ~ C^0.51 [0.49, 0.53] (90 %)")
-    Markup('N* ~ C<sup>0.51</sup> <span class="whole">[0.49, 0.53]</span> (90\xa0%)')
+    >>> fine("C^0.5 (90 %)")
+    Markup('C<sup>0.5</sup> (90\xa0%)')
+    >>> fine("2 [1, 3]")
+    Markup('<span class="pair">2 <span class="whole">[1, 3]</span></span>')
     """
     out = _escape(text)
     out = re.sub(r"\b([A-Z]\*?)\^(-?[\w.]*\w)", r"\1<sup>\2</sup>", out)
-    out = re.sub(r"(\[[^\]\s]+, [^\]\s]+\])", r'<span class="whole">\1</span>', out)
+    whole = r'<span class="whole">\2</span>'
+    out = re.sub(r"(\S+ )(\[[^\]\s]+, [^\]\s]+\])", rf'<span class="pair">\1{whole}</span>', out)
+    out = re.sub(r"`([^`]+)`", r"<code>\1</code>", out)
     return Markup(out.replace(" %", "\xa0%"))
 
 
 def _images(figures: Sequence[FigureOf]) -> list[Markup]:
-    """Choose SVG or PNG for each figure: shapes where they are light enough."""
-    inline = [inline_svg(f) for f in figures]
-    order = sorted(range(len(inline)), key=lambda k: -len(inline[k]))
-    total = sum(map(len, inline))
-    heavy = set()
-    for k in order:
-        if len(inline[k]) > _HEAVIEST_SVG or total > _HEAVIEST_ALL:
-            heavy.add(k)
-            total -= len(inline[k])
-    return [_png(f) if k in heavy and f.png else Markup(inline[k]) for k, f in enumerate(figures)]
+    """Choose SVG or PNG for each figure: shapes where they are light enough, the lighter else."""
+    shapes = [Markup(inline_svg(f)) for f in figures]
+    pictures = [_png(f) if f.png else shape for f, shape in zip(figures, shapes, strict=True)]
+    chosen = list(shapes)
+    for k in sorted(range(len(figures)), key=lambda k: -len(shapes[k])):
+        is_heavy = len(shapes[k]) > _HEAVIEST_SVG or sum(map(len, chosen)) > _HEAVIEST_ALL
+        if is_heavy and len(pictures[k]) < len(shapes[k]):
+            chosen[k] = pictures[k]
+    return chosen
 
 
 def inline_svg(figure: FigureOf) -> str:
@@ -84,7 +98,7 @@ def inline_svg(figure: FigureOf) -> str:
     text = re.sub(r'href="#', f'href="#{prefix}', text)
     text = re.sub(r"url\(#", f"url(#{prefix}", text)
     # Six decimals of a point are noise; two are a hundredth of a printed pixel.
-    text = re.sub(r'\bd="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
+    text = re.sub(r'\b(?:d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
     width = re.search(r'width="([\d.]+)pt"', text)
     size = f"{_ENLARGED * float(width[1]) / 72:.2f}in" if width else "100%"
     label = _escape(f"{figure.title}. {figure.caption}")

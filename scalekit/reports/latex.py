@@ -25,10 +25,20 @@ _SPECIAL = {
 
 
 def files(facts: Facts) -> Mapping[str, str]:
-    """Return `tables/parameters.tex` and `tables/optimum.tex`."""
-    parameters = TableOf(facts.parameters.columns[:3], [r[:3] for r in facts.parameters.rows])
-    tables = {"parameters": parameters, "optimum": facts.optimum}
+    """Return `tables/NAME.tex`: parameters, optimum, approaches, left_out and runs."""
+    tables = {
+        "parameters": _first(facts.parameters, 3),
+        "optimum": facts.optimum,
+        "approaches": _first(facts.approaches, 5),
+        "left_out": facts.dropped,
+        "runs": facts.runs,
+    }
     return {f"tables/{name}.tex": _table(table) for name, table in tables.items() if table.rows}
+
+
+def _first(table: TableOf, count: int) -> TableOf:
+    """Keep the first columns: what follows is for a page, not for a column of print."""
+    return TableOf(table.columns[:count], [row[:count] for row in table.rows])
 
 
 def _table(table: TableOf) -> str:

@@ -11,6 +11,7 @@ def files(facts: Facts) -> Mapping[str, str]:
     """Return the page as `report.md`."""
     parts = [
         f"# {facts.title}",
+        facts.subtitle,
         f"`{facts.law}`",
         *facts.headline,
         facts.holdout,
@@ -31,7 +32,7 @@ def files(facts: Facts) -> Mapping[str, str]:
         _bullets("Not drawn:", [f"{name}: {reason}" for name, reason in facts.skipped]),
         "## Provenance",
         _table(TableOf(("what", "value"), facts.provenance)),
-        f"To make this again:\n\n```\n{facts.command}\n```",
+        f"To make this again:\n\n```sh\n{facts.command}\n```",
         "## Checklist",
         "The questions of Li et al. 2025 (arXiv:2502.18969); a blank is not recorded anywhere.",
         *_checklist(facts),

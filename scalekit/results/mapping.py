@@ -103,6 +103,26 @@ def evaluate(expression: str, columns: Mapping[str, np.ndarray], where: str) -> 
     return np.full(rows, value) if np.ndim(value) == 0 else value
 
 
+def uses(
+    expression: str, columns: Mapping[str, np.ndarray], where: str
+) -> tuple[list[str], set[str]]:
+    """Say what an expression reads and does: its columns, and its functions and operations.
+
+    >>> uses("{val/loss} / log(2)", {"val/loss": None}, "t")[1] == {"Div", "log"}
+    True
+
+    Raises:
+        InputError: Not an expression.
+    """
+    reader = _Reader(columns, f"{where}={expression!r}")
+    nodes = list(ast.walk(reader.parse(expression)))
+    words = [ast.unparse(n) for n in nodes if isinstance(n, ast.Name | ast.Attribute)]
+    names = [reader.quoted.get(word, word) for word in words]
+    does = {name for name in names if name in FUNCTIONS}
+    does |= {type(node.op).__name__ for node in nodes if isinstance(node, ast.BinOp)}
+    return [name for name in dict.fromkeys(names) if name in columns], does
+
+
 class _Reader:
     """Evaluates one expression's tree; remembers the names that stood in braces."""
 

@@ -53,8 +53,8 @@ class RunRecord:
 class RecordWriter:
     """Append lines to a run's record; one writer at a time, held by a lock on the file.
 
-    Use as a context manager. Opening mends a torn last line by ending it, so nothing that was
-    written is touched.
+    Use as a context manager. Opening changes nothing; the first line written ends a torn one before
+    it, so nothing that was written is touched.
 
     Raises:
         SystemTroubleError: Another process writes this record, or the disk refuses.
@@ -74,8 +74,7 @@ class RecordWriter:
         try:
             self._lock()
             size = os.fstat(self._fd).st_size
-            if size and os.pread(self._fd, 1, size - 1) != b"\n":
-                self._append(b"\n")
+            self._is_torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
         except BaseException:
             os.close(self._fd)
             raise
@@ -113,18 +112,32 @@ class RecordWriter:
         self._append(line.encode() + b"\n")
 
     def sync(self) -> None:
-        """Ask the system to put what was written on the disk."""
-        os.fsync(self._fd)
+        """Ask the system to put what was written on the disk.
+
+        Raises:
+            SystemTroubleError: It cannot.
+        """
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def _append(self, data: bytes) -> None:
+        if self._is_torn:
+            data = b"\n" + data
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
-            raise SystemTroubleError(
-                f"{self.path}: cannot be written, {error.strerror}; free some space and run the "
-                "same command again, it continues"
-            ) from error
+            self._is_torn = True
+            raise self._trouble(error) from error
+        self._is_torn = False
+
+    def _trouble(self, error: OSError) -> SystemTroubleError:
+        return SystemTroubleError(
+            f"{self.path}: cannot be written, {error.strerror}; free some space and run the same "
+            "command again, it continues"
+        )
 
 
 def read_record(path: Path, *, steps: bool = True) -> RunRecord:
@@ -151,6 +164,13 @@ def read_record(path: Path, *, steps: bool = True) -> RunRecord:
             f"{path}: a line lacks its step or holds no number there; move the file away and run "
             "again"
         ) from error
+
+
+def holds_torn_headers_only(path: Path) -> bool:
+    """Whether a file is empty or holds only what writers killed within their first line leave."""
+    lines, _ = _read_lines(path, steps=True)
+    raw = path.read_bytes().split(b"\n")
+    return not lines and all(_HEADER.startswith(line[: len(_HEADER)]) for line in raw)
 
 
 def _standing(
@@ -209,6 +229,7 @@ def _read_lines(path: Path, *, steps: bool) -> tuple[list[dict[str, Any]], int]:
 
 
 _STEP = '{"t": "step", '
+_HEADER = b'{"t": "run", '
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalekit.errors import InputError, did_you_mean
-from scalekit.results.cells import flatten
+from scalekit.importers._cells import flatten
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.states import PENDING, RunState, read_state, record_names
 from scalekit.results.store import SweepFolder

@@ -10,27 +10,31 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from scalekit.errors import NOT_FINISHED, OK, RUNS_FAILED
+from scalekit.executors.base import CAUSES, STOPPED, JobState
 from scalekit.results.record import STATUSES
 from scalekit.results.store import SweepFolder
 
-STATES = (*STATUSES, "running", "stopped", "pending", "unreadable")
+STATES = (*STATUSES, "running", "requeued", "stopped", "pending", *CAUSES, "unreadable")
 """A run's state: the status of its end line, or where it stands without one.
 
-- `running`: a process holds the record's lock.
+- `running`: a process holds the record's lock, or a scheduler says that its job is at work.
+- `requeued`: it began, and a job in a scheduler's queue will continue it.
 - `stopped`: it began, has no end, and nothing writes it; the sweep command continues it.
-- `pending`: no record yet.
+- `pending`: no record yet; the reason says whether a job waits for it.
+- one of `executors.base.CAUSES`: what a scheduler says became of its job; the sweep command starts
+  or continues it.
 - `unreadable`: the file is not a record; the sweep command moves it aside and starts the run.
 """
 
-OPEN = ("running", "stopped", "pending")
+OPEN = ("running", "requeued", "stopped", "pending", "cancelled")
 """States of runs that are still to end."""
 
-TROUBLES = ("diverged", "failed", "unreadable")
+TROUBLES = (*("diverged", "failed", "unreadable"), *(c for c in CAUSES if c not in OPEN))
 """States that a person should look at."""
 
 _CHUNKS = (4096, 65536)
@@ -45,10 +49,12 @@ class RunState:
         status: One of `STATES`.
         last: The last readable line of the record; empty where there is none. For a finished run
             this is its end line.
+        why: What is known beside the record, as a sentence; may be empty.
     """
 
     status: str
     last: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
 
     @property
     def is_finished(self) -> bool:
@@ -71,6 +77,28 @@ def verdict(states: Iterable[RunState]) -> int:
     if found & set(OPEN):
         return NOT_FINISHED
     return RUNS_FAILED if found & set(TROUBLES) else OK
+
+
+def with_job(state: RunState, job: JobState | None) -> RunState:
+    """Say where a run stands when one also knows where its job is.
+
+    The record has the last word on what it speaks of: an end, a writer at work.
+    """
+    if job is None or state.is_finished or state.status in ("running", "unreadable"):
+        return state
+    if job.word == "unknown":
+        return replace(state, why=job.why)
+    if job.is_alive:
+        # A run that saved and waits for a job is requeued whatever word the executor has for it.
+        word = "requeued" if job.word == "pending" and state.status == "stopped" else job.word
+        return replace(state, status=word, why=job.why)
+    return replace(state, status=job.cause or state.status, why=job.why or _exit(job.code))
+
+
+def _exit(code: int | None) -> str:
+    if code is None or code == OK or code in STOPPED:
+        return ""
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def scan_states(folder: SweepFolder, ids: Iterable[str]) -> dict[str, RunState]:

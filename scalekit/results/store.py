@@ -12,6 +12,8 @@ from typing import Any
 
 from scalekit.errors import InputError, SystemTroubleError
 
+PLAN_SCHEMA = "scalekit.plan/1"
+
 
 @dataclass(frozen=True)
 class SweepFolder:
@@ -63,22 +65,24 @@ class SweepFolder:
         """Read the plan, a value a run.
 
         Raises:
-            InputError: No plan here, or a line of it is not readable.
+            InputError: No plan here, or a line of it is not readable or not a plan's.
         """
         try:
-            text = self.plan_file.read_text(encoding="utf-8")
+            text = self.plan_file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise InputError(
                 f"{self.root}: no plan.jsonl, {error.strerror}; name the folder of a sweep"
             ) from error
         for number, line in enumerate(text.splitlines(), start=1):
+            where, remedy = f"{self.plan_file}:{number}", "run the sweep command again, it rewrites"
             try:
-                yield json.loads(line)
+                value = json.loads(line)
             except ValueError as error:
-                raise InputError(
-                    f"{self.plan_file}:{number}: not JSON; run the sweep command again, it "
-                    "rewrites the plan"
-                ) from error
+                raise InputError(f"{where}: not JSON; {remedy} the plan") from error
+            found = value.get("schema") if isinstance(value, dict) else None
+            if found != PLAN_SCHEMA:
+                raise InputError(f"{where}: schema {found!r}, not {PLAN_SCHEMA!r}; {remedy} it")
+            yield value
 
 
 def write_whole(path: Path, text: str | bytes) -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import copysign, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalekit import registry
 from scalekit.errors import InputError, did_you_mean
-from scalekit.results.cells import as_column, read_cells
+from scalekit.importers._cells import CHUNK_ROWS, as_column
+from scalekit.importers.base import Importer, Source
+from scalekit.quantities import read_number
+from scalekit.results.cells import texts
 from scalekit.results.mapping import evaluate
 from scalekit.results.store import write_whole
 
@@ -55,6 +59,8 @@ TEXT_COLUMNS = frozenset(
 
 KINDS = {"params": "params_kind", "flops": "flops_kind", "loss": "loss_unit"}
 """Columns whose meaning another column states."""
+
+_WITH_COMMAS = re.compile(r"[-+]?\d+(,\d+)+(\.\d+)?([eE][-+]?\d+)?")
 
 UNSTATED = "unstated"
 """What stands where a table does not say how its numbers were counted."""
@@ -107,13 +113,44 @@ def read_table(path: Path | str, mapping: Mapping[str, str] | None = None) -> Ru
     Raises:
         InputError: The file cannot be read as a table, or the mapping names no column.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read, {error.strerror}; name a table") from error
-    cells = read_cells(path, data).columns
-    mapping = mapping or {}
+    source, mapping = Source(Path(path)), mapping or {}
+    read = _table_importer(source).read([source], raw_names(mapping))
+    columns = map_columns(read.columns, mapping, str(path))
+    meta = {"path": str(path), "sha256": file_hash(source.path), "mapping": dict(mapping)}
+    return RunTable(columns, {**meta, "notes": read.notes, **stated_kinds(columns)})
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _table_importer(source: Source) -> Importer:
+    with source.open():  # so that what cannot be read is told as that
+        members = (registry.find("importers", name) for name in registry.names("importers"))
+        found = next((m for m in members if m.is_general and m.recognise(source)), None)
+    if found is None:
+        raise InputError(
+            f"{source.path}: {source.suffix or 'no suffix'} is not a table's format; name a .csv, "
+            ".tsv, .jsonl or .parquet"
+        )
+    return found
+
+
+def raw_names(mapping: Mapping[str, str]) -> set[str]:
+    """Name the columns of a file that must be read as they are written: what becomes words."""
+    return {*TEXT_COLUMNS, *(old for new, old in mapping.items() if new in TEXT_COLUMNS)}
+
+
+def map_columns(
+    cells: Mapping[str, Sequence[Any] | np.ndarray], mapping: Mapping[str, str], where: str
+) -> dict[str, np.ndarray]:
+    """Make the columns (n,) of a table from cells, with new ones renamed or computed by `mapping`.
+
+    Raises:
+        InputError: The mapping names no column, or is not arithmetic.
+    """
     renamed = {new: cells[old] for new, old in mapping.items() if old in cells}
     columns = {
         name: as_column(column, text=name in TEXT_COLUMNS)
@@ -123,10 +160,8 @@ def read_table(path: Path | str, mapping: Mapping[str, str] | None = None) -> Ru
     own = {**columns, **{name: as_column(cells[name]) for name in renamed if name in cells}}
     for name, expression in mapping.items():
         if name not in renamed:
-            columns[name] = evaluate(expression, own, f"{path}: --map {name}")
-    columns = _restated(columns, mapping)
-    meta = {"path": str(path), "sha256": hashlib.sha256(data).hexdigest()}
-    return RunTable(columns, {**meta, "mapping": dict(mapping), **stated_kinds(columns)})
+            columns[name] = evaluate(expression, own, f"{where}: --map {name}")
+    return _restated(columns, mapping)
 
 
 def require(table: RunTable, names: Iterable[str]) -> None:
@@ -140,15 +175,36 @@ def require(table: RunTable, names: Iterable[str]) -> None:
     for name in names:
         if name not in table:
             raise InputError(
-                f"{where}: no column {name!r}; {did_you_mean(name, table.columns)} "
+                f"{where}: no column {name!r}; {columns_like(name, table.columns)} "
                 f"map it with --map {name}=COLUMN"
             )
         if name not in TEXT_COLUMNS and table[name].dtype == object:
             row = next(i for i, cell in enumerate(table[name]) if not _reads_as_number(cell))
+            cell = str(table[name][row])
             raise InputError(
-                f"{where}: column {name!r} is not numeric, {table[name][row]!r} in row {row + 1}; "
-                f"mend the cell or map another column with --map {name}=COLUMN"
+                f"{where}: column {name!r} is not numeric, {cell!r} in row {row + 1}; "
+                f"{_mending(cell)}, or map another column with --map {name}=COLUMN"
             )
+
+
+def columns_like(name: str, columns: Iterable[str]) -> str:
+    """Name the column that was meant, or all, so that a sentence can go on.
+
+    >>> columns_like("los", ["loss", "params"]), columns_like("x", ["loss", "params"])
+    ("did you mean 'loss'?", 'choose from loss, params, and')
+    """
+    words = did_you_mean(name, columns)
+    return words if words.endswith("?") else f"{words}, and"
+
+
+def _mending(cell: str) -> str:
+    """Say how a cell is written as a number that can be read in one way only."""
+    if _WITH_COMMAS.fullmatch(cell.strip()):
+        return "a comma may divide decimals or thousands, so write it with a decimal point alone"
+    try:
+        return f"write it as {read_number(cell):g}"
+    except InputError:
+        return "mend the cell"
 
 
 def write_table(table: RunTable, path: Path | str) -> None:
@@ -163,11 +219,28 @@ def write_table(table: RunTable, path: Path | str) -> None:
 
 def table_text(table: RunTable, delimiter: str = ",") -> str:
     """Return the text that `write_table` writes."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(_texts(column) for column in table.columns.values()), strict=True))
-    return out.getvalue()
+    return "".join(_text_chunks(table, delimiter))
+
+
+def text_hash(table: RunTable) -> str:
+    """Return the sha256 of the file that `write_table` writes as CSV."""
+    found = hashlib.sha256()
+    for chunk in _text_chunks(table, ","):
+        found.update(chunk.encode())
+    return found.hexdigest()
+
+
+def _text_chunks(table: RunTable, delimiter: str) -> Iterator[str]:
+    """Write the text by rows: a million of them are never all words at once."""
+    for start in range(-CHUNK_ROWS, len(table), CHUNK_ROWS):
+        out = io.StringIO(newline="")
+        writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+        if start < 0:
+            writer.writerow(table.columns)
+        else:
+            rows = (texts(column[start : start + CHUNK_ROWS]) for column in table.columns.values())
+            writer.writerows(zip(*rows, strict=True))
+        yield out.getvalue()
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> RunTable:
@@ -175,20 +248,25 @@ def make_table(rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> Ru
 
     A column stands where any run has it; a cell that a run lacks is missing.
     """
-    found = dict.fromkeys(name for row in rows for name in row)
-    names = [n for n in COLUMNS if n in found] + [n for n in found if n not in COLUMNS]
     columns = {
         name: as_column([row.get(name) for row in rows], text=name in TEXT_COLUMNS)
-        for name in names
+        for name in in_order(dict.fromkeys(name for row in rows for name in row))
     }
     return RunTable(columns, {**meta, **stated_kinds(columns)})
+
+
+def in_order(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the columns of `COLUMNS` first, in order; the others follow as they stand."""
+    names = [n for n in COLUMNS if n in columns] + [n for n in columns if n not in COLUMNS]
+    return {name: columns[name] for name in names}
 
 
 def stated_kinds(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Say how params, flops and loss are counted: the one kind stated, `mixed`, or `unstated`."""
     found = {}
     for kind in KINDS.values():
-        stated = sorted({str(cell) for cell in columns.get(kind, ()) if cell not in ("", UNSTATED)})
+        cells = columns[kind].tolist() if kind in columns else ()
+        stated = sorted({str(cell) for cell in set(cells)} - {"", UNSTATED})
         found[kind] = stated[0] if len(stated) == 1 else "mixed" if stated else UNSTATED
     return found
 
@@ -218,19 +296,5 @@ def as_words(column: np.ndarray) -> np.ndarray:
     import numpy as np
 
     words = np.empty(len(column), dtype=object)
-    words[:] = _texts(column)
+    words[:] = texts(column)
     return words
-
-
-def _texts(column: np.ndarray) -> list[str]:
-    if column.dtype.kind == "b":
-        return ["true" if cell else "false" for cell in column.tolist()]
-    return [cell if isinstance(cell, str) else _number_text(cell) for cell in column.tolist()]
-
-
-def _number_text(value: float) -> str:
-    if isnan(value):
-        return ""
-    if abs(value) < 1e15 and value.is_integer() and (value or copysign(1.0, value) > 0):
-        return str(int(value))  # but minus zero
-    return repr(value)

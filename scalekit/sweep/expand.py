@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,21 @@ def expand(spec: SweepSpec) -> Expansion:
     return Expansion(spec, tuple(expander.runs.values()), tuple(expander.dropped))
 
 
+def resolver(spec: SweepSpec) -> Callable[[Mapping[str, Any]], Point]:
+    """Return what makes of some settings, over the sweep's own, a run that goes together.
+
+    What is returned raises RunProblemError where they do not.
+    """
+    expander = _Expander(spec)
+
+    def resolve(settings: Mapping[str, Any]) -> Point:
+        point = expander.point(settings)
+        check(point)
+        return point
+
+    return resolve
+
+
 def _nothing_left(spec: SweepSpec, dropped: list[Dropped]) -> Problem:
     reasons = Counter(row.because or row.reason for row in dropped).most_common(5)
     shown = ", ".join(f"{n} x {reason}" for reason, n in reasons)
@@ -120,7 +135,7 @@ class _Expander:
         varied: dict[str, Any] = {}
         for option in options:
             varied.update(option.values)
-        point = self._point(varied)
+        point = self.point(varied)
         check(point)
         dropped = self._missed_budget(point) or self._unwanted(point)
         if dropped:
@@ -140,7 +155,7 @@ class _Expander:
             return
         self.runs[name] = RunSpec(name, config, plan, needs)
 
-    def _point(self, varied: Mapping[str, Any]) -> Point:
+    def point(self, varied: Mapping[str, Any]) -> Point:
         given = {**self.given, **_without_open(varied)}
         for key in self.spec.derive:
             given[BEFORE + key] = given.pop(key, None)

@@ -68,23 +68,23 @@ def _one(axis: Axis, option: Option) -> Axis:
 def _candidates(sizes: Axis) -> Iterator[dict[str, int]]:
     """Walk the first key in even steps; the other keys follow along the line of the sizes."""
     first, *others = sizes.keys
-    unit = _unit(sizes, first)
+    unit = unit_of(sizes, first)
     for k in range(1, min(_MOST_TRIALS, 8 * max(sizes.column(first)) // unit) + 1):
         value = k * unit
-        yield {first: value} | {key: _follow(sizes, first, key, value) for key in others}
+        yield {first: value} | {key: follow(sizes, first, key, value) for key in others}
 
 
-def _unit(sizes: Axis, key: str) -> int:
+def unit_of(sizes: Axis, key: str) -> int:
     """Return the step of a key: a layer, or for widths a power of two, 8 and an eighth at least."""
     if key.endswith(("n_layers", "n_heads", "n_kv_heads")):
         return 1
     return 2 ** int(math.log2(max(8, min(sizes.column(key)) / 8)))
 
 
-def _follow(sizes: Axis, first: str, key: str, value: int) -> int:
+def follow(sizes: Axis, first: str, key: str, value: int) -> int:
     """Read another key at `value` of the first, log-linear between and beyond the sizes."""
     known = sorted(zip(sizes.column(first), sizes.column(key), strict=True))
-    unit = _unit(sizes, key)
+    unit = unit_of(sizes, key)
     lines = [
         (x0, y0, math.log(y1 / y0) / math.log(x1 / x0))
         for (x0, y0), (x1, y1) in pairwise(known)

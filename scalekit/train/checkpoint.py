@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from scalekit.errors import InputError
+from scalekit.errors import InputError, SystemTroubleError
 from scalekit.results.store import write_whole
 
 SCHEMA = "scalekit.checkpoint/1"
@@ -29,17 +29,23 @@ class Checkpoints:
     run_id: str
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Write a checkpoint and drop the ones older than the last but one.
+        """Write a checkpoint; drop those before the last but one and what a kill left half written.
 
         Raises:
-            SystemTroubleError: The disk refuses; earlier checkpoints are untouched.
+            SystemTroubleError: The disk refuses; the last checkpoint that it took is whole.
         """
         buffer = io.BytesIO()
         torch.save({"schema": SCHEMA, "run": self.run_id, "step": step, **state}, buffer)
         path = self.folder / f"step-{step:09d}.pt"
         write_whole(path, buffer.getvalue())
-        for old in self.newest_first()[_KEPT:]:
-            old.unlink(missing_ok=True)
+        try:
+            for old in (*self.newest_first()[_KEPT:], *self.folder.glob(".step-*.tmp")):
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise SystemTroubleError(
+                f"{self.folder}: an old checkpoint cannot be removed, {error.strerror}; free the "
+                "folder and run again"
+            ) from error
         return path
 
     def load(self, device: torch.device, report: Callable[[str], None]) -> Mapping[str, Any] | None:

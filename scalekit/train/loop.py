@@ -98,13 +98,10 @@ def run_loop(job: Job, progress: Progress) -> str:
         rows = job.corpus.train.take(order.rows(step, batch))
         _check_vocab(int(rows.max()), config)
         tokens, targets = job.device.batch(rows)
-        with job.device.autocast():
-            loss = job.model.loss(tokens, targets)
-        loss.backward()
+        loss = job.model.gradients(tokens, targets, job.device.autocast())
         norm = clip_gradients(params, train.clip)
         job.optimizer.step()
-        job.optimizer.zero_grad(set_to_none=True)
-        pending.append(loss.detach())
+        pending.append(loss)
         progress.step = step
 
         is_last = step == job.steps

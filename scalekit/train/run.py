@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from scalekit import registry
 from scalekit.datasets.base import Corpus, check_supply
 from scalekit.errors import InputError, ScalekitError, SystemTroubleError
 from scalekit.models.base import build_seeded
-from scalekit.results.record import SCHEMA, RecordWriter, RunRecord, read_record
+from scalekit.results.record import (
+    SCHEMA,
+    STATUSES,
+    RecordWriter,
+    RunRecord,
+    holds_torn_headers_only,
+    read_record,
+)
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec
 from scalekit.train.checkpoint import Checkpoints
@@ -74,15 +82,20 @@ def train_run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    config = RunConfig.model_validate(spec.config)
+    config = _read_config(spec)
     where = choose_device(device, config.train.dtype)
     _check_rows(config)
     with RecordWriter(folder.record(spec.id)) as record:
         before = _read_before(folder, spec.id)
-        if before is not None and before.end is not None and before.end["status"] != "failed":
-            return str(before.end["status"])
+        checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
+        status = before.end.get("status") if before and before.end else None
+        if status in STATUSES and status != "failed":
+            # A run killed between its end line and this still has them.
+            checkpoints.remove()
+            return str(status)
         corpus = _open_corpus(config)
         if before is None:
+            _drop_strays(checkpoints, report)
             record.write(
                 "run",
                 schema=SCHEMA,
@@ -91,9 +104,20 @@ def train_run(
                 plan=spec.plan,
                 facts=_facts(corpus, config),
             )
-        checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
         setting = Setting(where, record, checkpoints, stop or StopRequest(), report)
         return _attempt(spec, config, corpus, setting, before)
+
+
+def _read_config(spec: RunSpec) -> RunConfig:
+    try:
+        return RunConfig.model_validate(spec.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, value = ".".join(map(str, first["loc"])), first["input"]
+        raise InputError(
+            f"{place}: {value!r} in the plan of run {spec.id}, {first['msg'].lower()}; run the "
+            "sweep command again, it rewrites the plan"
+        ) from error
 
 
 def _attempt(
@@ -104,7 +128,11 @@ def _attempt(
     job = None
     try:
         job, progress = _prepare(spec, config, corpus, setting, _wall_seconds(before))
-        setting.record.write("attempt", **describe_attempt(n, progress.step, setting.device))
+        setting.record.write(
+            "attempt",
+            **describe_attempt(n, progress.step, setting.device),
+            computed_by=job.model.computed_by(),
+        )
         resumed_from = progress.step
         status = run_loop(job, progress)
         setting.device.synchronise()
@@ -224,25 +252,34 @@ def _open_corpus(config: RunConfig) -> Corpus:
 
 
 def _read_before(folder: SweepFolder, run_id: str) -> RunRecord | None:
-    """Read what earlier attempts wrote; a record killed before its header holds nothing."""
+    """Read what earlier attempts wrote: None where none of them got past its header."""
     path = folder.record(run_id)
     try:
         before = read_record(path)
     except InputError:
-        if path.stat().st_size == 0 or b'"t": "' not in path.read_bytes():
+        if holds_torn_headers_only(path):
             return None
         raise
-    if before.header["id"] != run_id:
-        raise InputError(
-            f"{path}: belongs to run {before.header['id']!r}; move the file away and run again"
-        )
+    owner = before.header.get("id")
+    if owner != run_id:
+        raise InputError(f"{path}: belongs to run {owner!r}; move the file away and run again")
     return before
+
+
+def _drop_strays(checkpoints: Checkpoints, report: Callable[[str], None]) -> None:
+    """Remove checkpoints whose record is gone: a run that used them would lack its beginning."""
+    if checkpoints.newest_first():
+        report(
+            f"{checkpoints.folder}: checkpoints without the record they belong to, removed; this "
+            "run starts from its beginning"
+        )
+        checkpoints.remove()
 
 
 def _wall_seconds(before: RunRecord | None) -> float:
     """Return the seconds that earlier attempts are known to have taken."""
     if before is None:
         return 0.0
-    known = [line["wall_s"] for line in before.steps[-1:]]
-    known += [before.end["wall_s"]] if before.end else []
-    return max(known, default=0.0)
+    lines = [*before.steps[-1:], *([before.end] if before.end else [])]
+    known = (line.get("wall_s") for line in lines)
+    return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)

@@ -12,7 +12,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
 class StopRequest:
-    """Note the first signal of `SIGNALS`; a second one ends the process as usual.
+    """Note the first signal of `SIGNALS`; only a second SIGINT ends the process as usual.
+
+    A person who presses Ctrl-C twice means it. A scheduler repeats its signals: to every process of
+    a job and once more when the grace time ends; that must not cut a save short, and what comes
+    after is SIGKILL anyway.
 
     Use as a context manager. Outside the main thread Python allows no handlers, and nothing is
     noted.
@@ -33,13 +37,12 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before.pop(number))

@@ -69,3 +69,60 @@ def test_an_unwritable_place_is_system_trouble(make_sweep, tmp_path: Path, capsy
     (tmp_path / "file").write_text("")
     assert run(["collect", str(folder.root), "-o", str(tmp_path / "file" / "x.csv")]) == 7
     assert "cannot be written" in capsys.readouterr().err
+
+
+NANOGPT = """\
+tokens per iteration will be: 491,520
+number of parameters: 123.59M
+step 0: train loss 10.9898, val loss 10.9897
+iter 0: loss 10.9886, time 57384.40ms, mfu -100.00%
+step 20: train loss 9.1000, val loss 9.1234
+"""
+
+
+def test_logs_are_refused_until_each_open_question_has_its_option(tmp_path: Path, capsys) -> None:
+    (tmp_path / "logs").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "logs" / f"{name}.log").write_text(NANOGPT)
+    out = tmp_path / "data.csv"
+    words = ["collect", str(tmp_path / "logs"), "-o", str(out)]
+    assert run(words) == 3
+    assert "say which is meant with --map loss=val_loss" in capsys.readouterr().err
+    assert not out.exists()
+    assert run([*words, "--map", "loss=val_loss"]) == 0
+    said = capsys.readouterr().err
+    assert "note: loss is val_loss, in nats/token" in said
+    assert "note: params are column params_non_embedding_head" in said
+    assert "note: flops are computed, by 6N_non_embedding_head" in said
+    assert "stands for each run, at step 20; no smoothing" in said
+    table = read_table(out)
+    assert table["run"].tolist() == ["a", "b"]
+    assert table["tokens"].tolist() == [20 * 491520] * 2
+    assert table.meta["params_kind"] == "non_embedding_head"
+    assert table.meta["loss_unit"] == "nats/token"
+    assert table.meta["flops_kind"] == "6N_non_embedding_head"
+
+
+def test_several_sources_and_a_pattern_become_one_table(make_sweep, tmp_path: Path, capsys) -> None:
+    folder, _ = make_sweep(2, r0="done", r1="done")
+    (tmp_path / "theirs.csv").write_text("params,tokens,loss\n1e6,2e7,3.5\n")
+    (tmp_path / "a.log").write_text(NANOGPT)
+    out = tmp_path / "out" / "data.csv"
+    sources = [str(folder.root), str(tmp_path / "theirs.csv")]
+    assert run(["collect", *sources, "-o", str(out)]) == 0
+    assert read_table(out)["source"].tolist() == ["demo", "demo", "theirs.csv"]
+    said = capsys.readouterr().err
+    assert "params_kind is not stated, and other sources say non_embedding" in said
+    words = [str(tmp_path / "*.log"), "--map", "loss=val_loss"]
+    assert run(["collect", *words, "-o", str(out)]) == 0
+    assert read_table(out)["run"].tolist() == ["a"]
+
+
+def test_collecting_into_the_folder_that_is_read_is_the_same_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("params,tokens,loss\n1e6,2e7,3.5\n")
+    out = tmp_path / "data.csv"
+    assert run(["collect", str(tmp_path), "-o", str(out)]) == 0
+    first = out.read_bytes()
+    assert run(["collect", str(tmp_path), "-o", str(out)]) == 0
+    assert out.read_bytes() == first

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
@@ -149,28 +146,8 @@ def test_explain_says_where_every_setting_came_from(
     assert "choose from" in capsys.readouterr().err
 
 
-def test_ten_thousand_runs_are_planned_and_printed_within_two_seconds(here: Path) -> None:
-    (here / "big.yaml").write_text(
-        GOOD.replace("name: demo", "name: big").replace("train: {", "train: {schedule: wsd, ")
-        + "grid: {train.seed: {range: [0, 24], step: 1}, train.weight_decay: "
-        "{linspace: [0, 0.4], num: 20}}\n"
-    )
-    argv = [sys.executable, "-m", "scalekit", "sweep", "big.yaml", "-n"]
-    took = math.inf
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(argv, cwd=here, capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "big: 10,000 runs" in done.stdout
-        # Processor time, and the best of three: the machine that tests run on has other work.
-        took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if took < 2:
-            return
-    pytest.fail(f"{took:.2f} s of processor time")
-
-
-def loaded(argv: list[str], folder: Path) -> set[str]:
-    """The heavy packages that a command left in `sys.modules` of a fresh process."""
+def loaded(argv: list[str], folder: Path) -> tuple[set[str], str]:
+    """The heavy packages that a command left in a fresh process's `sys.modules`; and its output."""
     code = (
         "import sys; from scalekit.cli import run; code = run(sys.argv[1:])\n"
         "heavy = ('torch', 'pandas', 'scipy', 'matplotlib', 'numpy')\n"
@@ -179,20 +156,36 @@ def loaded(argv: list[str], folder: Path) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", code, *argv], cwd=folder, capture_output=True, text=True, check=True
     )
-    words = done.stdout.strip().splitlines()[-1].split()
+    out, _, last = done.stdout.rstrip().rpartition("\n")
+    words = last.split()
     assert words[0] == "LOADED"
-    return set(words[1:])
+    return set(words[1:]), out
 
 
 @pytest.mark.parametrize("source", ["synthetic", "stdlib"])
 def test_a_dry_run_loads_nothing_heavy(here: Path, source: str) -> None:
     (here / "a.yaml").write_text(GOOD.replace("synthetic", f"{source}, max_epochs: 1e3"))
-    assert loaded(["sweep", "a.yaml", "-n"], here) == set()
+    heavy, out = loaded(["sweep", "a.yaml", "-n"], here)
+    assert heavy == set()
+    assert "demo: 20 runs" in out
+
+
+def test_ten_thousand_runs_are_planned_and_printed_without_anything_heavy(here: Path) -> None:
+    # That this takes under two seconds is measured by benchmarks/plan.py.
+    (here / "big.yaml").write_text(
+        GOOD.replace("name: demo", "name: big").replace("train: {", "train: {schedule: wsd, ")
+        + "grid: {train.seed: {range: [0, 24], step: 1}, train.weight_decay: "
+        "{linspace: [0, 0.4], num: 20}}\n"
+    )
+    heavy, out = loaded(["sweep", "big.yaml", "-n"], here)
+    assert heavy == set()
+    assert "big: 10,000 runs" in out
+    assert "9991 more; --format csv or json lists all" in out.replace(",", "")
 
 
 @pytest.mark.parametrize("argv", [["size", "--d-model", "64", "--n-layers", "2"], ["init", "x"]])
 def test_the_small_commands_load_nothing_heavy(here: Path, argv: list[str]) -> None:
-    assert loaded(argv, here) == set()
+    assert loaded(argv, here)[0] == set()
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -250,10 +243,7 @@ def test_a_bad_sweep_is_refused_where_it_is_wrong_and_nothing_is_touched(  # noq
 ) -> None:
     (here / "a.yaml").write_text(change(GOOD))
     before = tree(here)
-    began = time.perf_counter()
     assert run(["sweep", "a.yaml", how]) == 3
-    # Half a second is the promise for a file; reading the standard library's text comes on top.
-    assert time.perf_counter() - began < 2
     said = capsys.readouterr()
     assert said.err.startswith("error: ")
     assert f"a.yaml:{position}" in said.err

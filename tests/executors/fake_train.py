@@ -27,9 +27,12 @@ def main(folder: SweepFolder, run: str, *rest: str) -> int:
     else:
         signal.signal(signal.SIGTERM, lambda n, _: stops.append(n))
     path = folder.record(run)
-    before = read_record(path) if path.exists() and path.stat().st_size else None
-    step = before.evals[-1]["step"] if before and before.evals else 0
+    # Read under the lock, as a trainer does: another writer may just have finished the run.
     with RecordWriter(path) as record:
+        before = read_record(path) if path.stat().st_size else None
+        if before and before.end and before.end["status"] != "failed":
+            return 0
+        step = before.evals[-1]["step"] if before and before.evals else 0
         if before is None:
             head = {"schema": SCHEMA, "id": run, "config": line["config"], "plan": line["plan"]}
             record.write("run", **head)

@@ -194,7 +194,8 @@ def test_every_executor_keeps_the_contract(name: str, job, tmp_path: Path) -> No
     assert notes.codes == {"a": 0, "x": 1}
     assert set(notes.handles) == {"a", "x"}
     assert json.loads(json.dumps(notes.handles)) == notes.handles
-    states = executor.states([notes.handles["a"], {**notes.handles["a"], "host": "elsewhere"}])
+    far = {**notes.handles["a"], "host": "elsewhere"}
+    states = executor.states([("a", notes.handles["a"]), ("a", far)])
     assert [state.word for state in states][1] == "unknown"
 
 

@@ -101,17 +101,6 @@ def test_a_users_own_law_is_a_file(data: Path, tmp_path: Path, capsys) -> None:
     assert "prediction interval" in capsys.readouterr().out
 
 
-def test_a_sweep_is_laid_around_the_optimum(data: Path, tmp_path: Path, capsys) -> None:
-    import yaml
-
-    out = tmp_path / "fit.json"
-    assert run(["fit", str(data), "-o", str(out)]) == errors.OK
-    capsys.readouterr()
-    assert run(["predict", str(out), "--flops", "1e21", "--yaml"]) == errors.OK
-    value = yaml.safe_load(capsys.readouterr().out)
-    assert [float(b) for b in value["isoflop"]["budgets"]] == [1e21]
-
-
 BAD = {
     "no such law": (["--law", "chinchila"], errors.USAGE, "did you mean 'chinchilla'?"),
     "no such objective": (["--objective", "hofmann"], errors.USAGE, "did you mean 'hoffmann'?"),

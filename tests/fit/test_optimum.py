@@ -1,9 +1,12 @@
 """The compute-optimal problem: published numbers, cost laws, closed form against search."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fit_examples import BESIROGLU, CHINCHILLA, HOFFMANN, ROUNDED, isoflop_table, with_columns
 
+from scalekit import registry
 from scalekit.fit.optimum import (
     SIX_N_D,
     Fitted,
@@ -13,6 +16,7 @@ from scalekit.fit.optimum import (
     exponents,
     fit_cost,
     frontier,
+    optimum_entry,
     predict_loss,
 )
 from scalekit.fit.result import CostLaw
@@ -55,12 +59,53 @@ def test_the_closed_form_is_the_minimum_that_a_search_finds(cost: CostLaw) -> No
     flops = np.geomspace(1e17, 1e25, 9)
     log_n, log_d, _ = allocate(fitted, BESIROGLU, flops)
     np.testing.assert_allclose(cost.factor * np.exp(cost.power * log_n + log_d), flops, rtol=1e-12)
-    # A minimum is flat to the square root of rounding.
-    np.testing.assert_allclose(
-        _search(fitted, BESIROGLU, np.log(flops / cost.factor)), log_n, atol=1e-6
-    )
+    # The search solves for the slope, which rounding blurs by 1e-11 here.
+    found = _search(fitted, BESIROGLU, np.log(flops / cost.factor))
+    np.testing.assert_allclose(found, log_n, atol=1e-8)
     slopes = np.gradient(np.stack([log_n, log_d]), np.log(flops), axis=1)[:, 4]
     np.testing.assert_allclose(exponents(fitted, BESIROGLU, 1e20), slopes, rtol=1e-10)
+
+
+NUMERIC = {
+    "repeat_exp": {"R_D_star": 15.4, "R_N_star": 5.3},
+    "repeat_penalty": {"P": 1e-3, "delta": 0.8, "kappa": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_a_searched_optimum_is_where_moving_along_the_budget_does_not_pay(name: str) -> None:
+    """Independently: scipy's bounded minimiser on the same line."""
+    from scipy.optimize import minimize_scalar
+
+    law = registry.find("laws", name)
+    theta = {**BESIROGLU, **NUMERIC[name]}
+    fitted = Fitted(law, theta, SIX_N_D, given={"U": 2e10})
+    for flops in (1e20, 1e22, 1e23):
+        log_n, log_d, log_l = allocate(fitted, theta, np.array([flops]))[:, 0]
+
+        def loss(x: float, flops=flops) -> float:
+            N = np.exp(np.array([x]))
+            return float(fitted.log_loss(theta, N, flops / 6 / N)[0])
+
+        found: Any = minimize_scalar(
+            loss, bounds=(log_n - 1, log_n + 1), method="bounded", options={"xatol": 1e-10}
+        )
+        # Comparing values tells places apart to the square root of rounding over the bend.
+        assert log_n == pytest.approx(found.x, abs=3e-7)
+        assert log_l <= found.fun + 1e-15
+        assert np.exp(log_n + log_d) * 6 == pytest.approx(flops, rel=1e-12)
+
+
+def test_an_optimum_at_the_end_of_the_search_is_flagged() -> None:
+    law = registry.find("laws", "repeat_exp")
+    healthy = {**BESIROGLU, **NUMERIC["repeat_exp"]}
+    no_data = {**healthy, "B": 1e-9}
+    for theta, is_end in ((healthy, False), (no_data, True)):
+        fitted = Fitted(law, theta, SIX_N_D, given={"U": 2e10})
+        assert optimum_entry(fitted, 1e21, 1e20, "none")["at_search_end"] is is_end
+    # A closed form has no search; what it puts beyond one token a run is no better.
+    closed = Fitted(CHINCHILLA, {**BESIROGLU, "B": 1e-9}, SIX_N_D)
+    assert optimum_entry(closed, 1e21, 1e20, "none")["at_search_end"] is True
 
 
 def test_flops_counted_as_6nd_are_recognised_and_others_fitted() -> None:

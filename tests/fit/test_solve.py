@@ -15,7 +15,6 @@ from fit_examples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalekit import registry
 from scalekit.errors import FitError, InputError, UsageError
 from scalekit.fit.identify import survey
 from scalekit.fit.judge import GATE, judge
@@ -23,7 +22,6 @@ from scalekit.fit.newton import Problem, minimise
 from scalekit.fit.objective import find_objective
 from scalekit.fit.result import FitStatus
 from scalekit.fit.run import fit, read_fit, write_fit
-from scalekit.fit.simulate import simulate
 from scalekit.fit.solve import solve
 from scalekit.results.table import RunTable
 
@@ -221,51 +219,6 @@ def test_rows_given_twice_weigh_twice_and_are_reported() -> None:
     solution = solve(CHINCHILLA, runs, find_objective("mse_log"))
     weighted = minimise(solution.problem, solution.psi[None], np.full((1, 25), 2.0))
     assert weighted.value[0] == pytest.approx(2 * solution.value, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", registry.names("laws"))
-def test_every_law_is_recovered_from_its_own_noiseless_runs(name: str) -> None:
-    law = registry.find("laws", name)
-    rng = np.random.default_rng(0)
-    inputs = {}
-    for symbol in law.inputs:
-        low, high = np.log(RANGES[symbol])
-        inputs[symbol] = np.exp(rng.uniform(low, high, 60))
-    result = fit(simulate(law, RECOVERABLE[law.name], inputs), laws=[name], objective="mse_log")
-    assert result.status is FitStatus.CONVERGED, result.message
-    # Noiseless residuals are 1e-15; the flattest law here has condition 1e9.
-    assert result.theta == pytest.approx(RECOVERABLE[law.name], rel=1e-5)
-
-
-RANGES = {
-    "N": (1e7, 1e10), "D": (2e8, 1e12), "C": (1e17, 1e22), "U": (1e8, 1e11),
-    "w": (128, 4096), "l": (2, 64),
-}  # fmt: skip
-RECOVERABLE = {
-    "chinchilla": BESIROGLU,
-    "power": {"E": 1.6, "A": 400.0, "alpha": 0.13},
-    "chinchilla_tied": {"E": 1.5, "A": 140.0, "B": 190.0, "alpha": 0.25},
-    # Videau's exponents on Farseer's data, as refitted.
-    "coupled": {"E": 0.27, "A": 900.0, "B": 8000.0, "alpha": 0.39, "beta": 0.43, "k": 0.47},
-    "kaplan": {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103},
-    "width_depth": {
-        "E": 1.6, "A": 40.0, "B": 1.2, "C": 2000.0, "alpha": 0.6, "beta": 0.7, "gamma": 0.36,
-    },
-    # Muennighoff et al. 2023, fitted to C4.
-    "repeat_exp": {
-        "E": 1.8691, "A": 520.82, "B": 1487.7, "alpha": 0.34, "beta": 0.36,
-        "R_D_star": 15.388, "R_N_star": 5.31,
-    },
-    "repeat_penalty": {
-        "E": 1.8, "A": 400.0, "B": 1500.0, "P": 0.01, "alpha": 0.34, "beta": 0.35, "delta": 0.8,
-        "kappa": 0.5,
-    },
-    # The constants released with Farseer's data.
-    "farseer": {
-        "s": -0.062465, "q": 0.13, "S": 0.128488, "B": 230.734, "b": -0.1729, "Q": -1.54421,
-        "A": -1.665631, "a": 0.0459, "E": 3.133347,
-    },
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ REPEAT = registry.find("laws", "repeat_exp")
 # Kaplan et al. 2020, arXiv:2001.08361: joint fit of N (non-embedding) and D.
 JOINT = {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}
 # Muennighoff et al. 2023, arXiv:2305.16264: the constants in the authors' notebook.
+LR_POWER, BATCH_POWER, LR_COMPUTE, BATCH_COMPUTE = (
+    registry.find("laws", name)
+    for name in ("lr_power", "batch_power", "lr_compute", "batch_compute")
+)
 C4 = {
     "E": float(np.exp(0.6254804)),
     "A": float(np.exp(6.255414)),
@@ -109,3 +113,64 @@ def test_the_optimum_with_scarce_data_is_the_papers() -> None:
     assert np.exp(log_n) == pytest.approx(7.0224e9, rel=1e-3)
     printed = fitted.log_loss(C4, np.array([7.0224e9]), np.array([1e22 / 6 / 7.0224e9]))[0]
     assert log_l <= printed <= log_l + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("C", "lr", "batch"), [(8.46e22, 4.246e-4, 9.22e6), (9.95e23, 3.12e-4, 2.07e7)]
+)
+def test_deepseeks_rate_and_batch_are_those_of_its_own_runs(C, lr, batch: float) -> None:
+    """DS-1, arXiv:2401.02954: 7B and 67B on 2e12 tokens; they trained at 4.2e-4 and 9.4M, and at
+    3.2e-4 and 18.9M."""
+    theta = {"scale": 0.3118, "exponent_C": -0.1250}
+    assert LR_COMPUTE.predict(theta, one(C=C))[0] == pytest.approx(lr, rel=2e-3)
+    theta = {"scale": 0.2920, "exponent_C": 0.3271}
+    assert BATCH_COMPUTE.predict(theta, one(C=C))[0] == pytest.approx(batch, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("N", "D", "lr", "batch"), [(1e9, 1e11, 1.632e-3, 1.108e6), (7e9, 1.4e12, 9.17e-4, 5.0e6)]
+)
+def test_step_laws_rate_and_batch_are_the_printed_ones(N, D, lr, batch: float) -> None:
+    """ST-1, arXiv:2503.04715: 1.79 N^-.713 D^.307 and .58 D^.571."""
+    theta = {"scale": 1.79, "exponent_N": -0.713, "exponent_D": 0.307}
+    assert LR_POWER.predict(theta, one(N=N, D=D))[0] == pytest.approx(lr, rel=2e-3)
+    theta = {"scale": 0.58, "exponent_N": 0.0, "exponent_D": 0.571}
+    # Constants of two digits.
+    assert BATCH_POWER.predict(theta, one(N=N, D=D))[0] == pytest.approx(batch, rel=5e-3)
+
+
+def test_a_rate_that_follows_compute_is_one_that_follows_params_and_tokens_alike() -> None:
+    """DeepSeek's form is Step Law's with equal exponents."""
+    N, D = 3e9, 2e11
+    by_compute = LR_COMPUTE.predict({"scale": 0.3118, "exponent_C": -0.125}, one(C=6 * N * D))[0]
+    theta = {"scale": 0.3118 * 6**-0.125, "exponent_N": -0.125, "exponent_D": -0.125}
+    assert LR_POWER.predict(theta, one(N=N, D=D))[0] == pytest.approx(by_compute, rel=1e-12)
+
+
+def test_the_broken_power_law_is_the_printed_one() -> None:
+    """BN-1, Caballero et al. 2022, arXiv:2210.14891: one break."""
+    theta = {"a": 0.5, "b": 2.0, "c_0": 0.1, "c_1": 0.4, "d_1": 1e4, "f_1": 0.3}
+    found = registry.find("laws", "bnsl").predict(theta, {"C": np.array([1, 1e2, 1e4, 1e6, 1e8])})
+    assert found == pytest.approx([2.5, 1.761915, 1.232667, 0.579621, 0.507962], abs=6e-7)
+
+
+def test_a_speed_up_with_a_pinned_asymptote_is_one_at_every_budget() -> None:
+    """SP-1: ((L_w - L_inf) / (L_b - L_inf))^(1 / alpha) with L_inf 1.6 and losses 2.50 and 2.45.
+
+    The printed 1.7711 is that of alpha = .1; at the .0941 beside it the formula gives 1.8357.
+    """
+    for alpha, factor in ((0.1, 1.7711), (0.0941, 1.8357)):
+        assert (0.9 / 0.85) ** (1 / alpha) == pytest.approx(factor, abs=6e-5)
+        for C in (1e18, 1e21, 1e24):
+            theta = {"E": 1.6, "A": 0.9 * C**alpha, "alpha": alpha}
+            assert POWER.predict(theta, one(C=C))[0] == pytest.approx(2.50, rel=1e-12)
+            # Of five printed digits, a loss keeps a tenth of .85 of their share.
+            assert POWER.predict(theta, one(C=factor * C))[0] == pytest.approx(2.45, abs=3e-6)
+
+
+def test_gadres_link_is_the_exponential_of_errors() -> None:
+    """GA-1, RedPajama as printed: Err = .857 - 2.21 e^(-.715 L)."""
+    L = np.linspace(2.0, 4.0, 5)
+    theta = {"floor": 1 - 0.857, "k": 2.21, "gamma": 0.715}
+    accuracy = registry.find("laws", "link_exp").predict(theta, {"L": L})
+    np.testing.assert_allclose(1 - accuracy, 0.857 - 2.21 * np.exp(-0.715 * L), rtol=1e-12)

@@ -5,7 +5,7 @@ The fit is built by hand, not by the fitter, so that a figure's test fails for t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -126,7 +126,8 @@ def hand_made_fit(table: RunTable, held: np.ndarray, dropped: np.ndarray) -> Fit
         message="the gradient is small and the starts agree",
         n_runs=int(len(table) - dropped.sum()),
         dropped=tuple(
-            {"run": str(table["run"][k]), "reason": "stands apart"} for k in np.flatnonzero(dropped)
+            {"run": str(table["run"][k]), "row": int(k), "reason": "stands apart"}
+            for k in np.flatnonzero(dropped)
         ),
         data={
             "path": "runs.csv",
@@ -223,3 +224,95 @@ def small_study() -> Study:
     fit = hand_made_fit(table, nothing, nothing)
     poor = replace(fit, intervals={}, draws=None, covariance=None, others=(), holdout={})
     return Study(table, replace(poor, optimum=()))
+
+
+def with_columns(table: RunTable, **more: np.ndarray) -> RunTable:
+    """The table with columns added or replaced."""
+    return RunTable({**table.columns, **more}, table.meta)
+
+
+def tuned_study(noise: float = 0.0) -> Study:
+    """Six sizes and lengths, each at eight rates and five batches on a bowl around a known optimum.
+
+    The optimum: lr* = 2e4 N^-0.7 D^0.3, batch* = 0.5 D^0.55.
+    """
+    rng = np.random.default_rng(4)
+    rows = []
+    for N, D in ((1e8, 2e9), (1e8, 2e10), (3e8, 5e9), (3e8, 5e10), (1e9, 2e10), (1e9, 1e11)):
+        best_lr, best_batch = 2e4 * N**-0.7 * D**0.3, 0.5 * D**0.55
+        for lr in best_lr * np.geomspace(1 / 6, 8, 8):
+            for batch in best_batch * np.geomspace(1 / 5, 4, 5):
+                x, y = np.log(lr / best_lr), np.log(batch / best_batch)
+                loss = float(surface(N, D)) * (1 + 0.006 * x**2 + 0.004 * y**2)  # type: ignore[arg-type]
+                rows.append((N, D, lr, batch, loss * np.exp(noise * rng.standard_normal())))
+    N, D, lr, batch, loss = np.array(rows).T
+    columns = {"params": N, "tokens": D, "lr": lr, "batch_tokens": batch, "loss": loss}
+    words = {"params_kind": "non_embedding_head", "loss_unit": "nats"}
+    columns |= {k: np.full(len(N), v, dtype=object) for k, v in words.items()}
+    return Study(RunTable(columns, {"path": "rates.csv"}), name="rates")
+
+
+def seeds_study(spread: float = 0.004, seeds: int = 5) -> Study:
+    """Every run of an isoFLOP sweep with several seeds, apart by a known share of the loss."""
+    table = isoflop_table(sizes=3, noise=0.0)
+    place = np.repeat(np.arange(len(table)), seeds)
+    many = table.where(place)
+    rng = np.random.default_rng(6)
+    loss = many["loss"] * (1 + spread * rng.standard_normal(place.size))
+    names = np.array([f"r{k}" for k in range(place.size)], dtype=object)
+    seed = np.tile(np.arange(seeds, dtype=float), len(table))
+    many = with_columns(many, run=names, seed=seed, loss=loss)
+    nothing = np.zeros(place.size, dtype=bool)
+    fit = hand_made_fit(many, nothing, nothing)
+    return Study(many, replace(fit, diagnostics={**fit.diagnostics, "noise": 0.005}))
+
+
+def spent_study() -> Study:
+    """The full study with its runs' plan, each estimated at 60 s on two GPUs, and their use."""
+    study = full_study()
+    assert study.table is not None
+    lines = tuple(
+        {
+            "id": str(run),
+            "plan": {"params": 1e9, "tokens": 1e10, "budget": float(budget), "estimate": 60.0},
+            "resources": {"gpus": 2},
+        }
+        for run, budget in zip(study.runs, study.column("budget"), strict=True)
+    )
+    used = 120.0 * np.exp(0.2 * np.random.default_rng(8).standard_normal(len(study.table)))
+    return replace(study, table=with_columns(study.table, device_s=used), plan=lines)
+
+
+LINK = """from scalekit.laws.power import power_of
+LAW = power_of("L")
+"""
+"""A law file of a link from loss to accuracy: floor and a falling power."""
+
+
+def task_study(link: str = "") -> Study:
+    """Runs with an accuracy that follows from the loss: 0.2 + 9 L^-3.5."""
+    study = full_study()
+    assert study.table is not None
+    assert study.fit is not None
+    with np.errstate(invalid="ignore"):
+        accuracy = 0.2 + 9.0 * study.column("loss") ** -3.5
+    table = with_columns(study.table, accuracy=accuracy)
+    if not link:
+        return replace(study, table=table)
+    theta = {"E": 0.2, "A": 9.0, "alpha": 3.5}
+    second = replace(study.fit, law=link, theta=theta, exponents={}, optimum=(), holdout={})
+    second = replace(second, others=(), draws=None)
+    return replace(study, table=table, fit=replace(study.fit, others=(second,)))
+
+
+OWN_STUDY: dict[str, Callable[[], Study]] = {
+    "hparam": tuned_study,
+    "noise": seeds_study,
+    "cost": spent_study,
+    "two_step": task_study,
+}
+
+
+def study_for(name: str) -> Study:
+    """The study that a plot's contract is held to: one with all that the plot can show."""
+    return OWN_STUDY.get(name, full_study)()

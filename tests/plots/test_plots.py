@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
+from functools import cache
 
 import pytest
-from study_examples import bare_study, full_study, small_study
+from study_examples import bare_study, full_study, small_study, study_for
 
 from scalekit import registry
 from scalekit.analysis.study import Study
@@ -15,7 +17,15 @@ from scalekit.plots import _write
 from scalekit.plots.base import NEEDS
 
 NAMES = registry.names("plots")
+
+
+def rows_of(made: _write.Written) -> list[dict[str, str]]:
+    """The CSV beside a figure."""
+    return list(csv.DictReader(io.StringIO(made.table)))
+
+
 UNITS = ("tokens", "FLOPs", "parameter", "nats/token", "%", "embedding", "per step", "(1)")
+UNITS += ("exponent", "amplitude", "(s)", "(min)", "(h)", "share")
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +34,16 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def drawn(study: Study) -> dict[str, _write.Written]:
-    out = {}
-    for name in NAMES:
-        made = _write.draw(name, study, ["svg", "png"])
+def drawn() -> Callable[[str], _write.Written]:
+    """Draw a plot's own example once for all tests."""
+
+    @cache
+    def draw(name: str) -> _write.Written:
+        made = _write.draw(name, study_for(name), list(_write.FORMATS))
         assert isinstance(made, _write.Written), f"{name}: {made}"
-        out[name] = made
-    return out
+        return made
+
+    return draw
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,33 +56,24 @@ def test_a_plot_offers_its_file_name_a_title_and_known_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_figure_is_equal_byte_for_byte_when_drawn_again(
-    name: str, study: Study, drawn: dict[str, _write.Written]
-) -> None:
-    again = _write.draw(name, study, ["svg", "png"])
-    assert isinstance(again, _write.Written)
-    assert again.files["svg"] == drawn[name].files["svg"]
-    assert again.files["png"] == drawn[name].files["png"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_users_matplotlib_settings_do_not_change_a_figure(
-    name: str, study: Study, drawn: dict[str, _write.Written]
+def test_a_figure_is_equal_byte_for_byte_when_drawn_again_under_a_users_own_settings(
+    name: str, drawn: Callable[[str], _write.Written]
 ) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.facecolor": "red"}):
-        again = _write.draw(name, study, ["svg"])
+        again = _write.draw(name, study_for(name), list(_write.FORMATS))
     assert isinstance(again, _write.Written)
-    assert again.files["svg"] == drawn[name].files["svg"]
+    assert again.files == drawn(name).files
+    assert again.table == drawn(name).table
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_axis_says_its_unit_or_its_count(name: str, study: Study) -> None:
+def test_every_axis_says_its_unit_or_its_count(name: str) -> None:
     from scalekit.plots._look import look
 
     with look(name):
-        figure = registry.find("plots", name).draw(study).figure
+        figure = registry.find("plots", name).draw(study_for(name)).figure
     labels = [
         label
         for axes in figure.axes
@@ -86,9 +90,9 @@ def test_every_axis_says_its_unit_or_its_count(name: str, study: Study) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_csv_beside_a_figure_has_rows_and_full_precision(
-    name: str, drawn: dict[str, _write.Written]
+    name: str, drawn: Callable[[str], _write.Written]
 ) -> None:
-    rows = list(csv.DictReader(io.StringIO(drawn[name].table)))
+    rows = rows_of(drawn(name))
     assert rows
     numbers = [cell for row in rows for cell in row.values() if re.fullmatch(r"-?[\d.e+-]+", cell)]
     assert any(len(cell) > 12 for cell in numbers)
@@ -110,9 +114,9 @@ def test_a_poor_study_is_drawn_or_refused_but_never_fails(name: str, make) -> No
 
 
 def test_the_isoflop_csv_holds_every_run_at_its_measured_loss(
-    study: Study, drawn: dict[str, _write.Written]
+    study: Study, drawn: Callable[[str], _write.Written]
 ) -> None:
-    rows = list(csv.DictReader(io.StringIO(drawn["isoflop"].table)))
+    rows = rows_of(drawn("isoflop"))
     shown = {r["run"]: float(r["loss"]) for r in rows if r["what"] in ("fitted", "held_out")}
     losses = dict(zip(study.words("run"), study.column("loss"), strict=True))
     assert shown == {run: losses[run] for run in study.words("run")[study.is_used]}
@@ -121,21 +125,34 @@ def test_the_isoflop_csv_holds_every_run_at_its_measured_loss(
 def test_a_held_out_run_is_judged_by_the_fit_that_did_not_see_it(study: Study) -> None:
     import numpy as np
 
-    from scalekit.plots.residuals import predictions
+    from scalekit.plots._surface import predictions
 
-    predicted = predictions(study)
-    held = study.roles == "held_out"
     assert study.fit is not None
+    predicted = predictions(study, study.fit)
+    held = study.roles == "held_out"
     rows = {row["run"]: row["predicted"] for row in study.fit.holdout["rows"]}
     expected = [rows[run] for run in study.words("run")[held]]
     np.testing.assert_allclose(predicted[held], expected, rtol=1e-12)
 
 
-def test_pdf_fonts_are_embedded_as_truetype(study: Study) -> None:
-    made = _write.draw("isoflop", study, ["pdf"])
-    assert isinstance(made, _write.Written)
-    assert b"/Type3" not in made.files["pdf"]
-    assert b"/CreationDate" not in made.files["pdf"]
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pdf_has_truetype_fonts_and_no_dates(
+    name: str, drawn: Callable[[str], _write.Written]
+) -> None:
+    data = drawn(name).files["pdf"]
+    assert b"/Type3" not in data
+    assert b"/TrueType" in data or b"/CIDFontType2" in data
+    assert b"/CreationDate" not in data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_caption_holds_a_number_and_ends_as_a_sentence(
+    name: str, drawn: Callable[[str], _write.Written]
+) -> None:
+    caption = drawn(name).caption
+    assert re.search(r"\d", caption), caption
+    assert caption.endswith(".")
+    assert caption[0].isupper()
 
 
 def test_drawing_leaves_pyplot_alone(study: Study) -> None:

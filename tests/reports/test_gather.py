@@ -17,6 +17,7 @@ from study_examples import isoflop_table  # pyright: ignore[reportMissingImports
 from scalekit import cli
 from scalekit.analysis.gather import envelope_curves, gather
 from scalekit.errors import InputError
+from scalekit.results.reading import Reading
 from scalekit.results.record import SCHEMA, RecordWriter
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import RunTable, write_table
@@ -78,7 +79,7 @@ def test_a_sweep_gives_table_curves_plan_and_records(sweep: SweepFolder) -> None
 
 
 def test_curves_are_counted_as_the_table_is(sweep: SweepFolder) -> None:
-    study, _ = gather(sweep.root, params_kind="total")
+    study, _ = gather(sweep.root, Reading(params_kind="total"))
     assert study.params_kind == "total"
     assert study.curves[0].params == study.column("params")[0]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from scalekit.errors import InputError, UsageError
-from scalekit.results.collect import Foreign, collect
+from scalekit.results.collect import collect
+from scalekit.results.reading import Reading
 from scalekit.results.record import RecordWriter
 from scalekit.results.table import COLUMNS, read_table, require, write_table
 
@@ -58,7 +59,7 @@ def test_swept_keys_are_the_ones_that_differ(make_sweep) -> None:
 
 def test_asking_for_another_count_changes_the_column_and_its_label(make_sweep) -> None:
     folder, lines = make_sweep(2, r0="done")
-    table = collect([folder.root], params_kind="total", flops_kind="6N_total")
+    table = collect([folder.root], Reading(params_kind="total", flops_kind="6N_total"))
     assert row(table, 0)["params"] == lines[0]["plan"]["params"]["total"]
     assert table.meta["params_kind"] == "total"
     assert row(table, 0)["flops"] == lines[0]["plan"]["flops"]["6N_total"]
@@ -68,7 +69,7 @@ def test_asking_for_another_count_changes_the_column_and_its_label(make_sweep) -
 def test_an_unknown_count_is_a_usage_error_with_the_nearest(make_sweep) -> None:
     folder, _ = make_sweep(1)
     with pytest.raises(UsageError, match="did you mean 'non_embedding'"):
-        collect([folder.root], params_kind="nonembedding")
+        collect([folder.root], Reading(params_kind="nonembedding"))
 
 
 def test_a_run_that_is_not_finished_has_no_loss(make_sweep) -> None:
@@ -172,12 +173,11 @@ def test_a_sweep_and_a_foreign_table_become_one(make_sweep, tmp_path: Path) -> N
     path.write_text("N,D,val\n1e6,2e7,3.5\n")
     table = collect(
         [folder.root, path],
-        mapping={"params": "N", "tokens": "D", "loss": "val"},
-        params_kind="non_embedding",
+        Reading({"params": "N", "tokens": "D", "loss": "val"}, params_kind="non_embedding"),
     )
     assert table["loss"].tolist() == [2.0, 2.0, 3.5]
     assert table["params_kind"].tolist() == ["non_embedding"] * 3
-    assert table["loss_unit"].tolist() == ["nats/token", "nats/token", ""]
+    assert table["loss_unit"].tolist() == ["nats/token", "nats/token", "unstated"]
     require(table, ["params", "tokens", "loss"])
 
 
@@ -185,24 +185,15 @@ def test_a_foreign_table_that_states_another_count_is_not_relabelled(tmp_path: P
     path = tmp_path / "theirs.csv"
     path.write_text("params,params_kind,loss\n1,total,2\n")
     with pytest.raises(InputError, match="params are counted as total, not non_embedding"):
-        collect([path], params_kind="non_embedding")
+        collect([path], Reading(params_kind="non_embedding"))
 
 
 def test_a_foreign_table_that_states_nothing_is_called_unstated(tmp_path: Path) -> None:
     path = tmp_path / "theirs.csv"
     path.write_text("params,tokens,loss\n1,2,3\n")
     meta = collect([path]).meta
-    assert (meta["params_kind"], meta["flops_kind"], meta["loss_unit"]) == ("unstated",) * 3
-
-
-def test_a_log_is_read_by_the_callers_reader(tmp_path: Path) -> None:
-    path = tmp_path / "x.log"
-    path.write_text("anything")
-    with pytest.raises(InputError, match="neither a sweep's folder nor a table"):
-        collect([path])
-    table = collect([path], foreign=lambda p: Foreign([{"run": p.stem, "loss": 1.5}], ["a note"]))
-    assert table["loss"].tolist() == [1.5]
-    assert table.meta["notes"] == ("a note",)
+    assert (meta["params_kind"], meta["loss_unit"]) == ("unstated",) * 2
+    assert meta["flops_kind"] == "6N_unstated"
 
 
 def test_an_empty_plan_is_refused(make_sweep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.results import record as record_module
-from scalekit.results.record import SCHEMA, RecordWriter, read_record
+from scalekit.results.record import SCHEMA, RecordWriter, holds_torn_headers_only, read_record
 from scalekit.results.states import RunState, read_state, scan_states
 from scalekit.results.store import write_whole
 
@@ -122,6 +123,47 @@ def test_a_second_writer_is_refused_and_the_first_loses_nothing(
     with RecordWriter(path) as second:
         second.write("end", status="done")
     assert read_record(path).is_finished
+
+
+@pytest.mark.parametrize("data", [b"hello", b'{"t": "run", "id": "a"}\n{"t": "st', b"x\n"])
+def test_a_writer_that_writes_nothing_changes_nothing(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(data)
+    with RecordWriter(path):
+        pass
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("data", "is_torn_header"),
+    [
+        (b"", True),
+        (b"{", True),
+        (b'{"t": "run", "schema": "sca', True),
+        (b'{"t": "r\n{"t": "run", "sch\n', True),
+        (b'{"t": "run", "schema": "scalekit.run/9"}\n', False),
+        (b"hello", False),
+        (b'{"t": "run", \nhello\n', False),
+        (b'{"t": "run", \n{"t": "step", "step": 1}\n', False),
+        (b'{"t": "run", \n{"t": "step", "st', False),
+    ],
+)
+def test_only_torn_headers_are_taken_for_a_record_that_never_began(
+    tmp_path: Path, data: bytes, is_torn_header: bool
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(data)
+    assert holds_torn_headers_only(path) == is_torn_header
+
+
+def test_a_disk_that_cannot_sync_is_system_trouble(tmp_path: Path, monkeypatch) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with RecordWriter(tmp_path / "x.jsonl") as record:
+        monkeypatch.setattr("os.fsync", broken)
+        with pytest.raises(SystemTroubleError, match=r"x\.jsonl: cannot be written, Input/output"):
+            record.sync()
 
 
 def test_readers_that_ask_who_writes_never_keep_a_writer_out(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from curves import write_plan
+from small_runs import small, uninterrupted
 
 from scalekit.counting import count_flops_per_token, count_params
+from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
 
 MODEL = {
@@ -34,6 +38,13 @@ LOG = {"every": 1, "evals": 3}
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quick_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of attempts need neither ask git each time nor wait for the disk."""
+    monkeypatch.setattr("scalekit.train.provenance.code_state", lambda: "test")
+    monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +75,28 @@ def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
         "steps": train["steps"],
     }
     return RunSpec(run_id, config, numbers, {})
+
+
+@pytest.fixture
+def spec(planned) -> RunSpec:
+    """A run of seven steps with three checkpoints."""
+    return small(planned, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, spec: RunSpec) -> SweepFolder:
+    """A sweep's folder in which it is planned."""
+    return write_plan(tmp_path / "sweep", spec)
+
+
+@pytest.fixture
+def expected(tmp_path: Path, spec: RunSpec) -> dict[str, Any]:
+    """What its record says when nothing comes in between."""
+    return uninterrupted(spec, tmp_path)
+
+
+@pytest.fixture
+def command(folder: SweepFolder, spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line that trains the run; it leaves the test process's memory alone."""
+    monkeypatch.setattr("scalekit.train.device.keep_freed_memory", lambda: True)
+    return ["train", str(folder.root), spec.id, "--device", "cpu"]

@@ -33,6 +33,16 @@ def test_the_newest_is_read_back_and_two_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000010.pt", "step-000000011.pt"]
 
 
+def test_what_a_kill_left_half_written_is_gone_after_the_next_save(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    checkpoints.save(1, {})
+    (tmp_path / ".step-000000002.pt.99.tmp").write_bytes(b"half")
+    assert [p.name for p in checkpoints.newest_first()] == ["step-000000001.pt"]
+    checkpoints.save(3, {})
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["step-000000001.pt", "step-000000003.pt"]
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text"])
 def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
     checkpoints = Checkpoints(tmp_path, "a")

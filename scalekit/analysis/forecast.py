@@ -1,0 +1,224 @@
+"""A forecast written down before its run: target, law, interval, data, code, and a digest of it.
+
+The digest is over the forecast's own content, so that a change by hand is seen. Who changes both
+is not stopped by it: publish the digest (a commit, a paper, a message) where that matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalekit import registry
+from scalekit.analysis.ask import Ask
+from scalekit.errors import InputError
+from scalekit.fit.optimum import errors
+from scalekit.fit.result import FitResult
+from scalekit.fit.rows import run_names, select
+from scalekit.laws.base import COLUMN_OF
+from scalekit.results.table import RunTable
+
+SCHEMA = "scalekit.forecast/1"
+
+SAME_SIZE = 0.01
+"""A run is the forecast one when its params and tokens are this near."""
+
+SAME_PATH = 0.25
+"""Of a forecast optimum only the budget must be met so nearly: around it the loss is flat, and the
+frozen law says by how much it is not."""
+
+Forecast = dict[str, Any]
+"""What `forecast.json` holds."""
+
+_PARTS = ("target", "law", "theta", "loss", "intervals", "sd", "dof", "data", "code", "time")
+
+
+def freeze(
+    one: Ask,
+    entry: Mapping[str, Any],
+    *,
+    is_optimum: bool,
+    tolerance: float | None,
+    table: RunTable | None,
+    stamps: Mapping[str, Any],
+) -> Forecast:
+    """Make a forecast of one answer.
+
+    Args:
+        one: The fit that was asked.
+        entry: The answer: the size, its loss and intervals.
+        is_optimum: The optimum of a budget was asked, not a size.
+        tolerance: How near a run's size must come; `SAME_SIZE` or `SAME_PATH` unless given.
+        table: The fitted table, as it was fitted; None where that is no longer to be had.
+        stamps: fit (path, sha256), code, time.
+
+    Raises:
+        InputError: The fit knows no intervals, without which a forecast cannot be wrong.
+    """
+    if not one.has_intervals:
+        raise InputError(
+            f"{one.fit.law}: the fit holds no covariance, and a forecast without an interval "
+            "cannot be wrong; fit again"
+        )
+    target = _target(one, entry, is_optimum=is_optimum, tolerance=tolerance)
+    inputs = inputs_of(one.law.inputs, target)
+    error = float(errors(one.one, lambda theta: one.log_loss(theta, inputs))[0])
+    known = None if table is None else _known(one.fit, table, target)
+    body: Forecast = {
+        "schema": SCHEMA,
+        "target": target,
+        "law": one.fit.law,
+        "formula": one.law.formula,
+        "theta": dict(one.one.theta),
+        "status": str(one.fit.status),
+        "message": one.fit.message,
+        "loss": entry["loss"],
+        "intervals": {w: entry["intervals"][w] for w in ("loss", "loss_prediction")},
+        "sd": {"law": error, "run": float(np.sqrt(one.one.noise))},
+        "dof": one.one.dof,
+        "extrapolation": entry["extrapolation"],
+        "outside": entry["outside"],
+        "baseline": None if known is None else known["baseline"],
+        "seen": None if known is None else known["seen"],
+        "data": {k: one.fit.data.get(k) for k in ("path", "sha256")} | {"n_runs": one.fit.n_runs},
+        **stamps,
+    }
+    body = _plain(body)
+    return {**body, "digest": digest(body)}
+
+
+def _target(
+    one: Ask, entry: Mapping[str, Any], *, is_optimum: bool, tolerance: float | None
+) -> dict[str, Any]:
+    held = {COLUMN_OF[s]: value for s, value in (one.one.given or {}).items()}
+    words = [w for w in ("params", "tokens", "flops") if entry.get(w) is not None]
+    near = SAME_PATH if is_optimum else SAME_SIZE
+    near = near if tolerance is None else tolerance
+    if is_optimum:
+        match = {"flops": SAME_SIZE, "params": near}
+    else:
+        match = {w: near for w in words if w != "flops"} or {"flops": near}
+    return {
+        "asked": "optimum" if is_optimum else "run",
+        **{w: entry[w] for w in words},
+        "held": held,
+        "match": {**match, **dict.fromkeys(held, near)},
+        **{
+            kind: one.fit.data.get(kind, "unstated")
+            for kind in ("params_kind", "flops_kind", "loss_unit")
+        },
+    }
+
+
+def inputs_of(symbols: Sequence[str], place: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return a law's inputs, each (1,), from the words of a target or of a run."""
+    held = place.get("held", {})
+    words = {s: COLUMN_OF[s] for s in symbols}
+    found = {s: held.get(word, place.get(word)) for s, word in words.items()}
+    return {s: np.array([float(v)]) for s, v in found.items() if v is not None}
+
+
+def _known(fit: FitResult, table: RunTable, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the data knew: its best fitted loss, and its own runs of the target's size."""
+    asked = fit.diagnostics.get("asked", {})
+    law = registry.find("laws", fit.law)
+    runs = select(table, law.inputs, drop=asked.get("drop") or ())
+    used = {int(row) for row in runs.rows}
+    names = run_names(table)
+    seen = [
+        {"run": names[row], "loss": float(table["loss"][row]), "fitted": row in used}
+        for row in matching(table, target)
+        if np.isfinite(table["loss"][row])
+    ]
+    return {"baseline": float(runs.loss.min()), "seen": seen}
+
+
+def matching(table: RunTable, target: Mapping[str, Any]) -> list[int]:
+    """List the rows of a table that are of a target's size, the nearest first."""
+    off = offsets(table, target)
+    if any(word not in off and word not in target["held"] for word in target["match"]):
+        return []
+    near = np.all([np.abs(v) <= target["match"][w] for w, v in off.items()], axis=0)
+    return [int(row) for row in np.argsort(distances(off), kind="stable") if near[row]]
+
+
+def distances(off: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return how far rows (n,) are from a target altogether, in log; far where unknown."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.abs(np.log1p(values)) for values in off.values()]
+    return np.nan_to_num(np.sum(parts, axis=0), nan=1e9, posinf=1e9)
+
+
+def offsets(table: RunTable, target: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return how far each row (n,) is from a target by every word that must match, relatively.
+
+    What the table does not hold of what the law was given (unique tokens) is left out.
+    """
+    place = {**target, **target["held"]}
+    found = {}
+    for word in target["match"]:
+        if word in table and table[word].dtype != object:
+            found[word] = table[word] / place[word] - 1.0
+    return found
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """Return the sha256 of a forecast's content, without its digest."""
+    content = {k: v for k, v in body.items() if k != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def forecast_text(body: Forecast) -> str:
+    """Return what the file holds."""
+    return json.dumps(body, indent=1, allow_nan=False) + "\n"
+
+
+def read_forecast(path: Path) -> Forecast:
+    """Read a forecast and check that it is what was written.
+
+    Raises:
+        InputError: Not a forecast, or its content and its digest disagree.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read, {error.strerror}; name a forecast") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON, {error}; name what scalekit forecast wrote") from error
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else type(value).__name__
+        raise InputError(
+            f"{path}: schema {found!r}, not {SCHEMA!r}; name what scalekit forecast wrote"
+        )
+    try:
+        own = digest(value)
+    except ValueError as error:
+        raise InputError(f"{path}: not a forecast, {error}; take the file as written") from error
+    if value.get("digest") != own:
+        raise InputError(
+            f"{path}: was changed after it was written, its content has digest {own[:12]} and it "
+            f"states {str(value.get('digest'))[:12]}; take the file as it was written"
+        )
+    missing = [part for part in _PARTS if part not in value]
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)}; name what scalekit forecast wrote")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy numbers into Python's, and what is not finite into null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

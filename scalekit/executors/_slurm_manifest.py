@@ -1,0 +1,67 @@
+"""A submission's manifest: what the workers of a group need to know, and its runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scalekit.executors._slurm_board import Folder
+from scalekit.executors._slurm_limits import Limits
+from scalekit.executors._slurm_options import Group
+from scalekit.executors.base import Settings
+
+
+def write_manifest(
+    folder: Folder, group: Group, limits: Limits, settings: Settings, root: Path
+) -> None:
+    """Write the manifest and the empty board of a group of runs.
+
+    Args:
+        folder: The submission's.
+        group: The runs, and how a job works on them.
+        limits: The cluster's, for the time limit that holds where none is asked for.
+        settings: Threads, and the interpreter of the profile.
+        root: The sweep's folder, in full.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    common = _common_words([job.argv for job in group.jobs])
+    python = shlex.split(settings.profile.get("python") or "") or [common[0]]
+    header = {
+        "argv": [*python, *common[1:]],
+        "root": str(root),
+        "pack": group.pack,
+        "threads": settings.threads or 1,
+        "limit_s": limits.default_seconds if group.limit is None else group.limit,
+        "lead_s": group.lead,
+        "safety": settings.safety,
+    }
+    jobs = [
+        {
+            "run": job.run,
+            "argv": job.argv[len(common) :],
+            "log": os.path.relpath(job.log, root),
+            "seconds": job.seconds,
+        }
+        for job in group.jobs
+    ]
+    folder.write(header, jobs)
+
+
+def python_words(profile: Mapping[str, Any]) -> str:
+    """Return the interpreter on the nodes as words of a shell: the profile's, or our own."""
+    return profile.get("python") or shlex.quote(sys.executable)
+
+
+def _common_words(argvs: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the words that all command lines begin with, always leaving a last one to each."""
+    shortest, first, last = min(map(len, argvs)), min(argvs), max(argvs)
+    n = 0
+    while n < shortest - 1 and first[n] == last[n]:
+        n += 1
+    return first[:n]

@@ -1,0 +1,103 @@
+"""A job's view of itself: its name, its state and time left, and how it goes back to the queue."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ASK_SECONDS = 10.0
+"""A job that is being killed has no longer than that to learn why."""
+
+
+@dataclass(frozen=True)
+class SelfState:
+    """What the scheduler says of the job that asks: its state, and the seconds left if known."""
+
+    word: str
+    left: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the scheduler still lets the job run, so that it may requeue itself."""
+        return self.word == "RUNNING"
+
+
+@dataclass(frozen=True)
+class Self:
+    """This job.
+
+    Attributes:
+        job: Its name on the board and for scontrol: `123_4` for element 4 of the array 123.
+        raw: Its own number.
+        array: The array it belongs to, or None.
+    """
+
+    job: str
+    raw: str
+    array: str | None
+
+    def ask(self) -> SelfState:
+        """Ask where this job stands; `UNKNOWN` when nobody answers."""
+        said = _call(["squeue", "-h", "-t", "all", "-j", self.raw, "-o", "%A|%T|%L"])
+        for line in (said or "").splitlines():
+            raw, word, left = line.split("|")
+            if raw == self.raw:
+                return SelfState(word, read_left(left))
+        return SelfState("UNKNOWN")
+
+    def has_waiting_siblings(self) -> bool:
+        """Whether other jobs of the array are still to start."""
+        if self.array is None:
+            return False
+        return bool(_call(["squeue", "-h", "-t", "PENDING", "-j", self.array, "-o", "%F"]))
+
+    def requeue(self) -> str | None:
+        """Put this job back into the queue; return the scheduler's words if it refuses."""
+        try:
+            subprocess.run(
+                ["scontrol", "requeue", self.job],
+                capture_output=True,
+                text=True,
+                timeout=6 * ASK_SECONDS,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            return error.stderr.strip()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return None
+
+
+def find_self(environment: Mapping[str, str]) -> Self:
+    """Read from the environment which job this is."""
+    raw = environment["SLURM_JOB_ID"]
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    job = raw if array is None else f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return Self(job, raw, array)
+
+
+def read_left(text: str) -> int | None:
+    """Read a duration as squeue writes it.
+
+    >>> read_left("1-02:03:04"), read_left("9:58"), read_left("UNLIMITED")
+    (93784, 598, None)
+    """
+    days, _, rest = text.rpartition("-")
+    try:
+        seconds = 0
+        for part in rest.split(":"):
+            seconds = 60 * seconds + int(part)
+        return seconds + 86400 * int(days or 0)
+    except ValueError:
+        return None
+
+
+def _call(argv: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,249 @@
+"""What a Slurm job executes: a worker that claims runs and trains them side by side.
+
+Jobs own no runs. Each fills its slots from the board its submission shares, the longest run first,
+and takes another when one ends and time is left; so no run waits behind a slow one, and what a job
+that ends early did not begin is left to the next. Started by the script that sbatch was given:
+
+    python -m scalekit.executors._slurm_worker FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalekit.errors import OK, RUNS_FAILED
+from scalekit.executors._child import signal_group, start_child
+from scalekit.executors._slurm_board import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    KILLED,
+    SAVED,
+    Board,
+    Folder,
+    open_board,
+)
+from scalekit.executors._slurm_self import Self, find_self
+from scalekit.executors.base import STOPPED
+
+POLL_SECONDS = 0.1
+CANCEL_SECONDS = 2.0
+"""How often the worker looks for runs that a person cancelled."""
+
+GHOST_SECONDS = 2.0
+"""How often it looks whether the lock of its own run, held by an earlier life of it, is free."""
+
+GRACE_SECONDS = 60.0
+"""How long a run that a person cancelled may take to save a checkpoint. What the scheduler ends has
+the scheduler's time.
+"""
+
+
+@dataclass(frozen=True)
+class _Running:
+    number: int
+    process: subprocess.Popen[bytes]
+
+
+class Worker:
+    """One job's work on its submission."""
+
+    def __init__(self, folder: Folder, me: Self, board: Board) -> None:
+        self.folder, self.me, self.board = folder, me, board
+        self.header, self.jobs = folder.read()
+        self.pack = int(self.header["pack"])
+        self.fresh = self.pack
+        self.running: list[_Running] = []
+        self.cancelled: frozenset[str] = frozenset()
+        self.looked = 0.0
+        self.asked: dict[int, float] = {}
+        self.codes: list[int] = []
+        self.is_quiet = True
+        limit = self.header["limit_s"]
+        self.until = None if limit is None else time.monotonic() + limit - self.header["lead_s"]
+
+    def work(self, signals: Sequence[int]) -> int:
+        """Train runs until none is left, the time is over, or a signal asks to stop."""
+        while not signals:
+            self._look_for_cancels()
+            self._fill()
+            if not self.running:
+                if not self._waits_for_itself():
+                    break
+                time.sleep(GHOST_SECONDS)
+            time.sleep(POLL_SECONDS)
+            if not signals:
+                self._reap(SAVED)
+        return self._stop(signals) if signals else self._leave(is_asked=False)
+
+    # --- starting and ending runs ------------------------------------------------------------
+
+    def _fill(self) -> None:
+        while len(self.running) < self.pack:
+            number = self.board.claim([n for n in self._wanted() if self._fits(n)])
+            if number is None:
+                return
+            self.fresh -= 1
+            self._start(number)
+
+    def _wanted(self) -> Iterator[int]:
+        return (n for n, job in enumerate(self.jobs) if job["run"] not in self.cancelled)
+
+    def _fits(self, number: int) -> bool:
+        """Whether there is time for a run; the first of a job need not end in it."""
+        if self.fresh > 0 or self.until is None:
+            return True
+        seconds = self.jobs[number]["seconds"]
+        if seconds is None:
+            return False
+        return seconds * self.header["safety"] <= self.until - time.monotonic()
+
+    def _start(self, number: int) -> None:
+        job = self.jobs[number]
+        self.asked.pop(number, None)
+        argv = [*self.header["argv"], *job["argv"]]
+        log = Path(self.header["root"], job["log"])
+        try:
+            process = start_child(argv, log, self.header["threads"], {})
+        except OSError as error:
+            self._trouble(f"{job['run']}: cannot be started, {error.strerror} ({error.filename})")
+            self.board.note(number, FAILED, 127)
+            self.codes.append(127)
+            return
+        self.running.append(_Running(number, process))
+
+    def _reap(self, stopped: str) -> None:
+        """Note the runs that ended; `stopped` is what those are that saved their state."""
+        for one in list(self.running):
+            code = one.process.poll()
+            is_cancelled = self.jobs[one.number]["run"] in self.cancelled
+            if code is None:
+                asked = self.asked.get(one.number)
+                if is_cancelled and asked and time.monotonic() - asked > GRACE_SECONDS:
+                    signal_group(one.process, signal.SIGKILL)
+                continue
+            self.running.remove(one)
+            self.codes.append(code)
+            if code == OK:
+                self.board.note(one.number, DONE, code)
+            elif is_cancelled:
+                self.board.note(one.number, CANCELLED, code)
+            elif code in (*STOPPED, -signal.SIGTERM):
+                self.board.note(one.number, stopped, code)
+            else:
+                self.board.note(one.number, FAILED, code)
+                how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+                self._trouble(f"{self.jobs[one.number]['run']}: {how}")
+
+    def _ask_to_stop(self, one: _Running) -> None:
+        self.asked.setdefault(one.number, time.monotonic())
+        signal_group(one.process, signal.SIGTERM)
+
+    def _look_for_cancels(self) -> None:
+        now = time.monotonic()
+        if now - self.looked < CANCEL_SECONDS:
+            return
+        self.looked = now
+        before, self.cancelled = self.cancelled, self.folder.read_cancelled()
+        for one in self.running if self.cancelled != before else ():
+            run = self.jobs[one.number]["run"]
+            if run in self.cancelled and run not in before:
+                self._ask_to_stop(one)
+
+    def _waits_for_itself(self) -> bool:
+        """Whether a run is left only because another process holds its lock.
+
+        That is a worker that takes it at this moment, or an earlier life of this job on a node that
+        was lost but still works.
+        """
+        return bool(self.board.free([n for n in self._wanted() if self._fits(n)]))
+
+    # --- leaving -----------------------------------------------------------------------------
+
+    def _stop(self, signals: Sequence[int]) -> int:
+        """Let the runs save, then leave as the scheduler allows."""
+        self.looked = 0.0
+        self._look_for_cancels()
+        for one in self.running:
+            self._ask_to_stop(one)
+        state, n_seen = self.me.ask(), len(signals)
+        self._say(f"signal {signals[0]}, job {state.word}, {state.left} s left: saving")
+        while self.running:
+            if len(signals) > n_seen:
+                state, n_seen = self.me.ask(), len(signals)
+            self._reap(SAVED if state.is_running else KILLED)
+            time.sleep(POLL_SECONDS)
+        at_limit = state.left is not None and state.left <= self.header["lead_s"] + 90
+        return self._leave(is_asked=True, at_limit=at_limit)
+
+    def _leave(self, *, is_asked: bool, at_limit: bool = False) -> int:
+        """Requeue this job if runs are left that nobody else would take, and say how it went."""
+        left = len(self.board.free(list(self._wanted())))
+        if not left or (not is_asked and self.me.has_waiting_siblings()):
+            return self._code()
+        ended = [code for code in self.codes if code not in (-signal.SIGTERM, -signal.SIGKILL)]
+        if at_limit and not ended:
+            self._trouble(f"no run got anywhere in this job's time; {left} are left, not requeued")
+            return RUNS_FAILED
+        # Asked again: to requeue a job that someone cancelled would revive it.
+        if not self.me.ask().is_running:
+            return self._code()
+        words = self.me.requeue()
+        if words:
+            self._trouble(f"{left} runs are left and this job cannot be requeued: {words}")
+        return self._code()
+
+    def _code(self) -> int:
+        is_fine = all(code in (OK, *STOPPED, -signal.SIGTERM) for code in self.codes)
+        return OK if is_fine else RUNS_FAILED
+
+    def _trouble(self, sentence: str) -> None:
+        self.is_quiet = False
+        self._say(sentence)
+
+    def _say(self, sentence: str) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        sys.stdout.write(f"{now} job {self.me.job}: {sentence}\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect the signals by which a scheduler asks this process to stop."""
+    seen: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Work on a submission as the job that the environment names."""
+    folder = Folder(Path(argv[0]))
+    if not folder.board.exists():
+        sys.stdout.write(f"{folder.board}: gone, the submission was given up; nothing done\n")
+        return OK
+    with stop_requests() as signals:
+        me = find_self(environment)
+        with open_board(folder, me.job) as board:
+            worker = Worker(folder, me, board)
+            code = worker.work(signals)
+    if code == OK and worker.is_quiet:
+        with suppress(OSError):
+            folder.output(me.job).unlink()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

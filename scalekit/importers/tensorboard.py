@@ -1,0 +1,219 @@
+"""TensorBoard's event files: scalars by tag and step, read without TensorBoard.
+
+A run is a folder; a resumed run adds a file to it. What a tag
+logs again replaces what it had. Message and field numbers are those of TensorFlow's
+event.proto, summary.proto and tensor.proto, and of the hparams plugin.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalekit.errors import InputError
+from scalekit.importers._history import History
+from scalekit.importers._protobuf import fields, real, signed
+from scalekit.importers._tfrecord import HEAD, Records, length
+from scalekit.importers.base import Imported, Importer, Source
+
+_NAME = ".tfevents."
+_VERSION = b"brain.Event:"
+_START = "_hparams_/session_start_info"
+# TensorProto.DataType, and how struct calls its elements.
+_TYPES = {1: "f", 2: "d", 3: "i", 9: "q", 19: "e"}
+# TensorProto's fields of one number each, by data type.
+_VALUES = {1: 5, 2: 6, 3: 7, 9: 10}
+
+
+def _recognise(source: Source) -> bool:
+    if _NAME in source.name:
+        return True
+    size = length(source.head[:HEAD])
+    return size is not None and _VERSION in source.head[HEAD : HEAD + size]
+
+
+@dataclass
+class _Told:
+    """What one file holds."""
+
+    scalars: list[tuple[str, int, float]] = field(default_factory=list)
+    hparams: dict[str, Any] = field(default_factory=dict)
+    other: Counter[str] = field(default_factory=Counter)
+    order: float = float("inf")
+    torn: int = 0
+
+
+def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
+    told = [(_events(source), source) for source in sources]
+    told.sort(key=lambda found: (found[0].order, found[1].path.name))
+    first = sources[0]
+    where = str(first.path if len(sources) == 1 else first.path.parent)
+    history = History(where, first.run)
+    other: Counter[str] = Counter()
+    for one, source in told:
+        other.update(one.other)
+        history.facts |= {f"hparams.{name}": value for name, value in one.hparams.items()}
+        if one.torn:
+            history.notes.append(
+                f"{source.path}: the last {one.torn} bytes are no whole record, as a killed "
+                "program leaves them; they are left out"
+            )
+    rows, history.superseded = _rows(scalar for one, _ in told for scalar in one.scalars)
+    for step in sorted(rows):
+        history.add(step, where, rows[step])
+    if other:
+        tags = ", ".join(list(other)[:5]) + (", ..." if len(other) > 5 else "")
+        history.notes.append(f"{where}: {len(other)} tags hold no scalars, left out: {tags}")
+    return Imported(
+        history.columns(),
+        about={"step": "the step that the program gave TensorBoard"},
+        notes=history.notes,
+        is_history=True,
+    )
+
+
+def _rows(scalars: Iterable[tuple[str, int, float]]) -> tuple[dict[int, dict[str, float]], int]:
+    """Put scalars, in the order of writing, into rows by step.
+
+    Where a tag goes back, the run was resumed: what the tag had from there on is forgotten. Other
+    tags are not, since evaluations may be written to a file of their own.
+
+    Returns:
+        The rows, and how many values were forgotten.
+    """
+    tags: dict[str, dict[int, float]] = {}
+    last: dict[str, int] = {}
+    forgotten = 0
+    for tag, step, value in scalars:
+        known = tags.setdefault(tag, {})
+        if step <= last.get(tag, -1):
+            gone = [old for old in known if old >= step]
+            forgotten += len(gone)
+            for old in gone:
+                del known[old]
+        known[step] = value
+        last[tag] = step
+    rows: dict[int, dict[str, float]] = {}
+    for tag, known in tags.items():
+        for step, value in known.items():
+            rows.setdefault(step, {})[tag] = value
+    return rows, forgotten
+
+
+def _events(source: Source) -> _Told:
+    told = _Told()
+    with source.open() as file:
+        records = Records(file, str(source.path))
+        for record in records:
+            try:
+                _read_event(record, told)
+            except (ValueError, struct.error, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"{source.path}: a record is no event, {error}; name TensorBoard's event files"
+                ) from error
+        told.torn = records.torn
+    return told
+
+
+def _read_event(record: bytes, told: _Told) -> None:
+    step, values = 0, []
+    for number, _, value in fields(record):
+        if number == 1:
+            told.order = min(told.order, real(value))
+        elif number == 2 and isinstance(value, int):
+            step = signed(value)
+        elif number == 5 and isinstance(value, bytes):
+            values += [inner for kind, _, inner in fields(value) if kind == 1]
+    for value in values:
+        if not isinstance(value, bytes):
+            raise ValueError("a summary without a value")
+        tag, scalar, metadata = _read_value(value)
+        if tag == _START:
+            told.hparams |= _read_hparams(metadata)
+        elif scalar is not None:
+            told.scalars.append((tag, step, scalar))
+        elif not tag.startswith("_hparams_/"):
+            told.other[tag] += 1
+
+
+def _read_value(data: bytes) -> tuple[str, float | None, bytes]:
+    """Read a Summary.Value: its tag, its number if it is one, and its metadata."""
+    tag, scalar, metadata = "", None, b""
+    for number, _, value in fields(data):
+        if number == 1 and isinstance(value, bytes):
+            tag = value.decode()
+        elif number == 2:
+            scalar = real(value)
+        elif number == 8 and isinstance(value, bytes):
+            scalar = _read_tensor(value)
+        elif number == 9 and isinstance(value, bytes):
+            metadata = value
+    return tag, scalar, metadata
+
+
+def _read_tensor(data: bytes) -> float | None:
+    """Read a TensorProto of one number; None for anything else."""
+    found = {number: value for number, _, value in fields(data)}
+    kind, content = found.get(1), found.get(4)
+    form = _TYPES.get(kind) if isinstance(kind, int) else None
+    if form is None or _elements(found.get(2, b"")) != 1:
+        return None
+    if isinstance(content, bytes) and content:
+        return float(struct.unpack(f"<{form}", content)[0])
+    value = found.get(_VALUES.get(int(kind or 0), -1))
+    if isinstance(value, int):
+        return float(signed(value))
+    if isinstance(value, bytes) and form in "fd":
+        return float(struct.unpack(f"<{form}", value)[0])
+    return None
+
+
+def _elements(shape: int | bytes) -> int:
+    """Count the elements of a TensorShapeProto: the product of its dimensions' sizes."""
+    count = 1
+    if isinstance(shape, bytes):
+        for number, _, value in fields(shape):
+            if number == 2 and isinstance(value, bytes):
+                sizes = [size for kind, _, size in fields(value) if kind == 1]
+                count *= int(sizes[0]) if sizes and isinstance(sizes[0], int) else 0
+    return count
+
+
+def _read_hparams(metadata: bytes) -> Mapping[str, Any]:
+    """Read the hyperparameters that a run began with, from SummaryMetadata.plugin_data.content."""
+    found: dict[str, Any] = {}
+    for entry in _inside(metadata, 1, 2, 3, 1):
+        pair = {number: value for number, _, value in fields(entry)}
+        name, value = pair.get(1, b""), pair.get(2, b"")
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            raise ValueError("a hyperparameter without a name")
+        for number, _, inner in fields(value):
+            if number == 2:
+                found[name.decode()] = real(inner)
+            elif number == 3 and isinstance(inner, bytes):
+                found[name.decode()] = inner.decode()
+            elif number == 4:
+                found[name.decode()] = bool(inner)
+    return found
+
+
+def _inside(data: bytes, *path: int) -> Iterator[bytes]:
+    """Walk the messages at a path of field numbers."""
+    if not path:
+        yield data
+        return
+    for number, _, value in fields(data):
+        if number == path[0] and isinstance(value, bytes):
+            yield from _inside(value, *path[1:])
+
+
+IMPORTER = Importer(
+    name="tensorboard",
+    about="TensorBoard's event files",
+    recognise=_recognise,
+    read=_read,
+    run_folder=lambda path: path.parent,
+)

@@ -1,0 +1,187 @@
+"""What Weights & Biases exports: the table of runs, a chart's CSV, a run's history.
+
+Four shapes are told apart by their columns. The runs table of the web page has `Name`, `State`,
+`Created`, ...; a chart's CSV has a column `RUN - METRIC` with its `__MIN` and `__MAX` for each run;
+a history from the API has `_step` and `_timestamp` or `_runtime`; the documentation's export script
+writes `summary`, `config` and `name`, of which two are dictionaries as Python prints them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+from scalekit.errors import InputError
+from scalekit.importers._cells import flatten
+from scalekit.importers._history import join_columns
+from scalekit.importers._json_lines import SUFFIXES as JSON_SUFFIXES
+from scalekit.importers._json_lines import is_array, read_json_lines
+from scalekit.importers._parquet import MAGIC, read_parquet
+from scalekit.importers._separated import SUFFIXES, header, read_separated
+from scalekit.importers.base import Imported, Importer, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TABLE = {"Agent", "Created", "ID", "Notes", "Runtime", "State", "Sweep", "Tags", "User"}
+_SCRIPT = {"summary", "config", "name"}
+_STATES = {
+    "finished": "done",
+    "running": "running",
+    "pending": "pending",
+    "crashed": "failed",
+    "failed": "failed",
+    "killed": "stopped",
+    "preempted": "stopped",
+    "preempting": "stopped",
+}
+_LOW, _HIGH = "__MIN", "__MAX"
+
+
+def _recognise(source: Source) -> bool:
+    if source.suffix in SUFFIXES:
+        names = set(header(source))
+        return _is_table(names) or _is_history(names) or names >= _SCRIPT or _is_chart(names)
+    head = source.head
+    if source.suffix in JSON_SUFFIXES or is_array(source):
+        return b'"_step"' in head and (b'"_timestamp"' in head or b'"_runtime"' in head)
+    return False
+
+
+def _is_table(names: set[str]) -> bool:
+    # Three of the page's own columns, and not two: a table of anybody's may have Name and Notes.
+    return "Name" in names and len(names & _TABLE) >= 3
+
+
+def _is_history(names: set[str]) -> bool:
+    return "_step" in names and bool(names & {"_timestamp", "_runtime"})
+
+
+def _is_chart(names: set[str]) -> bool:
+    return any(" - " in n and {n + _LOW, n + _HIGH} <= names for n in names)
+
+
+def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
+    (source,) = sources
+    columns, notes = _columns(source, {*text, "Name", "ID"})
+    names = set(columns)
+    if _is_table(names):
+        return _read_table(source, columns, notes)
+    if _is_history(names):
+        return _read_history(columns, notes)
+    if names >= _SCRIPT:
+        return _read_script(source, columns, notes)
+    if _is_chart(names):
+        return _read_chart(source, columns, notes)
+    raise InputError(
+        f"{source.path}: none of what W&B exports; name a table of runs, a chart's CSV, or a "
+        "history with _step and _timestamp"
+    )
+
+
+def _columns(source: Source, text: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    if source.suffix == ".parquet" or source.head.startswith(MAGIC):
+        return read_parquet(source, text), []
+    if source.suffix in JSON_SUFFIXES or is_array(source):
+        return read_json_lines(source, text), []
+    return read_separated(source, text)
+
+
+def _read_table(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+    names = [str(name) for name in columns["Name"]]
+    ids = columns.get("ID")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and ids is not None:
+        names = [f"{name} {run}" for name, run in zip(names, ids, strict=True)]
+    elif twice:
+        notes.append(
+            f"{source.path}: {len(twice)} names are those of several runs, such as {twice[0]!r}; "
+            "export the column ID too"
+        )
+    given: dict[str, Any] = {"run": names}
+    if "State" in columns:
+        states = [str(word).lower() for word in columns["State"]]
+        given["status"] = [_STATES.get(word, word) for word in states]
+    return Imported(
+        {**given, **columns},
+        notes=[*notes, f"{source.path}: a value is a run's summary, the last one logged as a rule"],
+    )
+
+
+def _read_history(columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+    """Take the script's own `step` where every row has one, else W&B's."""
+    own = columns.get("step")
+    is_whole = own is not None and own.dtype != object and not any(map(isnan, own))
+    about = "the script's own" if is_whole else "W&B's _step, which counts calls of its log"
+    steps = columns["step" if is_whole else "_step"]
+    return Imported({**columns, "step": steps}, about={"step": about}, notes=notes, is_history=True)
+
+
+def _read_script(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+    rows = []
+    for number in range(len(columns["name"])):
+        row: dict[str, Any] = {"run": str(columns["name"][number])}
+        for part in ("config", "summary"):
+            value = _literal(str(columns[part][number]), f"{source.path}: {part} {number + 1}")
+            row |= dict(flatten({str(k): v for k, v in value.items()}, f"{part}."))
+        rows.append({name: [value] for name, value in row.items()})
+    return Imported(join_columns(rows), notes=notes)
+
+
+def _literal(words: str, where: str) -> Mapping[str, Any]:
+    """Read a dictionary as Python prints it; `nan` and `inf` are numbers there.
+
+    Raises:
+        InputError: Anything but a dictionary of plain values.
+    """
+    try:
+        tree = ast.parse(words.strip(), mode="eval")
+        value = ast.literal_eval(ast.fix_missing_locations(_Numbers().visit(tree)))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise InputError(f"{where}: not a dictionary; export the runs again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: not a dictionary; export the runs again")
+    return value
+
+
+class _Numbers(ast.NodeTransformer):
+    """Turns the names nan and inf into the numbers that they print."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # ast calls it by this name
+        return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
+
+
+def _read_chart(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+    """Turn a column a run into rows a run and step."""
+    names = list(columns)
+    metrics = [n for n in names if " - " in n and {n + _LOW, n + _HIGH} <= columns.keys()]
+    axis = names[0]
+    parts: dict[str, dict[str, list[Any]]] = {}
+    for name in metrics:
+        run, _, metric = name.rpartition(" - ")
+        steps = columns[axis].tolist()
+        part = parts.setdefault(run, {"run": [run] * len(steps), axis.lower(): steps})
+        part[metric] = columns[name].tolist()
+    known = {axis, *(name + end for name in metrics for end in ("", _LOW, _HIGH))}
+    rest = [name for name in names if name not in known]
+    if rest:
+        shown = ", ".join(rest[:5]) + (", ..." if len(rest) > 5 else "")
+        notes.append(f"{source.path}: {len(rest)} columns are no metric of a run: {shown}")
+    notes.append(f"{source.path}: a chart's points are sampled by W&B, and smoothed if it was")
+    return Imported(
+        join_columns(list(parts.values())),
+        about={"step": f"the chart's axis {axis!r}"},
+        notes=notes,
+        is_history=True,
+    )
+
+
+IMPORTER = Importer(
+    name="wandb",
+    about="a table of runs, a chart or a history that Weights & Biases exported",
+    recognise=_recognise,
+    read=_read,
+)

@@ -1,0 +1,145 @@
+"""Build the kernels with the compiler at hand, once for each kind of processor, and load them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = ("attention.cpp", "tokens.cpp")
+HEADERS = ("vector.h",)
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-fPIC"),
+    # A square root need not set errno, and nothing here traps: both let the compiler use vectors.
+    *("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
+)
+COMPILERS = ("c++", "g++", "clang++")
+SWITCH = "SCALEKIT_KERNELS"
+"""Environment variable that turns the kernels off when it is `off`."""
+_SECONDS = 120
+
+
+class KernelsUnavailableError(Exception):
+    """Why there are no kernels here; the message is for a person."""
+
+
+@cache
+def load(real: str = "float") -> ctypes.CDLL:
+    """Load the kernels, built first where this processor has not met these sources yet.
+
+    Args:
+        real: The C++ type of every number.
+
+    Raises:
+        KernelsUnavailableError: Turned off, no compiler, or one that refuses.
+    """
+    if os.environ.get(SWITCH) == "off":
+        raise KernelsUnavailableError(f"{SWITCH} is 'off'")
+    name = f"kernels-{_fingerprint(real)}.so"
+    folders = list(_folders())
+    for folder in folders:
+        if (folder / name).is_file():
+            return _open(folder / name)
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix="kernels-") as room:
+                built = _build(Path(room), real)
+                # Whole or not at all: other runs of the sweep start at the same moment.
+                built.replace(folder / name)
+        except OSError:
+            continue
+        return _open(folder / name)
+    raise KernelsUnavailableError(f"no folder to build in: {', '.join(map(str, folders))}")
+
+
+def _build(room: Path, real: str) -> Path:
+    """Compile and link in `room`; with OpenMP where the compiler and torch have it.
+
+    The OpenMP functions are left open when linking and found in what torch has loaded: a second
+    OpenMP beside torch's would fight it for the cores.
+    """
+    compiler = _find_compiler()
+    failure = ""
+    for openmp in (["-fopenmp"], []):
+        sources = [str(HERE / source) for source in SOURCES]
+        objects = [source.replace(".cpp", ".o") for source in SOURCES]
+        failure = _run([compiler, *FLAGS, *openmp, f"-DREAL={real}", "-c", *sources], room)
+        lookup = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+        failure = failure or _run(
+            [compiler, "-shared", *lookup, *objects, "-o", "kernels.so"], room
+        )
+        if failure:
+            continue
+        try:
+            _open(room / "kernels.so")
+        except KernelsUnavailableError as error:
+            failure = str(error)
+            continue
+        return room / "kernels.so"
+    raise KernelsUnavailableError(f"{compiler}: {failure}")
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        kernels = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelsUnavailableError(str(error)) from error
+    kernels.attention_scratch.argtypes = [ctypes.c_long, ctypes.c_long]
+    kernels.attention_width.argtypes = [ctypes.c_long]
+    for function in (kernels.attention_scratch, kernels.attention_width):
+        function.restype = ctypes.c_long
+    return kernels
+
+
+def _run(argv: list[str], room: Path) -> str:
+    """Run and return what went wrong, in one line, or nothing."""
+    try:
+        done = subprocess.run(
+            argv, cwd=room, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"took more than {_SECONDS} s"
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[0] if done.returncode else ""
+
+
+def _find_compiler() -> str:
+    for name in (os.environ.get("CXX"), *COMPILERS):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise KernelsUnavailableError(f"no C++ compiler ({', '.join(COMPILERS)})")
+
+
+def _folders() -> Iterator[Path]:
+    """Yield where built kernels are kept: beside Python's own compiled files, else in the cache."""
+    yield Path(importlib.util.cache_from_source(__file__)).parent
+    home = os.environ.get("XDG_CACHE_HOME")
+    yield (Path(home) if home else Path.home() / ".cache") / "scalekit"
+
+
+def _fingerprint(real: str) -> str:
+    """Name what decides the binary: the sources, how they are compiled, and for what processor."""
+    parts = [(HERE / name).read_text(encoding="utf-8") for name in SOURCES + HEADERS]
+    parts += [*FLAGS, real, platform.machine(), platform.system(), _processor()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    # One node's binary must not be run by another node of the same file system with another chip.
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))

@@ -1,0 +1,301 @@
+"""Loss and gradients of `models/gpt.py` on a CPU, written out: kernels and matrix products.
+
+The order of the calls and the buffers between them are laid down once for a batch's shape; a step
+then runs down the list. Autograd, the allocator and a hundred small operators a layer are what this
+saves. `gpt.py` stays the definition: tests hold the two together.
+
+Legend: B rows, T tokens a row, n = B T, D d_model, H query heads, G key-value heads, d head_dim,
+F d_ff, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from scalekit.models.gpt import GPT, Block
+
+Call = Callable[[], Any]
+_PART = 64
+"""At most as many tokens as the kernels sum gradients of gains over (`PART` in tokens.cpp)."""
+
+_LOGITS = 2**22
+"""At most as many logits are alive at once: they would be the largest thing in memory."""
+_SLACK = 64
+"""More numbers than a vector has lanes: kernels may read that far behind an array."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a list of calls is made for."""
+
+    rows: int
+    tokens: int
+    threads: int
+    learns: bool
+
+
+class CpuStep:
+    """The fast path of one model; holds its buffers.
+
+    Args:
+        model: On the CPU, of the kernels' number type.
+        kernels: From `build.load`.
+        rotation: Angles by which RoPE turns the pairs at each position, (T, d/2) in float64.
+        norm_eps: What the norms add below the root.
+    """
+
+    def __init__(self, model: GPT, kernels: ctypes.CDLL, rotation: Tensor, norm_eps: float) -> None:
+        self.model, self.kernels, self.rotation, self.norm_eps = model, kernels, rotation, norm_eps
+        self.params = list(model.parameters())
+        # One after the other in one tensor, so that their norm is one operation.
+        every = torch.zeros(sum(p.numel() for p in self.params), dtype=self.params[0].dtype)
+        parts = every.split([p.numel() for p in self.params])
+        self.grads = {id(p): part.view_as(p) for p, part in zip(self.params, parts, strict=True)}
+        self._places = [p.data_ptr() for p in self.params]
+        self._calls: dict[Batch, _Calls] = {}
+
+    def is_for(self, model: GPT) -> bool:
+        """Say whether the parameters still lie where they lay when the calls were laid down."""
+        return [p.data_ptr() for p in model.parameters()] == self._places
+
+    def gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Set every parameter's gradient to that of the mean loss, and return that loss."""
+        losses = self._run(tokens, targets, learns=True)
+        for p in self.params:
+            p.grad = self.grads[id(p)]
+        return losses.mean()
+
+    def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy in nats of every token, (B, T)."""
+        return self._run(tokens, targets, learns=False).clone().view(targets.shape)
+
+    def _run(self, tokens: Tensor, targets: Tensor, *, learns: bool) -> Tensor:
+        rows, length = tokens.shape
+        batch = Batch(rows, length, torch.get_num_threads(), learns)
+        calls = self._calls.get(batch)
+        if calls is None:
+            # Also inside inference mode: a later call must be able to write to the same buffers.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                calls = self._calls[batch] = _Calls(self, batch)
+        return calls.run(tokens, targets)
+
+
+class _Calls:
+    """The calls for one shape of batch."""
+
+    def __init__(self, step: CpuStep, batch: Batch) -> None:
+        self.step, self.batch, self.shape = step, batch, step.model.shape
+        self.n = batch.rows * batch.tokens
+        self.calls: list[Call] = []
+        self.back: list[Call] = []
+        self.held: list[Tensor] = []
+        self.shared: dict[str, Tensor] = {}
+        self.dtype = step.model.embedding.dtype
+        s = self.shape
+        self.tokens = torch.empty(self.n, dtype=torch.int64)
+        self.targets = torch.empty(self.n, dtype=torch.int64)
+        self.losses = self._new(self.n)
+        width = step.kernels.attention_width(s.head_dim)
+        scratch = batch.threads * step.kernels.attention_scratch(batch.tokens, s.head_dim)
+        self.scratch = self._new(scratch)
+        self.parts = self._new(
+            max((self.n // _PART + 1) * s.d_model, batch.rows * s.n_kv_heads * 2 * width)
+        )
+        self.table = _rotation(step.rotation[: batch.tokens], width, self.dtype)
+        self._lay_down()
+
+    def run(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Run down the list and return the losses (n,), which the next call overwrites."""
+        self.tokens.copy_(tokens.reshape(-1))
+        self.targets.copy_(targets.reshape(-1))
+        for call in self.calls:
+            call()
+        return self.losses
+
+    def _lay_down(self) -> None:
+        model, n, D = self.step.model, self.n, self.shape.d_model
+        blocks: list[Block] = list(model.blocks)  # pyright: ignore[reportAssignmentType]
+        stream, added = self._new(n, D), None
+        self._kernel("embed", self.tokens, model.embedding, stream, n, D)
+        for block in blocks:
+            stream, added = self._attention(block, stream, added)
+            stream, added = self._mlp(block, stream, added)
+        self._head(stream, added)
+        if not self.batch.learns:
+            return
+        self.calls += reversed(self.back)
+        d_stream = self._shared("d_stream", n, D)
+        d_embedding = self._grad(model.embedding)
+        if model.head is not None:
+            self.calls.append(d_embedding.zero_)
+        self._kernel("embed_backward", self.tokens, d_stream, d_embedding, n, D)
+
+    def _norm(
+        self,
+        stream: Tensor,
+        added: Tensor | None,
+        gain: Tensor,
+        d_gain: Tensor,
+        *,
+        is_first: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Add to the stream what the layer before said, and normalise: the stream, and that."""
+        n, D = self.n, self.shape.d_model
+        after = stream if added is None else self._kept("stream", n, D)
+        normed, inverse = self._kept("normed", n, D), self._kept("inverse", n)
+        self._kernel(
+            "norm_forward", stream, added, gain, after, normed, inverse, n, D, self.step.norm_eps
+        )
+        self.back.append(
+            self._made(
+                "norm_backward", self._shared("d_normed", n, D), after, inverse, gain,
+                self._shared("d_stream", n, D), int(not is_first), d_gain, self.parts, n, D,
+            )
+        )  # fmt: skip
+        return after, normed
+
+    def _linear(
+        self, x: Tensor, weight: nn.Parameter, out: Tensor, d_out: Tensor, dx: Tensor
+    ) -> None:
+        """Multiply x (n, in) by weight (out, in), whose gradient is set going backward."""
+        w = weight.detach()
+        self.calls.append(partial(torch.mm, x, w.t(), out=out))
+        self.back.append(partial(torch.mm, d_out, w, out=dx))
+        self.back.append(partial(torch.mm, d_out.t(), x, out=self._grad(weight)))
+
+    def _attention(
+        self, block: Block, stream: Tensor, added: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        s, n, a = self.shape, self.n, block.attention
+        gain = block.attention_gain
+        stream, normed = self._norm(stream, added, gain, self._grad(gain))
+        heads, width = (s.n_heads + 2 * s.n_kv_heads) * s.head_dim, s.n_heads * s.head_dim
+        qkv, d_qkv = self._kept("qkv", n, heads), self._shared("d_qkv", n, heads)
+        self._linear(normed, a.qkv, qkv, d_qkv, self._shared("d_normed", n, s.d_model))
+        mixed, d_mixed = self._kept("mixed", n, width), self._shared("d_mixed", n, width)
+        weights = self._kept("weights", self.batch.rows, s.n_heads, self.batch.tokens, 2)
+        sizes = (self.batch.rows, self.batch.tokens, s.n_heads, s.n_kv_heads, s.head_dim)
+        before = (qkv, a.q_gain, a.k_gain, self.table, mixed, weights)
+        eps = self.step.norm_eps
+        self._kernel("attention_forward", *before, self.scratch, *sizes, eps)
+        d_gains = [None if g is None else self._grad(g) for g in (a.q_gain, a.k_gain)]
+        self.back.append(
+            self._made(
+                "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.parts, self.scratch,
+                *sizes, eps,
+            )
+        )  # fmt: skip
+        said = self._shared("said", n, s.d_model)
+        self._linear(mixed, a.out, said, self._shared("d_stream", n, s.d_model), d_mixed)
+        return stream, said
+
+    def _mlp(self, block: Block, stream: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        s, n, m = self.shape, self.n, block.mlp
+        gain = block.mlp_gain
+        stream, normed = self._norm(stream, added, gain, self._grad(gain))
+        fan_out = len(m.up)
+        u, du = self._kept("u", n, fan_out), self._shared("du", n, fan_out)
+        h, dh = self._kept("h", n, s.d_ff), self._shared("dh", n, s.d_ff)
+        self._linear(normed, m.up, u, du, self._shared("d_normed", n, s.d_model))
+        if s.mlp == "gelu":
+            self.calls.append(partial(torch.ops.aten.gelu.out, u, out=h))
+            self.back.append(partial(torch.ops.aten.gelu_backward.grad_input, dh, u, grad_input=du))
+        else:
+            self._kernel(f"{s.mlp}_forward", u, h, n, s.d_ff)
+            self.back.append(self._made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff))
+        said = self._shared("said", n, s.d_model)
+        self._linear(h, m.down, said, self._shared("d_stream", n, s.d_model), dh)
+        return stream, said
+
+    def _head(self, stream: Tensor, added: Tensor | None) -> None:
+        """The last norm, the logits, their losses and gradients, all going forward."""
+        model, s, n = self.step.model, self.shape, self.n
+        gain, d_gain, factor = model.gain.detach(), self._grad(model.gain), model.rules.logits
+        if factor != 1.0:
+            # The factor on the logits goes into the gain, and its gradient comes out of it.
+            scaled = self._new(s.d_model)
+            self.calls.append(partial(torch.mul, gain, factor, out=scaled))
+            self.back.append(partial(d_gain.mul_, factor))
+            gain = scaled
+        _, normed = self._norm(stream, added, gain, d_gain, is_first=True)
+        d_normed, at_once = self._shared("d_normed", n, s.d_model), max(1, _LOGITS // s.vocab)
+        for first in range(0, n, at_once):
+            part = slice(first, first + at_once)
+            self._predict(normed[part], d_normed[part], part)
+
+    def _predict(self, x: Tensor, dx: Tensor, part: slice) -> None:
+        """Logits of some tokens, their losses, and at once all the gradients they give."""
+        model, vocab, n = self.step.model, self.shape.vocab, len(x)
+        weight = model.embedding if model.head is None else model.head
+        w, d_w = weight.detach(), self._grad(weight)
+        logits = self._shared("logits", min(self.n, max(1, _LOGITS // vocab)), vocab)[:n]
+        self.calls.append(partial(torch.mm, x, w.t(), out=logits))
+        factor = 1.0 / self.n if self.batch.learns else 0.0
+        self._kernel(
+            "cross_entropy", logits, self.targets[part], self.losses[part], n, vocab, factor
+        )
+        if not self.batch.learns:
+            return
+        self.calls.append(partial(torch.mm, logits, w, out=dx))
+        if part.start == 0:
+            self.calls.append(partial(torch.mm, logits.t(), x, out=d_w))
+        else:
+            self.calls.append(partial(torch.addmm, d_w, logits.t(), x, out=d_w))
+
+    def _kernel(self, name: str, *arguments: Tensor | float | None) -> None:
+        self.calls.append(self._made(name, *arguments))
+
+    def _made(self, name: str, *arguments: Tensor | float | None) -> Call:
+        # An address does not keep its tensor alive.
+        self.held += [a for a in arguments if isinstance(a, Tensor)]
+        return partial(
+            getattr(self.step.kernels, name),
+            *map(_as_c, arguments),
+            ctypes.c_long(self.batch.threads),
+        )
+
+    def _grad(self, parameter: Tensor) -> Tensor:
+        return self.step.grads[id(parameter)]
+
+    def _new(self, *sizes: int) -> Tensor:
+        numbers = math.prod(sizes)
+        return torch.empty(numbers + _SLACK, dtype=self.dtype)[:numbers].view(sizes)
+
+    def _kept(self, name: str, *sizes: int) -> Tensor:
+        """Make a buffer that the backward pass reads; without one, layers share it."""
+        return self._new(*sizes) if self.batch.learns else self._shared(name, *sizes)
+
+    def _shared(self, name: str, *sizes: int) -> Tensor:
+        """Return the one buffer of this name."""
+        if name not in self.shared:
+            self.shared[name] = self._new(*sizes)
+        return self.shared[name]
+
+
+def _as_c(argument: Tensor | float | None) -> Any:
+    """Turn an argument into what a kernel takes: an address, a long or a double."""
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+
+
+def _rotation(angles: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Lay the angles (T, d/2) out as the attention kernels read them: (T, 2, P)."""
+    table = torch.zeros(len(angles), 2, width, dtype=torch.float64)
+    d = 2 * angles.shape[1]
+    table[:, 0, :d] = angles.cos().repeat_interleave(2, dim=1)
+    table[:, 1, :d] = angles.sin().repeat_interleave(2, dim=1)
+    table[:, 1, 0:d:2] *= -1
+    return table.to(dtype)

@@ -1,0 +1,103 @@
+"""What is doubtful about the numbers of a foreign table, in sentences; what is wrong is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from scalekit.results.table import KINDS, UNSTATED, RunTable, require
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_NUMBERS = ("loss", "params", "tokens", "flops")
+_WIDEST_GAP = 1e5
+"""A factor between neighbouring sizes that no sweep leaves out; 1.3e9 beside 774 is 774M."""
+_SMALLEST = {"params": 1e3, "tokens": 1e4}
+
+
+def doubts(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """List what a reader of a table must know of its numbers.
+
+    Raises:
+        InputError: A column that must be numbers holds a word.
+    """
+    import numpy as np
+
+    present = [name for name in _NUMBERS if name in columns]
+    require(RunTable(columns, {"path": where}), present)
+    found = []
+    for name in present:
+        values = columns[name]
+        finite = np.isfinite(values)
+        if not finite.all():
+            found.append(f"{where}: {name} is missing or not finite in {(~finite).sum()} rows")
+        bad = np.flatnonzero(finite & (values <= 0))
+        if len(bad):
+            found.append(
+                f"{where}: {name} is not positive in {len(bad)} rows, the first is row "
+                f"{bad[0] + 1} with {values[bad[0]]:g}"
+            )
+        found += _scale(name, values[finite & (values > 0)], where)
+    return found + _repeats(columns, present, where)
+
+
+def _scale(name: str, values: np.ndarray, where: str) -> list[str]:
+    """Doubt a column that is constant, or whose sizes look like thousands or millions."""
+    import numpy as np
+
+    if len(values) < 2 or name == "loss":
+        return []
+    sizes = np.unique(values)
+    if len(sizes) == 1:
+        return [
+            f"{where}: {name}, the same in every row, {sizes[0]:g}; no law can tell what it does"
+        ]
+    gap = sizes[1:] / sizes[:-1]
+    widest = int(np.argmax(gap))
+    if gap[widest] > _WIDEST_GAP:
+        return [
+            f"{where}: {name} jump from {sizes[widest]:g} to {sizes[widest + 1]:g}; if units are "
+            "mixed, mend them"
+        ]
+    if sizes[-1] < _SMALLEST.get(name, 0.0):
+        return [
+            f"{where}: {name} are at most {sizes[-1]:g}; if they are millions, say so with "
+            f"--map '{name}={name}*1e6'"
+        ]
+    return []
+
+
+def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: str) -> list[str]:
+    """Count the rows that say of a run what another row says already."""
+    import numpy as np
+
+    if len(present) < 2:
+        return []
+    numbers = np.stack([columns[name] for name in present], axis=1)
+    numbers = numbers[np.isfinite(numbers).all(axis=1)]
+    if len(numbers) < 2:
+        return []
+    # Only rows that share their first number can be equal, which in most tables none do.
+    numbers = numbers[np.argsort(numbers[:, 0], kind="stable")]
+    same = numbers[1:, 0] == numbers[:-1, 0]
+    numbers = numbers[np.append(same, False) | np.append(False, same)]
+    numbers = numbers[np.lexsort(numbers.T)]
+    twice = int((numbers[1:] == numbers[:-1]).all(axis=1).sum())
+    if not twice:
+        return []
+    return [f"{where}: {twice} rows repeat the {', '.join(present)} of another row"]
+
+
+def join_doubts(tables: Sequence[RunTable]) -> list[str]:
+    """Say where some tables state how they count and others do not."""
+    found = []
+    for name, kind in KINDS.items():
+        known = {t.meta[kind] for t in tables if name in t} - {UNSTATED}
+        silent = [str(t.meta["path"]) for t in tables if name in t and t.meta[kind] == UNSTATED]
+        if known and silent:
+            found.append(
+                f"{', '.join(silent[:3])}: {kind} is not stated, and other sources say "
+                f"{', '.join(sorted(known))}; they may not go together"
+            )
+    return found

@@ -1,0 +1,40 @@
+"""The state of the code: version, commit, and whether files differ from it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import scalekit
+from scalekit.results.code import code_state
+
+
+def git(root: Path, *words: str) -> None:
+    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch) -> Path:
+    front = tmp_path / "scalekit" / "__init__.py"
+    front.parent.mkdir()
+    front.write_text("")
+    monkeypatch.setattr(scalekit, "__file__", str(front))
+    return tmp_path
+
+
+def test_an_installed_package_states_its_version(checkout: Path) -> None:
+    assert code_state() == scalekit.__version__
+
+
+def test_a_checkout_states_its_commit_and_whether_it_was_changed(checkout: Path) -> None:
+    git(checkout, "init", "-q")
+    assert code_state() == scalekit.__version__
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "one")
+    version, _, commit = code_state().partition("+")
+    assert version == scalekit.__version__
+    assert len(commit) == 12
+    assert int(commit, 16) >= 0
+    (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
+    assert code_state() == f"{version}+{commit}.changed"

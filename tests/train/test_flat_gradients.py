@@ -1,0 +1,96 @@
+"""The optimizer where gradients lie in one tensor, and where its lists are kept between steps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from scalekit.models.base import LanguageModel, ParamGroup
+from scalekit.sweep.spec import TrainSpec
+from scalekit.train.optimizer import build_optimizer, clip_gradients, set_lr
+
+
+class Plain(LanguageModel):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(5, 4))
+        self.gain = nn.Parameter(torch.randn(4))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens @ self.matrix.T * self.gain
+
+    def groups(self) -> list[ParamGroup]:
+        return [
+            ParamGroup("matrix", [self.matrix], 0.5, decays=True),
+            ParamGroup("gain", [self.gain], 1.0, decays=False),
+        ]
+
+
+def set_gradients(model: nn.Module, seed: int, *, flat: bool) -> None:
+    params = list(model.parameters())
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(sum(p.numel() for p in params), generator=generator)
+    for p, part in zip(params, numbers.split([p.numel() for p in params]), strict=True):
+        p.grad = part.view_as(p) if flat else part.view_as(p).clone()
+
+
+@pytest.mark.parametrize("limit", [0.1, 1e6])
+def test_gradients_in_one_tensor_are_clipped_like_separate_ones(limit: float) -> None:
+    one, many = Plain(), Plain()
+    set_gradients(one, 1, flat=True)
+    set_gradients(many, 1, flat=False)
+    norm = clip_gradients(list(one.parameters()), limit)
+    # One sum instead of a sum of sums.
+    torch.testing.assert_close(norm, clip_gradients(list(many.parameters()), limit))
+    for p, q in zip(one.parameters(), many.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_a_part_of_one_tensor_is_clipped_by_its_own_norm() -> None:
+    model = Plain()
+    set_gradients(model, 1, flat=True)
+    assert model.matrix.grad is not None
+    expected = model.matrix.grad.norm()
+    torch.testing.assert_close(clip_gradients([model.matrix], 1e6), expected)
+
+
+def test_kept_lists_give_the_steps_that_torch_takes() -> None:
+    train = TrainSpec.model_validate({"lr": 0.01, "weight_decay": 0.3})
+    ours, theirs = Plain(), Plain()
+    optimizer = build_optimizer(ours, train)
+    peer = torch.optim.AdamW(
+        [
+            {k: v for k, v in g.items() if k != "fused"}
+            for g in build_optimizer(theirs, train).param_groups
+        ],
+        fused=True,
+    )
+    for step in range(1, 6):
+        for model, each in ((ours, optimizer), (theirs, peer)):
+            set_gradients(model, step, flat=model is ours)
+            set_lr(each, train.lr / step)
+            each.step()
+        assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+def test_a_state_loaded_between_steps_is_the_one_that_is_used() -> None:
+    train = TrainSpec.model_validate({"lr": 0.01})
+    model = Plain()
+    optimizer = build_optimizer(model, train)
+    for step in (1, 2):
+        set_gradients(model, step, flat=True)
+        optimizer.step()
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    ends = []
+    for _ in range(2):
+        model.load_state_dict(saved[0])
+        optimizer.load_state_dict(copy.deepcopy(saved[1]))
+        for step in (3, 4, 5):
+            set_gradients(model, step, flat=True)
+            optimizer.step()
+        ends.append(copy.deepcopy(model.state_dict()))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
