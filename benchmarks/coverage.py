@@ -5,7 +5,8 @@ Run: python benchmarks/coverage.py [--repetitions 400] [--bootstrap 0] [--only W
 The truth is Besiroglu et al.'s law. Every interval that a fit ships is measured as a user gets it:
 the parameters, the frontier's exponent, N* and the loss at `BUDGET`, the loss of a run at 70B
 parameters and 1.4T tokens (confidence), and such a run's own loss (prediction). With --bootstrap
-the intervals are the bootstrap's where it gives one. A cell outside the accepted range is marked.
+the intervals are the bootstrap's where it gives one. Runs of one trunk share half of their noise
+and are fitted as clusters. A cell outside the accepted range is marked.
 """
 
 from __future__ import annotations
@@ -53,11 +54,19 @@ def grid(side: int) -> dict[str, Array]:
     return {"N": N.ravel(), "D": D.ravel()}
 
 
+def trunks(n_trunks: int, lengths: int) -> dict[str, Array]:
+    """Sizes whose shorter runs branch from one trunk: they share its luck."""
+    N, share = np.meshgrid(np.geomspace(3e7, 2e9, n_trunks), np.geomspace(1.0, 32.0, lengths))
+    cluster = np.tile(np.arange(n_trunks, dtype=float), lengths)
+    return {"N": N.ravel(), "D": (8 * N * share).ravel(), "cluster": cluster}
+
+
 DESIGNS: Mapping[str, dict[str, Array]] = {
     "isoFLOP 5 x 5, w=4": isoflop(5, 5, 4.0),
     "isoFLOP 4 x 4, w=3": isoflop(4, 4, 3.0),
     "grid 5 x 5": grid(5),
     "isoFLOP 8 x 8, w=8": isoflop(8, 8, 8.0, 1e21),
+    "12 trunks x 5 lengths": trunks(12, 5),
 }
 
 
@@ -74,6 +83,14 @@ def noise_of(kind: str, flops: Array, rng: np.random.Generator) -> Array:
     return rng.normal(0, NOISE, n) * (1.6 - 1.2 * share)
 
 
+def shared(design: Mapping[str, Array], rng: np.random.Generator) -> Array | float:
+    """Draw what the runs of a trunk have in common, as large as their own noise."""
+    if "cluster" not in design:
+        return 0.0
+    cluster = design["cluster"].astype(int)
+    return rng.normal(0, NOISE, int(cluster.max()) + 1)[cluster]
+
+
 def truths() -> dict[str, float]:
     best = np.exp(allocate(Fitted(LAW, TRUTH, SIX_N_D), TRUTH, np.array([BUDGET]))[:, 0])
     inputs = {"N": np.array([RUN[0]]), "D": np.array([RUN[1]])}
@@ -85,9 +102,11 @@ def truths() -> dict[str, float]:
 TRUE = truths()
 
 
-def held(table: RunTable, options: Options, future: float) -> list[bool] | None:
+def held(
+    table: RunTable, options: Options, future: float, cluster: str | None
+) -> list[bool] | None:
     """Say which truths a fit's intervals hold, in the order of `COLUMNS`; None if not trusted."""
-    runs = select(table, LAW.inputs)
+    runs = select(table, LAW.inputs, cluster=cluster)
     solution = solve(LAW, runs, options.objective)
     if solution.status is not FitStatus.CONVERGED:
         return None
@@ -111,14 +130,20 @@ def measure(
     """Return the coverage of each column (10,) and how many fits said not to trust them."""
     inputs = {s: design[s] for s in ("N", "D")}
     clean = simulate(LAW, TRUTH, inputs, budget=design.get("budget"))
+    cluster = None
+    if "cluster" in design:
+        cluster = "trunk"
+        clean = RunTable({**clean.columns, "trunk": design["cluster"]}, clean.meta)
     rng = np.random.default_rng(0)
     hits = []
     for seed in range(repetitions):
-        error = np.exp(noise_of(kind, clean["flops"], rng))
+        error = np.exp(noise_of(kind, clean["flops"], rng) + shared(design, rng))
         future = float(np.exp(rng.normal(0, NOISE)))
+        if cluster is not None:
+            future *= float(np.exp(rng.normal(0, NOISE)))
         table = RunTable({**clean.columns, "loss": clean["loss"] * error}, clean.meta)
         options = Options(find_objective(objective), bootstrap=draws, seed=seed)
-        hits.append(held(table, options, future))
+        hits.append(held(table, options, future, cluster))
     good = [one for one in hits if one is not None]
     return np.mean(good, axis=0), repetitions - len(good)
 

@@ -88,8 +88,9 @@ def intervals(
             low, high = value - reach * published[k], value + reach * published[k]
         else:
             # Positive parameters vary by factors, so their interval is one of the logarithm.
-            share = reach * published[k] / value
-            low, high = value * np.exp(-share), value * np.exp(share)
+            with np.errstate(over="ignore"):
+                share = np.exp(reach * published[k] / value)
+            low, high = value / share, value * share
         found[param.name] = Interval(float(low), float(high), LEVEL, spread.method)
     for name in list(found):
         found[name] = profile_interval(solution, name, spread, LEVEL) or found[name]

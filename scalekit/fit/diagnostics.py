@@ -24,6 +24,9 @@ NARROW_RATIO = 3.0
 """Tokens per parameter that span less than this leave the two terms hard to tell apart."""
 
 SUSPICIOUS_CONDITION = 3e4
+FEW_TO_SPARE = 3
+"""Fewer runs than this beyond the parameters say next to nothing against a law."""
+
 BESIDE = ("robust", "hoffmann", "mse_log", "mse")
 """Objectives whose exponent is put beside the asked one's."""
 
@@ -132,6 +135,12 @@ def warnings(
         )
     if solution.status is not FitStatus.UNIDENTIFIED:
         found += _design_warnings(solution)
+    spare = len(runs) - len(solution.psi)
+    if spare < FEW_TO_SPARE:
+        found.append(
+            f"{len(runs)} runs for {len(solution.psi)} free parameters leave {spare} to judge the "
+            "law by; add runs or use a smaller law"
+        )
     points = np.stack([*runs.inputs.values(), runs.loss])
     repeated = len(runs) - count_distinct(points)
     if repeated:

@@ -176,13 +176,15 @@ def frontier(fitted: Fitted, flops: Array, level: float = LEVEL) -> dict[str, Ar
     error = errors(fitted, lambda theta: _four(allocate(fitted, theta, flops)))
     reach = t_quantile(0.5 + level / 2, fitted.dof)
     found: dict[str, Array] = {"flops": flops}
-    for name, centre, one in zip(FRONTIER, middle, error, strict=True):
-        found[name] = np.exp(centre)
-        found[f"{name}_low"] = np.exp(centre - reach * one)
-        found[f"{name}_high"] = np.exp(centre + reach * one)
     wide = reach * np.sqrt(error[2] ** 2 + fitted.noise)
-    found["loss_prediction_low"] = np.exp(middle[2] - wide)
-    found["loss_prediction_high"] = np.exp(middle[2] + wide)
+    # An end beyond the largest float is infinite: nothing is known on that side.
+    with np.errstate(over="ignore"):
+        for name, centre, one in zip(FRONTIER, middle, error, strict=True):
+            found[name] = np.exp(centre)
+            found[f"{name}_low"] = np.exp(centre - reach * one)
+            found[f"{name}_high"] = np.exp(centre + reach * one)
+        found["loss_prediction_low"] = np.exp(middle[2] - wide)
+        found["loss_prediction_high"] = np.exp(middle[2] + wide)
     return found
 
 
@@ -199,13 +201,14 @@ def predict_loss(fitted: Fitted, N: Array, D: Array, level: float = LEVEL) -> di
     error = errors(fitted, lambda theta: fitted.log_loss(theta, N, D))
     reach = t_quantile(0.5 + level / 2, fitted.dof)
     wide = reach * np.sqrt(error**2 + fitted.noise)
-    return {
-        "loss": np.exp(middle),
-        "low": np.exp(middle - reach * error),
-        "high": np.exp(middle + reach * error),
-        "prediction_low": np.exp(middle - wide),
-        "prediction_high": np.exp(middle + wide),
-    }
+    with np.errstate(over="ignore"):
+        return {
+            "loss": np.exp(middle),
+            "low": np.exp(middle - reach * error),
+            "high": np.exp(middle + reach * error),
+            "prediction_low": np.exp(middle - wide),
+            "prediction_high": np.exp(middle + wide),
+        }
 
 
 def optimum_entry(fitted: Fitted, flops: float, largest: float, method: str) -> dict[str, Any]:

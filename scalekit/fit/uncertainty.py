@@ -111,10 +111,11 @@ def dof(solution: Solution) -> float:
     groups = solution.runs.cluster
     n_groups = int(groups.max()) + 1
     most = _most_dof(solution)
-    if n_groups > _MANY_GROUPS:
+    inner = _inner(solution)
+    if n_groups > _MANY_GROUPS or not inner:
         return most
     _, moves = solution.on_scale
-    white = np.linalg.svd(solution.jacobian[_inner(solution)] * moves, full_matrices=False)[2]
+    white = np.linalg.svd(solution.jacobian[inner] * moves, full_matrices=False)[2]
     return float(np.clip(satterthwaite(white, groups), 1.0, most))
 
 

@@ -21,7 +21,7 @@ from scalekit.fit.judge import GATE, judge
 from scalekit.fit.newton import Problem, minimise
 from scalekit.fit.objective import find_objective
 from scalekit.fit.result import FitStatus
-from scalekit.fit.run import fit
+from scalekit.fit.run import fit, read_fit, write_fit
 from scalekit.fit.solve import solve
 from scalekit.results.table import RunTable
 
@@ -237,6 +237,47 @@ def test_impossible_numbers_are_refused_with_their_row(columns, error, says: str
         changed[name][2] = value
     with pytest.raises(error, match=says):
         fit(with_columns(table, **changed))
+
+
+ODD = {
+    "every loss the same": lambda t: {"loss": np.full(25, 3.0)},
+    "losses that rise with compute": lambda t: {"loss": t["loss"][::-1].copy()},
+    "losses of no pattern": lambda t: {"loss": np.exp(np.random.default_rng(0).normal(1, 0.1, 25))},
+    "losses in other units": lambda t: {"loss": 1e8 * t["loss"]},
+    "sizes that do not matter": lambda t: {"loss": 1.8 + 2085 * t["tokens"] ** -0.366},
+    "one outlier": lambda t: {"loss": np.where(np.arange(25) == 3, 50.0, t["loss"])},
+}
+
+
+@pytest.mark.parametrize("objective", ["robust", "hoffmann"])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_losses_end_in_a_status_and_never_in_a_crash(tmp_path, name, objective) -> None:
+    table = isoflop_table(noise=0.005)
+    odd = with_columns(table, **ODD[name](table))
+    result = fit(odd, objective=objective, predict=[1e22], hold_out="largest-budget")
+    assert (result.status is FitStatus.CONVERGED) == (name == "one outlier"), result.message
+    write_fit(result, tmp_path / "fit.json")
+    assert read_fit(tmp_path / "fit.json").status is result.status
+
+
+def test_few_runs_to_spare_are_warned_of() -> None:
+    table = isoflop_table(noise=0.005)
+    few = fit(table.where(np.arange(25) < 7))
+    assert any("7 runs for 5 free parameters leave 2" in w for w in few.warnings)
+    assert not any("free parameters leave" in w for w in fit(table).warnings)
+
+
+@pytest.mark.slow
+def test_three_hundred_thousand_rows_are_fitted_to_their_truth() -> None:
+    rng = np.random.default_rng(0)
+    n = 300_000
+    N, D = np.exp(rng.uniform(17, 24, n)), np.exp(rng.uniform(20, 27, n))
+    result = fit(table_of(N, D, noise=0.01))
+    assert result.status is FitStatus.CONVERGED
+    for name, value in BESIROGLU.items():
+        ends = result.intervals[name]
+        # Three times the half-width: the truth of a 90 % interval, and no false alarm.
+        assert abs(result.theta[name] - value) < 3 * (ends.high - ends.low) / 2
 
 
 def test_every_row_left_out_has_its_reason() -> None:
