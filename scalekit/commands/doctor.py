@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
+from scalekit.errors import UsageError
 
 DISTRIBUTION = "scalekit-laws"
 LEAST_DISK_GB = 5.0
@@ -47,8 +51,21 @@ class Finding:
     todo: str = ""
 
 
-def doctor(form: FormatOption = Format.TABLE) -> None:
+def doctor(
+    form: FormatOption = Format.TABLE,
+    profile: Annotated[
+        str | None,
+        typer.Option("--write-profile", metavar="NAME", help="write profiles/NAME.yaml from Slurm"),
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="of that profile; the cluster's default unless given")
+    ] = None,
+) -> None:
     """Look at Python, packages, devices, disk and scheduler, and say what to mend."""
+    if profile is not None:
+        return _write_profile(profile, partition)
+    if partition is not None:
+        raise UsageError("--partition: of which profile?; add --write-profile NAME")
     findings = list(_examine(Path.cwd()))
     rows = [asdict(finding) for finding in findings]
     if form is Format.JSON:
@@ -64,6 +81,23 @@ def doctor(form: FormatOption = Format.TABLE) -> None:
                 print(f"    -> {finding.todo}")
     doubts = sum(f.state == "doubt" for f in findings)
     print(f"{doubts} in doubt" if doubts else "all is well", file=sys.stderr)
+    return None
+
+
+def _write_profile(name: str, partition: str | None) -> None:
+    """Write a profile from what Slurm says of this cluster; an existing file is left alone."""
+    from scalekit.executors._slurm_site import write_profile
+    from scalekit.results.store import write_whole
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UsageError(f"--write-profile {name!r}: a file's name; use letters, digits and '-'")
+    path = Path("profiles") / f"{name}.yaml"
+    if path.exists():
+        raise UsageError(f"{path}: exists; remove it or choose another name")
+    text = write_profile(name, partition)
+    write_whole(path, text)
+    print(text, end="")
+    print(f"written to {path}; a sweep names it: executor: {{profile: {name}}}", file=sys.stderr)
 
 
 def _judge(what: str, is_fine: bool, found: str, todo: str) -> Finding:
@@ -214,8 +248,12 @@ def _slurm() -> Finding:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("slurm", "doubt", f"{sbatch}: {error}", "ask the cluster's people")
-    said = (done.stdout or done.stderr).strip()
-    return _judge("slurm", done.returncode == 0, f"{said} ({sbatch})", "sbatch does not answer")
+    if done.returncode:
+        from scalekit.executors._slurm_queue import own_words
+
+        todo = "ask where slurm.conf is, and name it in SLURM_CONF"
+        return Finding("slurm", "doubt", own_words(done.stderr, "sbatch"), todo)
+    return Finding("slurm", "ok", f"{done.stdout.strip()} ({sbatch})")
 
 
 def _profiles(folder: Path) -> Iterator[Finding]:

@@ -61,14 +61,27 @@ class Slurm:
         """
         if not jobs:
             return
+        self._refuse_line_breaks()
+        limits = self._limits = read_limits(self.settings.profile)
+        for group in group_jobs(jobs, self.settings, limits):
+            check_group(group, limits, self.settings.profile)
+
+    def _refuse_line_breaks(self) -> None:
+        """Refuse what would break the lines of a job's script apart.
+
+        Raises:
+            InputError: A control character in the folder's path or in the profile.
+        """
         if not str(self.folder).isprintable():
             raise InputError(
                 f"{str(self.folder)!r}: a line break in a path cannot be written into a job's "
                 "script; choose another folder with --out"
             )
-        limits = self._limits = read_limits(self.settings.profile)
-        for group in group_jobs(jobs, self.settings, limits):
-            check_group(group, limits, self.settings.profile)
+        for key, value in self.settings.profile.items():
+            words = [value] if isinstance(value, str) else value if key == "sbatch" else []
+            for word in words or ():
+                if not word.isprintable():
+                    raise InputError(f"profile.{key}: a line break in {word!r}; take it out")
 
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
         """Submit the jobs, an array for each set of equal needs.
@@ -177,6 +190,7 @@ class Slurm:
             wckey=None,
             stderr_to_stdout=True,
             additional_parameters={
+                **_further_options(profile.get("sbatch") or ()),
                 # To the script alone, whose last line becomes the worker by `exec`.
                 "signal": f"B:USR2@{group.lead}",
                 "requeue": True,
@@ -225,6 +239,12 @@ class Slurm:
         except SystemTroubleError as error:
             return str(error)
         return None
+
+
+def _further_options(words: Sequence[str]) -> dict[str, str | bool]:
+    """Read options as sbatch has them: `--exclusive`, `--mem-per-gpu=40G`."""
+    pairs = [word.strip().lstrip("-").partition("=") for word in words]
+    return {name: value if equals else True for name, equals, value in pairs}
 
 
 def _output(folder: Folder) -> str:

@@ -98,6 +98,9 @@ class Profile(Part):
     constraint: str | None = None
     reservation: str | None = None
     setup: list[str] = Field(default=[], description="shell lines before the run")
+    sbatch: list[str] = Field(
+        default=[], description="further options of sbatch, like --exclusive or --mem-per-gpu=40G"
+    )
     python: str | None = Field(default=None, description="the interpreter on the nodes")
     gpus_per_node: int | None = Field(default=None, gt=0)
     cpus_per_gpu: int | None = Field(default=None, gt=0)
