@@ -177,19 +177,24 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
 
     >>> tick_texts([0.35, 0.4, 0.45]), tick_texts([10.0, 20.0])
     (['0.35', '0.40', '0.45'], ['10', '20'])
+    >>> tick_texts([2.25, 2.5, 2.75])
+    ['2.25', '2.50', '2.75']
     """
     step = ticks[1] - ticks[0] if ticks[1:] else ticks[0] if ticks else 1.0
     digits = max(0, -math.floor(math.log10(abs(step) or 1.0) + 1e-9))
+    # A step of 2.5 needs one more.
+    if abs(round(step, digits) - step) > 1e-9 * abs(step):
+        digits += 1
     return [f"{v:.{digits}f}" for v in ticks]
 
 
 def round_ticks(low: float, high: float, most: int) -> list[float]:
-    """Return at most `most` ticks of 1, 2 or 5 times a power of ten within [low, high].
+    """Return at most `most` ticks, 1, 2, 2.5 or 5 times a power of ten apart, within [low, high].
 
     >>> round_ticks(1.63, 2.13, 6)
     [1.7, 1.8, 1.9, 2.0, 2.1]
     """
-    values = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+    values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [float(f"{v:.12g}") for v in values if low <= v <= high]
 
 

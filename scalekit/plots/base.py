@@ -15,7 +15,7 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.errors import InputError
-from scalekit.fit.result import FitStatus
+from scalekit.fit.result import FitResult, FitStatus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +59,11 @@ def _has_table(study: Study) -> bool:
 
 def _has_used_rows(study: Study) -> bool:
     return _has_table(study) and bool(study.is_used.any())
+
+
+def is_of_loss(fit: FitResult) -> bool:
+    """Whether a fit is of a law that predicts a run's loss, not of what follows from the loss."""
+    return fit.approach == "parametric" and "L" not in registry.find("laws", fit.law).inputs
 
 
 def has_law(study: Study) -> bool:

@@ -188,8 +188,12 @@ def _limit_strip(strip: Axes) -> None:
     half = max([t for t in _STRIP_TICKS if t <= reach**0.8], default=_STRIP_TICKS[0])
     ticks = [1.0 / half, 1.0, half]
     strip.yaxis.set_major_locator(FixedLocator(ticks))
-    strip.yaxis.set_major_formatter(FixedFormatter([f"{t:.3g}" for t in ticks]))
+    strip.yaxis.set_major_formatter(FixedFormatter([_strip_text(t) for t in ticks]))
     strip.yaxis.set_minor_locator(NullLocator())
+
+
+def _strip_text(ratio: float) -> str:
+    return f"{ratio:.2f}".rstrip("0").rstrip(".")
 
 
 def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:

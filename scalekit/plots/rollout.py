@@ -10,7 +10,7 @@ import numpy as np
 from scalekit.analysis.rollout import rollout
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
-from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.plots.base import CannotDrawError, Drawing, Plot, is_of_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,10 +22,12 @@ def draw(study: Study) -> Drawing:
     """Draw the error of what lies above each cut, and the exponent of what lies below it."""
     assert study.table is not None
     assert study.fit is not None
-    entries = rollout(study.table, study.fit)
+    fits = (study.fit, *study.fit.others)
+    laws = list(dict.fromkeys(fit.law for fit in fits if is_of_loss(fit)))
+    entries = rollout(study.table, study.fit, laws)
     if not entries:
         raise CannotDrawError("no budget leaves enough runs below it to fit and any above it")
-    laws = list(dict.fromkeys(e["law"] for e in entries))
+    laws = [law for law in laws if any(e["law"] == law for e in entries)]
     figure = _look.new_figure(_look.DOUBLE, 2.7)
     left, right = figure.subplots(1, 2)
     for place, law in enumerate(laws):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from scalekit.analysis.sensitivity import exponent_table
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import params_words
 from scalekit.plots import _axes, _look, _surface
-from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.plots.base import CannotDrawError, Drawing, Plot, is_of_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +39,9 @@ def draw(study: Study) -> Drawing:
     assert study.fit is not None
     if not _surface.has_frontier(study):
         raise CannotDrawError("the fitted law gives no exponent of the compute-optimal size")
-    entries = exponent_table(study.table, study.fit)
+    # A link from loss to accuracy may stand beside the law; it has no exponent to move.
+    kept = tuple(f for f in study.fit.others if f.approach != "parametric" or is_of_loss(f))
+    entries = exponent_table(study.table, replace(study.fit, others=kept))
     lines = _lines(entries)
     figure = _look.new_figure(_look.DOUBLE, _HEIGHT * len(lines) + 0.6)
     axes = figure.add_subplot()

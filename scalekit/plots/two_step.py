@@ -13,7 +13,7 @@ from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
-from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.plots.base import CannotDrawError, Drawing, Plot, is_of_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def _first_fit(study: Study) -> FitResult | None:
     """Return the first step's fit: a law of the run, where the table's loss is the task's."""
     is_same = np.array_equal(task_loss(study), study.column("loss"), equal_nan=True)
     for fit in _fits(study) if is_same else ():
-        if {"N", "D"} <= set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}:
+        if is_of_loss(fit) and set(registry.find("laws", fit.law).inputs) <= {"N", "D", "C"}:
             return fit
     return None
 

@@ -121,7 +121,7 @@ def test_the_forest_names_each_variant_and_keeps_failures(table, whole) -> None:
     assert rows[0]["value"] == whole.exponents["params"]["value"]
     variants = {r["variant"]: r for r in rows}
     assert variants["mse"]["n_runs"] == 30
-    assert variants["budget 1e+18"]["n_runs"] == 24
+    assert variants["budget 1e18"]["n_runs"] == 24
     count = variants["total"]["value"]
     assert count is not None
     assert abs(count - rows[0]["value"]) > 1e-4

@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
-from study_examples import full_study, small_study  # pyright: ignore[reportMissingImports]
+from study_examples import (  # pyright: ignore[reportMissingImports]
+    full_study,
+    seeds_study,
+    small_study,
+    tuned_study,
+)
 
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.fit.result import FitStatus, Interval
 from scalekit.plots import _write
 from scalekit.reports import _facts, _numbers, _wording
+from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf
 from scalekit.results.table import RunTable
 
@@ -28,11 +34,11 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 def facts_of(study: Study, names: tuple[str, ...] = ("isoflop", "residuals")) -> Facts:
     figures, skipped = [], []
     for name in names:
-        made = _write.draw(name, study, ["svg", "png"])
+        made = _write.draw(name, study, ["svg", _write.PAGE])
         if isinstance(made, _write.Skipped):
             skipped.append((made.name, made.reason))
         else:
-            svg, png = made.files["svg"], made.files["png"]
+            svg, png = made.files["svg"], made.files[_write.PAGE]
             figures.append(FigureOf(name, made.title, made.caption, svg, png))
     return _facts.gather(study, figures, skipped, "scalekit analyze runs/demo --seed 7")
 
@@ -149,12 +155,101 @@ def test_energy_that_no_run_recorded_is_unknown(study: Study) -> None:
     columns = {k: v for k, v in study.table.columns.items() if k not in ("energy_j", "device_s")}
     told = dict(facts_of(replace(study, table=RunTable(columns)), ()).provenance)
     assert told["energy"] == "unknown"
-    assert told["device time"] == "unknown"
+    assert told["device-hours"] == "unknown"
 
 
 def test_energy_that_some_runs_did_not_record_is_said_to_miss_them(facts: Facts) -> None:
     # 34 runs of 0.1 kWh
     assert dict(facts.provenance)["energy"] == "3.4 kWh, 1 of 35 runs unknown"
+
+
+def with_attempts(study: Study, **fields: str) -> Study:
+    """The study with one run's attempt changed."""
+    first = study.records[0]
+    other = {**first, "attempts": [{**first["attempts"][0], **fields}]}
+    return replace(study, records=(other, *study.records[1:]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"code": "0.1.0+fedcba654321"}, "The runs were made by 2 states of the code"),
+        (
+            {"code": "0.1.0+abcdef123456.changed"},
+            "1 of 35 runs were made by code with changes that no commit holds",
+        ),
+        ({"torch": "2.12.0"}, "several versions of torch: 2.12.0, 2.13.0"),
+        ({"device": "H100"}, "several kinds of device: H100, cpu"),
+    ],
+)
+def test_runs_of_unequal_origin_are_a_warning(study: Study, fields, sentence: str) -> None:
+    assert not any("states of the code" in w for w in facts_of(study, ()).warnings)
+    warnings = facts_of(with_attempts(study, **fields), ()).warnings
+    assert any(sentence in warning for warning in warnings)
+
+
+def test_code_states_are_counted_by_run_the_commonest_first(study: Study) -> None:
+    facts = facts_of(with_attempts(study, code="0.1.0+fedcba654321"), ())
+    expected = "0.1.0+abcdef123456 (34 runs), 0.1.0+fedcba654321 (1 run)"
+    assert dict(facts.provenance)["code of the runs"] == expected
+
+
+def test_device_time_is_in_gpu_hours_where_the_plan_asked_for_gpus(study: Study) -> None:
+    assert dict(facts_of(study, ()).provenance)["device-hours"] == "0.875"  # 35 runs of 90 s
+    plan = tuple({**line, "resources": {"gpus": 8}} for line in study.plan)
+    told = dict(facts_of(replace(study, plan=plan), ()).provenance)
+    assert told["GPU-hours"] == "0.875"
+
+
+def test_the_commands_make_the_runs_and_then_the_report(study: Study) -> None:
+    lines = facts_of(study, ()).command.splitlines()
+    assert lines[0].startswith("cd /")
+    assert lines[1:] == [
+        "scalekit sweep runs.csv/sweep.yaml",
+        "scalekit analyze runs/demo --seed 7",
+    ]
+    alone = facts_of(replace(study, plan=()), ()).command.splitlines()
+    assert alone[1:] == ["scalekit analyze runs/demo --seed 7"]
+
+
+def test_every_law_that_was_fitted_is_cited_once(study: Study) -> None:
+    assert study.fit is not None
+    others = tuple(
+        replace(study.fit, law=name, others=(), theta={}) for name in ("repeat_exp", "chinchilla")
+    )
+    text = facts_of(replace(study, fit=replace(study.fit, others=others)), ()).bibtex
+    assert text.count("2305.16264") == 1
+    assert text.count("2203.15556") == 1
+
+
+def test_a_checklist_says_what_seeds_and_swept_rates_the_table_shows() -> None:
+    told = {a.question: a.answer for a in checklist(seeds_study())["Training"]}
+    assert re.match(
+        r"0\.\d+ % of the loss, over 15 settings", told["Spread of the loss between seeds"]
+    )
+    assert told["How were learning rate and batch chosen?"] == ""
+    rates = replace(tuned_study(), fit=small_study().fit)
+    told = {a.question: a.answer for a in checklist(rates)["Training"]}
+    expected = "swept at 6 sizes and lengths: up to 8 rates and 5 batches"
+    assert told["How were learning rate and batch chosen?"] == expected
+
+
+def test_the_links_at_the_top_lead_to_sections(page: str) -> None:
+    nav = page[page.index("<nav>") : page.index("</nav>")]
+    targets = re.findall(r'href="#(\w+)"', nav)
+    expected = ["numbers", "figures", "provenance", "checklist", "tables", "sources"]
+    assert targets == expected  # and no warnings, of which this study has none
+    assert set(targets) <= set(re.findall(r'<section id="(\w+)"', page))
+
+
+def test_every_figure_together_stays_under_two_megabytes(study: Study) -> None:
+    shape = b"<svg>" + b"<g></g>" * 40_000 + b"</svg>"
+    figures = tuple(FigureOf(f"f{k}", "Many", "", shape, b"png" * 1000) for k in range(17))
+    facts = replace(facts_of(study, ()), figures=figures)
+    page = registry.find("reports", "html").files(facts)["report.html"]
+    # 17 figures of 280 kB: some stay shapes, the others become pictures
+    assert len(page.encode()) < 2_000_000
+    assert 0 < page.count("data:image/png") < 17
 
 
 @pytest.mark.parametrize(
@@ -217,7 +312,8 @@ def test_a_poor_study_is_reported_with_what_it_has() -> None:
 
 def test_the_latex_tables_are_booktabs_with_one_width(facts: Facts) -> None:
     files = registry.find("reports", "latex").files(facts)
-    assert set(files) == {"tables/parameters.tex", "tables/optimum.tex"}
+    names = ("parameters", "optimum", "approaches", "left_out", "runs")
+    assert set(files) == {f"tables/{name}.tex" for name in names}
     for text in files.values():
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
         assert len({line.count(" & ") for line in rows}) == 1
