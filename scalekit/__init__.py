@@ -14,6 +14,7 @@ _PUBLIC = {
     "plan_sweep": "scalekit.sweep.plan",
     "read_table": "scalekit.results.table",
     "collect": "scalekit.results.collect",
+    "Reading": "scalekit.results.reading",
     "fit": "scalekit.fit.run",
     "predict": "scalekit.analysis.allocation",
 }

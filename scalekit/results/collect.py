@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalekit.errors import InputError
-from scalekit.results.doubts import doubts, join_doubts
+from scalekit.results.doubts import doubts, join_doubts, partly_stated
 from scalekit.results.facts import Facts
 from scalekit.results.history import FINAL, choose, parse_at
 from scalekit.results.meaning import Wanted, settle
@@ -141,7 +141,7 @@ def _foreign(files: Files, reading: Reading, facts: Facts | None, wanted: Wanted
         cells |= facts.of(cells, run, where)
     settled = settle(map_columns(cells, reading.mapping, where), read, reading, where, wanted)
     is_history = read.is_history or _is_history(settled.columns, reading, where)
-    notes = [*read.notes, *settled.notes]
+    notes = [*read.notes, *settled.notes, *partly_stated(settled.columns, where)]
     if not is_history and (reading.at or reading.smooth > 1):
         notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
     who = files.importer

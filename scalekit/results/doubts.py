@@ -89,6 +89,20 @@ def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: s
     return [f"{where}: {twice} rows repeat the {', '.join(present)} of another row"]
 
 
+def partly_stated(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """Say where some rows of a table state how they count and others do not."""
+    found = []
+    for name, kind in KINDS.items():
+        cells = [str(cell) for cell in columns[kind].tolist()] if kind in columns else []
+        silent = sum(cell in ("", UNSTATED) for cell in cells)
+        if 0 < silent < len(cells):
+            found.append(
+                f"{where}: {kind} is stated in {len(cells) - silent} rows and not in {silent}, "
+                f"whose {name} may be another; fill it in, or say it with --map \"{kind}='...'\""
+            )
+    return found
+
+
 def join_doubts(tables: Sequence[RunTable]) -> list[str]:
     """Say where some tables state how they count and others do not."""
     found = []

@@ -266,6 +266,48 @@ def test_no_log_is_collected_without_its_loss_named(example: str, tmp_path: Path
             collect([path], Reading({"params": "1e6"}))
 
 
+ANSWERS = {
+    "csv": {},
+    "csv tsv": {},
+    "jsonl": {},
+    "jsonl array": {},
+    "parquet": {},
+    "nanogpt": {"loss": "val_loss"},
+    "nanochat": {"loss": "val_bpb"},
+    "hf_trainer": {"loss": "eval_loss"},
+    "lightning": {"loss": "val_loss", "tokens": "(step + 1) * 512"},
+    "wandb runs": {"loss": "val/loss"},
+    "wandb history": {"loss": "val/loss"},
+    "wandb history json": {"loss": "val/loss"},
+    "wandb chart": {"loss": "val/loss"},
+    "wandb script": {"loss": "summary.val.loss", "tokens": "20 * config.n_params"},
+    "tensorboard": {"loss": "loss/val"},
+}
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES))
+def test_every_format_is_collected_once_its_questions_are_answered(
+    example: str, tmp_path: Path
+) -> None:
+    if example == "parquet":
+        pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    path = EXAMPLES[example][0](tmp_path)
+    table = collect([path], Reading({"params": "1e6", **ANSWERS[example]}))
+    assert set(table.meta["assumed"])
+    assert np.isfinite(table["loss"]).any()
+    assert set(table["params"]) == {1e6}
+    assert {"loss_unit", "params_kind"} <= table.columns.keys()
+    write_table(table, tmp_path / "data.csv")
+    again = collect([tmp_path / "data.csv"])
+    assert again["loss"].tolist() == pytest.approx(table["loss"].tolist(), rel=0, nan_ok=True)
+
+
+def test_a_table_that_states_its_kinds_in_part_is_told(tmp_path: Path) -> None:
+    text = "params,params_kind,tokens,loss\n1e6,total,2e7,3\n2e6,,2e8,2\n"
+    (note,) = read(tmp_path, text).meta["notes"]
+    assert "params_kind is stated in 1 rows and not in 1" in note
+
+
 def test_a_table_whose_rows_are_checkpoints_must_be_told_which_to_take(tmp_path: Path) -> None:
     text = "run,step,params,tokens,loss\na,1,5e6,1e7,4\na,2,5e6,2e7,3\nb,1,6e6,1e7,3.5\n"
     assert "3 rows of 2 runs at different steps; say which stand for a run" in refusal(
