@@ -130,6 +130,7 @@ class Importer:
             cells stay text, whatever they look like. Raises `InputError` where they are not
             what they seemed.
         run_folder: The folder whose files make one run together, where one file is not one run.
+        beside: Names of files that it reads along with those it recognises.
         is_general: A plain table, taken only where no log's importer recognises the file.
     """
 
@@ -138,4 +139,5 @@ class Importer:
     recognise: Callable[[Source], bool]
     read: Callable[[Sequence[Source], Collection[str]], Imported]
     run_folder: Callable[[Path], Path] | None = None
+    beside: Collection[str] = ()
     is_general: bool = False

@@ -61,4 +61,5 @@ IMPORTER = Importer(
     recognise=_recognise,
     read=_read,
     run_folder=lambda path: path.parent,
+    beside=(_HPARAMS,),
 )

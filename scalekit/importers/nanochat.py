@@ -20,7 +20,7 @@ from scalekit.importers.base import Imported, Importer, Source
 FLOPS_KIND = "nanochat"
 
 _EVAL = re.compile(rf"\bStep {STEP} \| Validation bpb: {NUMBER}")
-_STEP = re.compile(rf"\bstep {STEP}(?:/{STEP})?(?: \([\d.]+%\))? \| loss: {NUMBER} \| lrm: ")
+_STEP = re.compile(rf"\bstep {STEP}(?:/{STEP})?(?: +\([\d.]+%\))? +\| loss: {NUMBER} \| lrm: ")
 _CORE = re.compile(rf"\bStep {STEP} \| CORE metric: {NUMBER}")
 _GROUP = re.compile(rf"^(wte|value_embeds|lm_head|transformer_matrices|scalars|total) *: {WHOLE}$")
 _SIZE = re.compile(rf"^Number of parameters: {WHOLE}")

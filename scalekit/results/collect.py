@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalekit.errors import InputError
-from scalekit.results.doubts import doubts, join_doubts, partly_stated
+from scalekit.results.doubts import doubts, join_doubts
 from scalekit.results.facts import Facts
-from scalekit.results.history import FINAL, choose, parse_at
-from scalekit.results.meaning import Wanted, settle
+from scalekit.results.foreign import join_histories, read_files, settle_table
+from scalekit.results.meaning import Wanted
 from scalekit.results.reading import Reading
 from scalekit.results.rows import sweep_rows
 from scalekit.results.sources import Files, find_sources
@@ -22,15 +21,14 @@ from scalekit.results.table import (
     file_hash,
     in_order,
     make_table,
-    map_columns,
-    raw_names,
-    require,
     stated_kinds,
     text_hash,
 )
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from scalekit.importers.base import Imported
 
 _PLAIN = Reading()
 
@@ -91,15 +89,6 @@ def read_runs(
     return replace(table, meta={**table.meta, "sha256": found, "response": response})
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one sweep or some files hold; `importer` is nobody for a sweep."""
-
-    table: RunTable
-    importer: str = ""
-    is_history: bool = False
-
-
 def _tables(
     sources: Iterable[Path | str],
     reading: Reading,
@@ -107,90 +96,38 @@ def _tables(
     where: str,
     wanted: Wanted,
 ) -> tuple[list[RunTable], list[str]]:
+    """Read every source: a table a sweep or foreign table, and one for all logs of a format."""
     found, notes = find_sources(sources, importer=reading.importer, skip=skip)
     facts = None if reading.facts is None else Facts(reading.facts)
-    parts = [
-        _sweep(one, reading)
-        if isinstance(one, SweepFolder)
-        else _foreign(one, reading, facts, wanted)
-        for one in found
-    ]
+    groups: dict[object, SweepFolder | list[tuple[Files, Imported]]] = {}
+    for place, one in enumerate(found):
+        if isinstance(one, SweepFolder):
+            groups[place] = one
+            continue
+        read = read_files(one, reading, facts)
+        key = one.importer.name if read.is_history else place
+        groups.setdefault(key, []).append((one, read))  # type: ignore[union-attr]
+    tables, foreign = [], []
+    for group in groups.values():
+        if isinstance(group, SweepFolder):
+            tables.append(_sweep(group, reading))
+            continue
+        (files, read), place = group[0], where if len(group) > 1 else group[0][0].where
+        if read.is_history:
+            read = join_histories(group, reading.mapping.get("run", "run"))
+        table = settle_table(files.importer, read, reading, facts=facts, wanted=wanted, where=place)
+        foreign.append(table)
+        tables.append(table)
     notes += facts.left_over() if facts else []
-    parts = _chosen(parts, reading, where, wanted)
-    foreign = [part.table for part in parts if part.importer]
     if foreign:
         notes += doubts(foreign[0].columns if len(foreign) == 1 else _stacked(foreign), where)
-    return [part.table for part in parts], notes
+    return tables, notes
 
 
-def _sweep(folder: SweepFolder, reading: Reading) -> _Part:
+def _sweep(folder: SweepFolder, reading: Reading) -> RunTable:
     asked = {"params": reading.params_kind, "flops": reading.flops_kind}
     rows, notes = sweep_rows(folder, asked)
-    return _Part(make_table(rows, {"path": str(folder.root), "notes": notes}))
-
-
-def _foreign(files: Files, reading: Reading, facts: Facts | None, wanted: Wanted) -> _Part:
-    """Read files made elsewhere: join facts, map, settle what columns mean."""
-    where, run = files.where, reading.mapping.get("run", "run")
-    text = raw_names(reading.mapping) | ({run} if facts else set())
-    read = files.importer.read(files.sources, text)
-    cells = dict(read.columns)
-    if read.is_history and run not in cells:
-        cells["run"] = [files.run] * len(next(iter(cells.values())))
-    if facts is not None:
-        cells |= facts.of(cells, run, where)
-    settled = settle(map_columns(cells, reading.mapping, where), read, reading, where, wanted)
-    is_history = read.is_history or _is_history(settled.columns, reading, where)
-    notes = [*read.notes, *settled.notes, *partly_stated(settled.columns, where)]
-    if not is_history and (reading.at or reading.smooth > 1):
-        notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
-    who = files.importer
-    told = [] if who.is_general else [f"read as {who.name}, {who.about}"]
-    meta = {"path": where, "notes": notes, "assumed": [*told, *settled.assumed]}
-    table = RunTable(in_order(settled.columns), {**meta, **stated_kinds(settled.columns)})
-    return _Part(table, who.name, is_history)
-
-
-def _chosen(parts: Sequence[_Part], reading: Reading, where: str, wanted: Wanted) -> list[_Part]:
-    """Join the histories that one importer read, and take the checkpoints that were asked for."""
-    groups: dict[object, list[_Part]] = {}
-    for place, part in enumerate(parts):
-        groups.setdefault(part.importer if part.is_history else place, []).append(part)
-    found = []
-    for group in groups.values():
-        if not group[0].is_history:
-            found += group
-            continue
-        tables = [part.table for part in group]
-        table = tables[0] if len(tables) == 1 else _joined(tables, (), reading, where)
-        require(table, [wanted.response])
-        at = parse_at(reading.at or FINAL)
-        chosen = choose(table.columns, at, reading.smooth, where, wanted.response)
-        meta = {
-            **table.meta,
-            "assumed": [*table.meta["assumed"], *chosen.assumed],
-            "notes": [*table.meta["notes"], *chosen.notes],
-        }
-        found.append(replace(group[0], table=RunTable(in_order(chosen.columns), meta)))
-    return found
-
-
-def _is_history(columns: Mapping[str, np.ndarray], reading: Reading, where: str) -> bool:
-    """Whether a table's rows are checkpoints; refuse where it is not said which to take."""
-    if not {"run", "step"} <= columns.keys():
-        return False
-    runs = columns["run"].tolist()
-    if len(set(runs)) == len(runs):
-        return False
-    steps = len(set(zip(runs, columns["step"].tolist(), strict=True)))
-    if steps == len(set(runs)):
-        return False
-    if reading.at is None:
-        raise InputError(
-            f"{where}: {len(runs)} rows of {len(set(runs))} runs at different steps; say which "
-            "stand for a run with --at final, or take them all with --at every"
-        )
-    return True
+    return make_table(rows, {"path": str(folder.root), "notes": notes})
 
 
 def _joined(
@@ -247,5 +184,5 @@ def _with_source(table: RunTable) -> RunTable:
 
     if "source" in table:
         return table
-    source = np.full(len(table), Path(table.meta["path"]).name, dtype=object)
+    source = np.full(len(table), str(table.meta["path"]), dtype=object)
     return replace(table, columns={**table.columns, "source": source})

@@ -98,10 +98,10 @@ def _check_one_loss(columns: Mapping[str, np.ndarray], read: Imported, where: st
             f"{where}: no column 'loss'; {columns_like('loss', columns)} map it with "
             "--map loss=COLUMN"
         )
-    best = next((name for name in found if _HELD_OUT.search(name)), found[0])
+    found.sort(key=lambda name: (bool(_PERPLEXITY.search(name)), not _HELD_OUT.search(name)))
     raise InputError(
         f"{where}: no column 'loss' but {_listed(found, read)}; say which is meant with "
-        f"--map loss={_quoted(best)}"
+        f"--map loss={_quoted(found[0])}"
     )
 
 

@@ -37,11 +37,10 @@ class Wanted:
 
 @dataclass
 class Settled:
-    """Columns (n,) while their meaning is settled, with what was assumed and what is doubtful."""
+    """Columns (n,) while their meaning is settled, with what was assumed in sentences."""
 
     columns: dict[str, np.ndarray]
     assumed: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def state(self, column: str, word: str) -> None:
         """Write a word into every row of a column."""

@@ -155,6 +155,7 @@ def _walked(
     sweeps: list[SweepFolder | _Entry] = []
     read: list[_Entry] = []
     other: Counter[str] = Counter()
+    unknown: list[Path] = []
     for path in _below(folder, seen):
         if path.is_dir():
             sweeps.append(SweepFolder(path))
@@ -163,7 +164,9 @@ def _walked(
         elif (found := choice.recognise(Source(path))) is not None:
             read.append(_Entry(found, Source(path), folder))
         else:
-            other[path.suffix or path.name] += 1
+            unknown.append(path)
+    companions = {e.source.path.parent / name for e in read for name in e.importer.beside}
+    other.update(path.suffix or path.name for path in unknown if path not in companions)
     if any(not entry.importer.is_general for entry in read):
         other.update(f"{e.source.suffix} beside logs" for e in read if e.importer.is_general)
         read = [entry for entry in read if not entry.importer.is_general]

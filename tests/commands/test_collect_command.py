@@ -110,7 +110,7 @@ def test_several_sources_and_a_pattern_become_one_table(make_sweep, tmp_path: Pa
     out = tmp_path / "out" / "data.csv"
     sources = [str(folder.root), str(tmp_path / "theirs.csv")]
     assert run(["collect", *sources, "-o", str(out)]) == 0
-    assert read_table(out)["source"].tolist() == ["demo", "demo", "theirs.csv"]
+    assert read_table(out)["source"].tolist() == ["demo", "demo", sources[1]]
     said = capsys.readouterr().err
     assert "params_kind is not stated, and other sources say non_embedding" in said
     words = [str(tmp_path / "*.log"), "--map", "loss=val_loss"]

@@ -45,7 +45,8 @@ PLAIN = "params,tokens,loss\n1e6,2e7,3.5\n2e6,4e7,3.25\n"
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ("train_loss,val_loss", "but 'train_loss' or 'val_loss'; .*--map loss=val_loss"),
+        ("train_loss,val_loss", "but 'val_loss' or 'train_loss'; .*--map loss=val_loss"),
+        ("val_ppl,train_loss", "but 'train_loss' or 'val_ppl'; .*--map loss=train_loss"),
         ("val/loss,x", "no column 'loss' but 'val/loss'; .*--map loss=val/loss"),
         ("loss,val_loss", "may be 'loss' or 'val_loss'; .*--map loss=val_loss, or --map loss=loss"),
         ("loss,train/loss", "may be 'loss' or 'train/loss'"),
@@ -248,7 +249,7 @@ def test_logs_of_one_kind_become_one_table_with_the_common_facts_told_once(tmp_p
         put(tmp_path, NANOGPT, f"{name}.log")
     table = collect([tmp_path], Reading({"loss": "val_loss"}, params_kind="total"))
     assert table["run"].tolist() == ["a", "b"]
-    assert table["source"].tolist() == ["a.log", "b.log"]
+    assert table["source"].tolist() == [str(tmp_path / f"{x}.log") for x in "ab"]
     assert len(table.meta["assumed"]) == len(set(table.meta["assumed"])) == 6
     assert not any("a.log" in said for said in table.meta["assumed"])
 
@@ -264,6 +265,23 @@ def test_no_log_is_collected_without_its_loss_named(example: str, tmp_path: Path
     else:
         with pytest.raises(InputError, match="--map loss="):
             collect([path], Reading({"params": "1e6"}))
+
+
+def test_a_run_that_died_before_its_first_evaluation_keeps_its_row(tmp_path: Path) -> None:
+    for name, text in (
+        ("a", "epoch,step,train_loss,val_loss\n0,9,4.5,\n0,9,,4.25\n"),
+        ("b", "epoch,step,train_loss\n0,4,5.5\n"),
+    ):
+        (tmp_path / name).mkdir()
+        put(tmp_path / name, text, "metrics.csv")
+    (tmp_path / "a" / "hparams.yaml").write_text("width: 64\n")
+    (tmp_path / "b" / "hparams.yaml").write_text("width: 128\n")
+    table = collect([tmp_path], Reading({"loss": "val_loss", "params": "hparams.width*1e4"}))
+    assert table["run"].tolist() == ["a", "b"]
+    assert table["params"].tolist() == [64e4, 128e4]
+    np.testing.assert_array_equal(table["loss"], [4.25, np.nan])
+    assert any("1 of 2 runs have no loss: b" in note for note in table.meta["notes"])
+    assert not any("not read" in note for note in table.meta["notes"])
 
 
 ANSWERS = {

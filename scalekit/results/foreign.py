@@ -1,0 +1,125 @@
+"""What others' training left, as a table of runs: join facts, map, settle, choose checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scalekit.errors import InputError
+from scalekit.importers._history import join_columns
+from scalekit.importers.base import Imported, Importer
+from scalekit.results.doubts import partly_stated
+from scalekit.results.facts import Facts
+from scalekit.results.history import FINAL, choose, parse_at
+from scalekit.results.meaning import Wanted, settle
+from scalekit.results.reading import Reading
+from scalekit.results.sources import Files
+from scalekit.results.table import (
+    RunTable,
+    in_order,
+    map_columns,
+    raw_names,
+    require,
+    stated_kinds,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def read_files(files: Files, reading: Reading, facts: Facts | None) -> Imported:
+    """Read one run's files or one table, words kept as they are written where they stay words.
+
+    Raises:
+        InputError: The files are not what their importer reads.
+    """
+    text = raw_names(reading.mapping)
+    if facts is not None:
+        text.add(reading.mapping.get("run", "run"))
+    return files.importer.read(files.sources, text)
+
+
+def join_histories(told: Sequence[tuple[Files, Imported]], run: str) -> Imported:
+    """Put the curves of several runs below each other, with the run and source of every row.
+
+    Args:
+        told: What one importer read.
+        run: The column that names the runs where the files do.
+    """
+    parts, about, units = [], {}, {}
+    for files, read in told:
+        n_rows = len(next(iter(read.columns.values())))
+        given = {} if run in read.columns else {"run": [files.run] * n_rows}
+        given["source"] = [files.where] * n_rows
+        parts.append({**given, **read.columns})
+        about |= read.about
+        units |= read.loss_units
+    if len(parts) == 1:
+        columns: Mapping[str, Any] = parts[0]
+    else:
+        columns = join_columns([{n: list(cells) for n, cells in p.items()} for p in parts])
+    return Imported(
+        columns,
+        units,
+        flops_kind=told[0][1].flops_kind,
+        about=about,
+        notes=[note for _, read in told for note in read.notes],
+        is_history=True,
+    )
+
+
+def settle_table(
+    importer: Importer,
+    read: Imported,
+    reading: Reading,
+    *,
+    facts: Facts | None,
+    wanted: Wanted,
+    where: str,
+) -> RunTable:
+    """Turn what an importer read into a table of runs.
+
+    Returns:
+        One row a run, unless the reading asks for more. `meta["assumed"]` and `meta["notes"]` say
+        what it rests on and what is doubtful about it.
+
+    Raises:
+        InputError: Something is open that an option settles.
+    """
+    cells = dict(read.columns)
+    if facts is not None:
+        cells |= facts.of(cells, reading.mapping.get("run", "run"), where)
+    settled = settle(map_columns(cells, reading.mapping, where), read, reading, where, wanted)
+    columns: Mapping[str, np.ndarray] = settled.columns
+    assumed, notes = settled.assumed, [*read.notes, *partly_stated(columns, where)]
+    if not importer.is_general:
+        assumed.insert(0, f"read as {importer.name}, {importer.about}")
+    if read.is_history or _is_history(columns, reading, where):
+        require(RunTable(columns, {"path": where}), [wanted.response])
+        at = parse_at(reading.at or FINAL)
+        chosen = choose(columns, at, reading.smooth, where, wanted.response)
+        columns = chosen.columns
+        assumed += chosen.assumed
+        notes += chosen.notes
+    elif reading.at or reading.smooth > 1:
+        notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
+    meta = {"path": where, "notes": notes, "assumed": assumed}
+    return RunTable(in_order(columns), {**meta, **stated_kinds(columns)})
+
+
+def _is_history(columns: Mapping[str, np.ndarray], reading: Reading, where: str) -> bool:
+    """Whether a table's rows are checkpoints; refuse where it is not said which to take."""
+    if not {"run", "step"} <= columns.keys():
+        return False
+    runs = columns["run"].tolist()
+    if len(set(runs)) == len(runs):
+        return False
+    steps = len(set(zip(runs, columns["step"].tolist(), strict=True)))
+    if steps == len(set(runs)):
+        return False
+    if reading.at is None:
+        raise InputError(
+            f"{where}: {len(runs)} rows of {len(set(runs))} runs at different steps; say which "
+            "stand for a run with --at final, or take them all with --at every"
+        )
+    return True
