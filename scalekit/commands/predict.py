@@ -70,6 +70,9 @@ def predict(
     from scalekit.commands._questions import answer, choose, read_asked, read_given
     from scalekit.fit.run import read_fit
 
+    asked = read_asked(
+        flops=flops, params=params, tokens=tokens, loss=loss, inference_tokens=inference_tokens
+    )
     result = choose(read_fit(fit), law, fit)
     if recipe is not None:
         result = at_recipe(result, recipe)
@@ -79,9 +82,6 @@ def predict(
         words = {"flops": flops, "params": params, "tokens": tokens, "loss": loss}
         _response.answer(result, through, words, output_format)
         return
-    asked = read_asked(
-        flops=flops, params=params, tokens=tokens, loss=loss, inference_tokens=inference_tokens
-    )
     one = ask(result, read_given(given, unique_tokens, result.law), intervals)
     answers = answer(one, asked)
     if yaml:

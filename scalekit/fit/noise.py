@@ -52,7 +52,7 @@ def measure(solution: Solution) -> Noise:
 def _repeats(solution: Solution) -> tuple[float | None, int]:
     """Pool the scatter of runs whose inputs are the same."""
     log_loss: Array = solution.problem.log_observed
-    points = np.stack([log_loss, *(solution.frame.logs[s] for s in solution.law.inputs)])
+    points = np.stack([log_loss, *(solution.runs.inputs[s] for s in solution.law.inputs)])
     points = points[:, np.lexsort(points)]
     changes = np.diff(points, axis=1) != 0
     # The same row twice is one run, not two that agree.

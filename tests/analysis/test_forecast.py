@@ -22,6 +22,7 @@ from scalekit.analysis.verdict import (
     tally,
 )
 from scalekit.errors import InputError, NotFinishedError, RunsFailedError
+from scalekit.fit.intervals import t_quantile
 from scalekit.fit.run import fit as fit_table
 from scalekit.fit.simulate import simulate
 from scalekit.results.table import RunTable, make_table
@@ -101,14 +102,15 @@ def test_without_an_interval_there_is_no_forecast() -> None:
 def test_the_score_is_the_miss_in_the_forecasts_own_units(noisy) -> None:
     body = size(noisy)
     sd = math.hypot(body["sd"]["law"], body["sd"]["run"])
-    for z in (-2.0, 0.0, 1.5):
+    reach = t_quantile(0.95, noisy.one.dof)
+    assert 1.645 < reach < 2.0  # of a normal law, and of t with six degrees of freedom
+    for z in (-2.5, 0.0, 1.5):
         found = score(body, given_outcome(body, body["loss"] * math.exp(z * sd)))
         assert found["z"] == pytest.approx(z, abs=1e-9)
-        # t with 25 degrees of freedom reaches 1.708 standard deviations.
-        assert found["inside"] == (abs(z) < 1.708)
+        assert found["inside"] == (abs(z) < reach)
     ends = body["intervals"]["loss_prediction"]
     half = (math.log(ends["high"]) - math.log(ends["low"])) / 2
-    assert half / sd == pytest.approx(1.708, abs=1e-3)
+    assert half / sd == pytest.approx(reach, abs=1e-3)
     worse = score(body, given_outcome(body, 1.01 * body["loss"]))
     assert worse["relative_error"] == pytest.approx(0.01 / 1.01)
 

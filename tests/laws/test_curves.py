@@ -250,7 +250,7 @@ def test_curves_are_fitted_and_held_out_from_the_command_line(tmp_path: Path, ca
     assert result.status is FitStatus.CONVERGED
     assert result.holdout["mape"] < 2e-3
     assert run(["predict", str(out), "--params", "1e9", "--tokens", "1e10"]) == errors.USAGE
-    assert "predicts loss from step, run" in capsys.readouterr().err
+    assert "is a law of t, i" in capsys.readouterr().err
 
 
 def test_a_table_of_final_rows_is_no_table_of_curves(tmp_path: Path, capsys) -> None:

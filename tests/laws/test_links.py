@@ -138,8 +138,11 @@ def test_an_accuracy_is_predicted_from_the_command_line(tmp_path: Path, capsys) 
     assert run(["predict", str(second), "--loss", "2.3"]) == errors.OK
     assert "accuracy at loss 2.3: 0." in capsys.readouterr().out
     for argv, says in (
-        (["predict", str(second)], "give --loss, or --through the fit"),
-        (["predict", str(second), "--params", "7e9", "--tokens", "1e12"], "leave it out"),
+        (["predict", str(second)], "nothing is asked"),
+        (
+            ["predict", str(second), "--params", "7e9", "--tokens", "1e12"],
+            "is a law of L; give --loss",
+        ),
     ):
         assert run(argv) == errors.USAGE
         assert says in capsys.readouterr().err
