@@ -143,7 +143,7 @@ BAD_TABLES: dict[str, tuple[bytes | None, str]] = {
     ),
     "not text": (b"params,tokens,loss\n1e7,2e8,\xff\xfe\n", "bad.csv:2: not UTF-8 text"),
     "empty": (b"", "bad.csv: the file is empty"),
-    "absent": (None, "bad.csv: cannot be read, No such file or directory; name a table"),
+    "absent": (None, "bad.csv: cannot be read, No such file or directory; name a "),
 }
 
 

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,12 @@ def check(name: str, found: str, *, digits_may_round: bool = False) -> None:
 
 
 def differences(expected: str, found: str, *, digits_may_round: bool) -> list[str]:
-    """List the lines that differ, as expected (-) and as found (+)."""
-    wrong = []
-    for a, b in zip_longest(expected.splitlines(), found.splitlines()):
-        if a == b or (digits_may_round and None not in (a, b) and _is_same_but_rounding(a, b)):
-            continue
-        wrong += [f"{mark} {line}" for mark, line in (("-", a), ("+", b)) if line is not None]
-    return wrong
+    """List the lines that differ, as expected (-) and as found (+), with those around them."""
+    before, after = expected.splitlines(), found.splitlines()
+    if digits_may_round and len(before) == len(after):
+        pairs = zip(before, after, strict=True)
+        after = [a if _is_same_but_rounding(a, b) else b for a, b in pairs]
+    return list(difflib.unified_diff(before, after, "expected", "found", lineterm="", n=1))
 
 
 def _is_same_but_rounding(a: str, b: str) -> bool:
