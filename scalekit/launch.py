@@ -129,7 +129,9 @@ class Outcome:
 
 def job_argv(folder: SweepFolder, run: str) -> tuple[str, ...]:
     """Return the command line that trains one run: what every job calls."""
-    return (sys.executable, "-m", "scalekit", "train", str(folder.root.absolute()), run)
+    # Not Path.absolute(): ten thousand of them take a tenth of the time that a sweep has.
+    root = os.path.join(os.getcwd(), folder.root)  # noqa: PTH109, PTH118
+    return (sys.executable, "-m", "scalekit", "train", root, run)
 
 
 def find_missing(

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,13 @@ def write_manifest(
         "lead_s": group.lead,
         "safety": settings.safety,
     }
+    # Runs share a folder of logs, and finding the way to it takes longer than all the rest.
+    where = lru_cache(lambda logs: os.path.relpath(logs, root))
     jobs = [
         {
             "run": job.run,
             "argv": job.argv[len(common) :],
-            "log": os.path.relpath(job.log, root),
+            "log": f"{where(job.log.parent)}/{job.log.name}",
             "seconds": job.seconds,
         }
         for job in group.jobs
