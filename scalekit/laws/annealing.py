@@ -89,7 +89,7 @@ def areas(schedule: Array, memory: float) -> tuple[Array, Array]:
     >>> s1.tolist(), s2.tolist()
     ([1.0, 2.0, 2.5, 3.0], [0.0, 0.0, 0.5, 0.75])
     """
-    falls = -np.diff(schedule, prepend=schedule[0])
+    falls = 0.0 - np.diff(schedule, prepend=schedule[0])  # no minus zero
     momentum = accumulate(falls.tolist(), lambda held, fall: memory * held + fall)
     return np.cumsum(schedule), np.cumsum(np.fromiter(momentum, float, len(falls)))
 
