@@ -23,8 +23,9 @@ STUDY = [
     "scalekit predict fit.json --flops 1e22,1e24",
     "scalekit predict fit.json --params 1B --tokens 20B",
     "scalekit predict fit.json --flops 1e22 --yaml",
-    "scalekit analyze data.csv -o report --bootstrap 0 --type svg",
 ]
+
+REPORT = [STUDY[0], "scalekit analyze data.csv -o report --bootstrap 0 --type svg"]
 
 SIZE = [
     "scalekit size --d-model 768 --n-layers 12 --head-dim 64 --vocab 50257 --context 1024 "
@@ -87,11 +88,18 @@ def same_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
-def test_a_study_of_simulated_runs_says_what_it_said(capsys) -> None:
-    said = transcript(STUDY, capsys)
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("study", STUDY),
+        pytest.param("report", REPORT, marks=pytest.mark.slow),  # it draws every figure there is
+    ],
+)
+def test_a_study_of_simulated_runs_says_what_it_said(capsys, name: str, commands) -> None:
+    said = transcript(commands, capsys)
     # What is left of the gradient at the optimum is the rounding of this machine's sums.
     said = re.sub(r"scaled gradient \S+e-1[0-9]\b", "scaled gradient TINY", said)
-    check("study", said, digits_may_round=True)
+    check(name, said, digits_may_round=True)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -118,7 +126,7 @@ def test_bad_files_are_answered_as_they_were(tmp_path: Path, capsys) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    expected = {"study", "size", "bad-files", *(f"plan-{name}" for name in SWEEPS)}
+    expected = {"study", "report", "size", "bad-files", *(f"plan-{name}" for name in SWEEPS)}
     assert {path.stem for path in FOLDER.glob("*.txt")} == expected
 
 
