@@ -15,13 +15,6 @@
 
 #include "vector.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-static int thread_number() { return omp_get_thread_num(); }
-#else
-static int thread_number() { return 0; }
-#endif
-
 namespace {
 
 constexpr int BLOCK = 8 * TILE;  // queries whose scores are alive together going backward

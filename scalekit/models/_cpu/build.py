@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = ("attention.cpp", "tokens.cpp")
+SOURCES = ("attention.cpp", "linear.cpp", "tokens.cpp")
 HEADERS = ("vector.h",)
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC"),
@@ -95,10 +95,13 @@ def _open(path: Path) -> ctypes.CDLL:
         kernels = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsUnavailableError(str(error)) from error
-    kernels.attention_scratch.argtypes = [ctypes.c_long, ctypes.c_long]
-    kernels.attention_width.argtypes = [ctypes.c_long]
-    for function in (kernels.attention_scratch, kernels.attention_width):
-        function.restype = ctypes.c_long
+    for name, n_arguments in (
+        ("attention_scratch", 2),
+        ("attention_width", 1),
+        ("linear_scratch", 3),
+    ):
+        function = getattr(kernels, name)
+        function.argtypes, function.restype = [ctypes.c_long] * n_arguments, ctypes.c_long
     return kernels
 
 

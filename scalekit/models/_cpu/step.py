@@ -105,8 +105,7 @@ class _Calls:
         self.targets = torch.empty(self.n, dtype=torch.int64)
         self.losses = self._new(self.n)
         width = step.kernels.attention_width(s.head_dim)
-        scratch = batch.threads * step.kernels.attention_scratch(batch.tokens, s.head_dim)
-        self.scratch = self._new(scratch)
+        self.scratch = self._new(self._scratch_size())
         self.parts = self._new(
             max((self.n // _PART + 1) * s.d_model, batch.rows * s.n_kv_heads * 2 * width)
         )
@@ -167,10 +166,10 @@ class _Calls:
         self, x: Tensor, weight: nn.Parameter, out: Tensor, d_out: Tensor, dx: Tensor
     ) -> None:
         """Multiply x (n, in) by weight (out, in), whose gradient is set going backward."""
-        w = weight.detach()
-        self.calls.append(partial(torch.mm, x, w.t(), out=out))
-        self.back.append(partial(torch.mm, d_out, w, out=dx))
-        self.back.append(partial(torch.mm, d_out.t(), x, out=self._grad(weight)))
+        sizes = (self.scratch, self.n, weight.shape[1], weight.shape[0])
+        self._kernel("linear_forward", x, weight, out, *sizes)
+        self.back.append(self._made("linear_backward", d_out, weight, dx, *sizes))
+        self.back.append(self._made("linear_weight", d_out, x, self._grad(weight), 0, *sizes))
 
     def _attention(
         self, block: Block, stream: Tensor, added: Tensor | None
@@ -236,20 +235,23 @@ class _Calls:
         """Logits of some tokens, their losses, and at once all the gradients they give."""
         model, vocab, n = self.step.model, self.shape.vocab, len(x)
         weight = model.embedding if model.head is None else model.head
-        w, d_w = weight.detach(), self._grad(weight)
         logits = self._shared("logits", min(self.n, max(1, _LOGITS // vocab)), vocab)[:n]
-        self.calls.append(partial(torch.mm, x, w.t(), out=logits))
+        sizes = (self.scratch, n, self.shape.d_model, vocab)
+        self._kernel("linear_forward", x, weight, logits, *sizes)
         factor = 1.0 / self.n if self.batch.learns else 0.0
-        self._kernel(
-            "cross_entropy", logits, self.targets[part], self.losses[part], n, vocab, factor
-        )
-        if not self.batch.learns:
-            return
-        self.calls.append(partial(torch.mm, logits, w, out=dx))
-        if part.start == 0:
-            self.calls.append(partial(torch.mm, logits.t(), x, out=d_w))
-        else:
-            self.calls.append(partial(torch.addmm, d_w, logits.t(), x, out=d_w))
+        losses = self.losses[part]
+        self._kernel("cross_entropy", logits, self.targets[part], losses, n, vocab, factor)
+        if self.batch.learns:
+            self._kernel("linear_backward", logits, weight, dx, *sizes)
+            is_first = part.start == 0
+            self._kernel("linear_weight", logits, x, self._grad(weight), int(not is_first), *sizes)
+
+    def _scratch_size(self) -> int:
+        """Return how many numbers of scratch memory the hungriest call needs."""
+        kernels, s, threads = self.step.kernels, self.shape, self.batch.threads
+        matrices = [p for p in self.step.params if p.ndim == 2]
+        needs = [kernels.linear_scratch(p.shape[1], p.shape[0], threads) for p in matrices]
+        return max(threads * kernels.attention_scratch(self.batch.tokens, s.head_dim), *needs)
 
     def _kernel(self, name: str, *arguments: Tensor | float | None) -> None:
         self.calls.append(self._made(name, *arguments))

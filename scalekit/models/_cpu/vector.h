@@ -11,6 +11,13 @@
 #include <type_traits>
 #include <utility>
 
+#ifdef _OPENMP
+#include <omp.h>
+static inline int thread_number() { return omp_get_thread_num(); }
+#else
+static inline int thread_number() { return 0; }
+#endif
+
 #ifndef REAL
 #define REAL float
 #endif
@@ -128,12 +135,12 @@ constexpr real LN2 = real(0.69314718055994530942);
 // C (R x N W) = or += A (R x depth) B (depth x N W), everything of C in registers.
 // Element (r, p) of A is a[r * a_row + p * a_col]; B and C have rows of b_row and c_row numbers.
 template <int R, int N, bool ADD>
-static inline void product_tile(int depth, const real* a, long a_row, long a_col, const real* b,
+static inline void product_tile(long depth, const real* a, long a_row, long a_col, const real* b,
                                 long b_row, real* c, long c_row) {
   vec acc[R][N];
   for (int r = 0; r < R; r++)
     for (int n = 0; n < N; n++) acc[r][n] = ADD ? load(c + r * c_row + n * W) : vec{};
-  for (int p = 0; p < depth; p++) {
+  for (long p = 0; p < depth; p++) {
     vec row[N];
     for (int n = 0; n < N; n++) row[n] = load(b + p * b_row + n * W);
     for (int r = 0; r < R; r++) {
@@ -146,7 +153,7 @@ static inline void product_tile(int depth, const real* a, long a_row, long a_col
 }
 
 template <int R, bool ADD>
-static inline void product_rows(int columns, int depth, const real* a, long a_row, long a_col,
+static inline void product_rows(int columns, long depth, const real* a, long a_row, long a_col,
                                 const real* b, long b_row, real* c, long c_row) {
   int j = 0;
   for (; j + 2 * W <= columns; j += 2 * W)
@@ -158,7 +165,7 @@ constexpr int TILE = 6;  // rows: six by two vectors fill sixteen registers
 
 // The same for up to TILE rows and `columns` columns, a multiple of W.
 template <bool ADD>
-static inline void product(int rows, int columns, int depth, const real* a, long a_row, long a_col,
+static inline void product(int rows, int columns, long depth, const real* a, long a_row, long a_col,
                            const real* b, long b_row, real* c, long c_row) {
   switch (rows) {
     case 6: return product_rows<6, ADD>(columns, depth, a, a_row, a_col, b, b_row, c, c_row);
