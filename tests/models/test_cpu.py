@@ -148,6 +148,21 @@ def test_logits_taken_in_parts_give_the_same_gradients(
 
 
 @needs_kernels
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3])
+@pytest.mark.parametrize("changes", [{}, {"tied": True, "parametrization": "mup", "base_width": 5}])
+def test_rows_taken_in_parts_give_the_same_gradients(
+    rows_at_once: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = gpt(**changes)
+    tokens, targets = batch(module, n_rows=5)
+    monkeypatch.setattr(step, "_TOKENS", rows_at_once * module.shape.context)
+    expected = by_autograd(module, tokens, targets)
+    assert_equal_numbers(by_kernels(module, tokens, targets), expected)
+    losses = LanguageModel.loss(module, tokens, targets, reduction="none").detach()
+    torch.testing.assert_close(fast(module).losses(tokens, targets), losses, rtol=RTOL, atol=ATOL)
+
+
+@needs_kernels
 @pytest.mark.parametrize("mlp", MLPS)
 def test_in_float32_only_rounding_differs(mlp: str) -> None:
     shape = {"mlp": mlp, "d_model": 64, "head_dim": 16, "d_ff": 128, "vocab": 256, "context": 128}
@@ -187,16 +202,19 @@ def test_the_model_takes_the_fast_path_in_float32_and_gives_the_same_numbers_aga
 
 
 @needs_kernels
-def test_the_kernels_give_the_same_bits_on_any_number_of_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = gpt(torch.float32, context=40)
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = gpt(torch.float32, context=40, d_model=70)
     tokens, targets = batch(module, n_rows=5)
-    expected = by_kernels(module, tokens, targets)
-    for threads in (2, 3, 7):
-        # torch itself stays on one thread: its matrix products may add in another order on more.
-        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
-        assert_equal_numbers(by_kernels(module, tokens, targets), expected, rtol=0, atol=0)
+    monkeypatch.setattr(step, "_TOKENS", 80)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = by_kernels(module, tokens, targets)
+        for threads in (2, 3, 7):
+            torch.set_num_threads(threads)
+            assert_equal_numbers(by_kernels(module, tokens, targets), expected, rtol=0, atol=0)
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_kernels

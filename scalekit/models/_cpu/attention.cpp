@@ -5,7 +5,8 @@
 // gradient (B, T, H, d); weights (B, H, T, 2), a query's largest score in base two and one over the
 // sum of 2^(score - largest); parts (B, G, 2, P), what each key-value group adds to the gradients of
 // the gains; table (T, 2, P), by which a head's numbers and their neighbours are multiplied to rotate
-// it: cosines, then sines, the first of each pair negative. Gains may be null: then nothing is
+// it: cosines, then sines, the first of each pair negative. With `more` the gradients of the gains are
+// added to what stands there. Gains may be null: then nothing is
 // normalised. The BYTES behind an array of tokens may be read, to read a token in whole vectors. Sums
 // over threads' work are in an order that does not depend on the threads.
 //
@@ -261,7 +262,7 @@ void attention_forward(const real* qkv, const real* q_gain, const real* k_gain, 
 
 void attention_backward(const real* qkv, const real* q_gain, const real* k_gain, const real* table,
                         const real* mixed, const real* weights, const real* d_mixed, real* d_qkv,
-                        real* d_q_gain, real* d_k_gain, real* parts, real* scratch, long B, long T,
+                        real* d_q_gain, real* d_k_gain, long more, real* parts, real* scratch, long B, long T,
                         long H, long G, long d, double eps, long threads) {
   const Sizes s(T, H, G, d, eps);
   const long shared = H / G;
@@ -306,7 +307,7 @@ void attention_backward(const real* qkv, const real* q_gain, const real* k_gain,
   }
   if (!q_gain) return;
   for (long i = 0; i < d; i++) {
-    d_q_gain[i] = d_k_gain[i] = 0;
+    if (!more) d_q_gain[i] = d_k_gain[i] = 0;
     for (long task = 0; task < B * G; task++) {
       d_q_gain[i] += parts[2 * task * s.P + i];
       d_k_gain[i] += parts[(2 * task + 1) * s.P + i];

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from scalekit.models.gpt import GPT, Block
 
 Call = Callable[[], Any]
+Argument = Tensor | float | None | ctypes.c_long | ctypes.c_double
+_TOKENS = 2048
+"""Tokens learnt from at once: what they leave behind is then small enough for the cache of a small
+model and the memory of a large one. The threads do not count, so that they change no rounding.
+"""
 _PART = 64
 """At most as many tokens as the kernels sum gradients of gains over (`PART` in tokens.cpp)."""
 
@@ -69,24 +74,34 @@ class CpuStep:
 
     def gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Set every parameter's gradient to that of the mean loss, and return that loss."""
-        losses = self._run(tokens, targets, learns=True)
         for p in self.params:
             p.grad = self.grads[id(p)]
-        return losses.mean()
+        return self._run(tokens, targets, learns=True).mean()
 
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy in nats of every token, (B, T)."""
-        return self._run(tokens, targets, learns=False).clone().view(targets.shape)
+        return self._run(tokens, targets, learns=False)
 
     def _run(self, tokens: Tensor, targets: Tensor, *, learns: bool) -> Tensor:
+        """Go through the rows, some at a time, adding up gradients; return losses (B, T)."""
         rows, length = tokens.shape
-        batch = Batch(rows, length, torch.get_num_threads(), learns)
-        calls = self._calls.get(batch)
-        if calls is None:
-            # Also inside inference mode: a later call must be able to write to the same buffers.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                calls = self._calls[batch] = _Calls(self, batch)
-        return calls.run(tokens, targets)
+        threads = torch.get_num_threads()
+        n_parts = math.ceil(rows / max(1, _TOKENS // length))
+        at_once = math.ceil(rows / n_parts)
+        parts = []
+        for first in range(0, rows, at_once):
+            part = slice(first, first + at_once)
+            batch = Batch(min(at_once, rows - first), length, threads, learns)
+            calls = self._calls.get(batch)
+            if calls is None:
+                # Even inside inference mode: a later call must be able to write to the buffers.
+                with torch.inference_mode(mode=False), torch.no_grad():
+                    calls = self._calls[batch] = _Calls(self, batch)
+            losses = calls.run(
+                tokens[part], targets[part], factor=1.0 / tokens.numel(), adds=first > 0
+            )
+            parts.append(losses.clone().view(-1, length))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 class _Calls:
@@ -95,6 +110,8 @@ class _Calls:
     def __init__(self, step: CpuStep, batch: Batch) -> None:
         self.step, self.batch, self.shape = step, batch, step.model.shape
         self.n = batch.rows * batch.tokens
+        # Read anew at each call, unlike every other argument.
+        self.adds, self.factor = ctypes.c_long(0), ctypes.c_double(0.0)
         self.calls: list[Call] = []
         self.back: list[Call] = []
         self.held: list[Tensor] = []
@@ -112,16 +129,25 @@ class _Calls:
         self.table = _rotation(step.rotation[: batch.tokens], width, self.dtype)
         self._lay_down()
 
-    def run(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Run down the list and return the losses (n,), which the next call overwrites."""
+    def run(self, tokens: Tensor, targets: Tensor, *, factor: float, adds: bool) -> Tensor:
+        """Run down the list and return the losses (n,), which the next call overwrites.
+
+        Args:
+            tokens: Inputs (B, T).
+            targets: The token after each (B, T).
+            factor: What the sum of the losses is multiplied by before gradients are taken.
+            adds: Whether gradients are added to those that are there.
+        """
         self.tokens.copy_(tokens.reshape(-1))
         self.targets.copy_(targets.reshape(-1))
+        if self.batch.learns:
+            self.adds.value, self.factor.value = int(adds), factor
         for call in self.calls:
             call()
         return self.losses
 
     def _lay_down(self) -> None:
-        model, n, D = self.step.model, self.n, self.shape.d_model
+        model, shape, n, D = self.step.model, self.shape, self.n, self.shape.d_model
         blocks: list[Block] = list(model.blocks)  # pyright: ignore[reportAssignmentType]
         stream, added = self._new(n, D), None
         self._kernel("embed", self.tokens, model.embedding, stream, n, D)
@@ -134,9 +160,9 @@ class _Calls:
         self.calls += reversed(self.back)
         d_stream = self._shared("d_stream", n, D)
         d_embedding = self._grad(model.embedding)
-        if model.head is not None:
-            self.calls.append(d_embedding.zero_)
-        self._kernel("embed_backward", self.tokens, d_stream, d_embedding, n, D)
+        # Tied, the head's gradient stands there already.
+        keeps = self.adds if model.head is not None else 1
+        self._kernel("embed_backward", self.tokens, d_stream, d_embedding, keeps, n, D, shape.vocab)
 
     def _norm(
         self,
@@ -157,7 +183,8 @@ class _Calls:
         self.back.append(
             self._made(
                 "norm_backward", self._shared("d_normed", n, D), after, inverse, gain,
-                self._shared("d_stream", n, D), int(not is_first), d_gain, self.parts, n, D,
+                self._shared("d_stream", n, D), int(not is_first), d_gain, self.adds, self.parts,
+                n, D,
             )
         )  # fmt: skip
         return after, normed
@@ -169,7 +196,9 @@ class _Calls:
         sizes = (self.scratch, self.n, weight.shape[1], weight.shape[0])
         self._kernel("linear_forward", x, weight, out, *sizes)
         self.back.append(self._made("linear_backward", d_out, weight, dx, *sizes))
-        self.back.append(self._made("linear_weight", d_out, x, self._grad(weight), 0, *sizes))
+        self.back.append(
+            self._made("linear_weight", d_out, x, self._grad(weight), self.adds, *sizes)
+        )
 
     def _attention(
         self, block: Block, stream: Tensor, added: Tensor | None
@@ -189,7 +218,8 @@ class _Calls:
         d_gains = [None if g is None else self._grad(g) for g in (a.q_gain, a.k_gain)]
         self.back.append(
             self._made(
-                "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.parts, self.scratch,
+                "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.adds, self.parts,
+                self.scratch,
                 *sizes, eps,
             )
         )  # fmt: skip
@@ -218,14 +248,7 @@ class _Calls:
     def _head(self, stream: Tensor, added: Tensor | None) -> None:
         """The last norm, the logits, their losses and gradients, all going forward."""
         model, s, n = self.step.model, self.shape, self.n
-        gain, d_gain, factor = model.gain.detach(), self._grad(model.gain), model.rules.logits
-        if factor != 1.0:
-            # The factor on the logits goes into the gain, and its gradient comes out of it.
-            scaled = self._new(s.d_model)
-            self.calls.append(partial(torch.mul, gain, factor, out=scaled))
-            self.back.append(partial(d_gain.mul_, factor))
-            gain = scaled
-        _, normed = self._norm(stream, added, gain, d_gain, is_first=True)
+        _, normed = self._norm(stream, added, model.gain, self._grad(model.gain), is_first=True)
         d_normed, at_once = self._shared("d_normed", n, s.d_model), max(1, _LOGITS // s.vocab)
         for first in range(0, n, at_once):
             part = slice(first, first + at_once)
@@ -238,13 +261,14 @@ class _Calls:
         logits = self._shared("logits", min(self.n, max(1, _LOGITS // vocab)), vocab)[:n]
         sizes = (self.scratch, n, self.shape.d_model, vocab)
         self._kernel("linear_forward", x, weight, logits, *sizes)
-        factor = 1.0 / self.n if self.batch.learns else 0.0
-        losses = self.losses[part]
-        self._kernel("cross_entropy", logits, self.targets[part], losses, n, vocab, factor)
+        losses, scale = self.losses[part], model.rules.logits
+        self._kernel(
+            "cross_entropy", logits, self.targets[part], losses, n, vocab, scale, self.factor
+        )
         if self.batch.learns:
             self._kernel("linear_backward", logits, weight, dx, *sizes)
-            is_first = part.start == 0
-            self._kernel("linear_weight", logits, x, self._grad(weight), int(not is_first), *sizes)
+            adds = self.adds if part.start == 0 else 1
+            self._kernel("linear_weight", logits, x, self._grad(weight), adds, *sizes)
 
     def _scratch_size(self) -> int:
         """Return how many numbers of scratch memory the hungriest call needs."""
@@ -253,10 +277,10 @@ class _Calls:
         needs = [kernels.linear_scratch(p.shape[1], p.shape[0], threads) for p in matrices]
         return max(threads * kernels.attention_scratch(self.batch.tokens, s.head_dim), *needs)
 
-    def _kernel(self, name: str, *arguments: Tensor | float | None) -> None:
+    def _kernel(self, name: str, *arguments: Argument) -> None:
         self.calls.append(self._made(name, *arguments))
 
-    def _made(self, name: str, *arguments: Tensor | float | None) -> Call:
+    def _made(self, name: str, *arguments: Argument) -> Call:
         # An address does not keep its tensor alive.
         self.held += [a for a in arguments if isinstance(a, Tensor)]
         return partial(
@@ -283,8 +307,10 @@ class _Calls:
         return self.shared[name]
 
 
-def _as_c(argument: Tensor | float | None) -> Any:
+def _as_c(argument: Argument) -> Any:
     """Turn an argument into what a kernel takes: an address, a long or a double."""
+    if isinstance(argument, ctypes.c_long | ctypes.c_double):
+        return argument
     if argument is None:
         return ctypes.c_void_p(None)
     if isinstance(argument, Tensor):

@@ -41,12 +41,15 @@ void embed(const int64_t* tokens, const real* table, real* x, long n, long D, lo
   for (long t = 0; t < n; t++) std::memcpy(x + t * D, table + tokens[t] * D, D * sizeof(real));
 }
 
-// Adds to d_table (V, D). Threads share the columns out, each goes through all tokens in order.
-void embed_backward(const int64_t* tokens, const real* dx, real* d_table, long n, long D,
-                    long threads) {
+// Adds to d_table (V, D), cleared first unless it keeps what it holds. Threads share the columns out,
+// each goes through all tokens in order.
+void embed_backward(const int64_t* tokens, const real* dx, real* d_table, long keeps, long n,
+                    long D, long V, long threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long part = 0; part < threads; part++) {
     const long first = D * part / threads, end = D * (part + 1) / threads;
+    for (long v = 0; v < V && !keeps; v++)
+      for (long i = first; i < end; i++) d_table[v * D + i] = 0;
     for (long t = 0; t < n; t++)
       for (long i = first; i < end; i++) d_table[tokens[t] * D + i] += dx[t * D + i];
   }
@@ -78,10 +81,10 @@ void norm_forward(const real* x, const real* added, const real* gain, real* stre
   }
 }
 
-// The gradient through a norm goes into dx, or is added to what stands there. parts is (n / PART
-// rounded up, D).
+// The gradient through a norm goes into dx, or with `add` is added to what stands there, and that of
+// the gain likewise with `more`. parts is (n / PART rounded up, D).
 void norm_backward(const real* dy, const real* x, const real* inverse, const real* gain, real* dx,
-                   long add, real* d_gain, real* parts, long n, long D, long threads) {
+                   long add, real* d_gain, long more, real* parts, long n, long D, long threads) {
   const long n_parts = (n + PART - 1) / PART;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long part = 0; part < n_parts; part++) {
@@ -107,7 +110,7 @@ void norm_backward(const real* dy, const real* x, const real* inverse, const rea
       }
     }
   }
-  for (long i = 0; i < D; i++) d_gain[i] = 0;
+  for (long i = 0; i < D && !more; i++) d_gain[i] = 0;
   for (long part = 0; part < n_parts; part++)
     for (long i = 0; i < D; i++) d_gain[i] += parts[part * D + i];
 }
@@ -150,10 +153,11 @@ void swiglu_backward(const real* dh, const real* u, real* du, long n, long F, lo
   }
 }
 
-// Losses (n,) in nats of logits (n, V). With a factor other than zero the logits are replaced by
-// the gradient of the sum of the losses times that factor.
-void cross_entropy(real* logits, const int64_t* targets, real* losses, long n, long V, double factor,
-                   long threads) {
+// Losses (n,) in nats of logits (n, V) times scale. With a factor other than zero the logits are
+// replaced by the gradient of the sum of the losses times that factor.
+void cross_entropy(real* logits, const int64_t* targets, real* losses, long n, long V, double scale,
+                   double factor, long threads) {
+  const real to_bits = real(scale) * LOG2E;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long t = 0; t < n; t++) {
     real* row = logits + t * V;
@@ -161,20 +165,19 @@ void cross_entropy(real* logits, const int64_t* targets, real* losses, long n, l
     by_vectors(V, [&](long i, int lanes) {
       tops = larger(load_some(row + i, lanes, -INFINITY), tops);
     });
-    const real top = largest(tops), of_target = row[targets[t]];
+    const real top = largest(tops), below = (top - row[targets[t]]) * real(scale);
     by_vectors(V, [&](long i, int lanes) {
-      const vec e = exp2v((load_some(row + i, lanes, -INFINITY) - top) * LOG2E);
+      const vec e = exp2v((load_some(row + i, lanes, -INFINITY) - top) * to_bits);
       if (factor != 0) store_some(row + i, lanes, e);
-      if (lanes == W) sums += e;
-      else for (int lane = 0; lane < lanes; lane++) sums[lane] += e[lane];
+      sums += first_lanes(e, lanes, 0);
     });
     const real total = sum(sums);
-    losses[t] = std::log(total) + (top - of_target);
+    losses[t] = std::log(total) + below;
     if (factor == 0) continue;
-    const real scale = real(factor) / total;
+    const real each = real(factor * scale) / total;
 #pragma omp simd
-    for (long i = 0; i < V; i++) row[i] *= scale;
-    row[targets[t]] -= real(factor);
+    for (long i = 0; i < V; i++) row[i] *= each;
+    row[targets[t]] -= real(factor * scale);
   }
 }
 }
