@@ -72,6 +72,31 @@ class Job:
         return self.wall_before + time.perf_counter() - self.started
 
 
+class Learner:
+    """What a step does to a model: gradients, clipping, update.
+
+    Args:
+        model: What learns.
+        optimizer: From `build_optimizer`.
+        device: Where both are.
+        clip: Largest gradient norm.
+    """
+
+    def __init__(
+        self, model: LanguageModel, optimizer: torch.optim.Optimizer, device: Device, clip: float
+    ) -> None:
+        self.model, self.optimizer, self.device, self.clip = model, optimizer, device, clip
+        self.params = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def learn(self, tokens: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """Learn from a batch (B, T) at a learning rate; return its loss and the gradient's norm."""
+        set_lr(self.optimizer, lr)
+        loss = self.model.gradients(tokens, targets, self.device.autocast())
+        norm = clip_gradients(self.params, self.clip)
+        self.optimizer.step()
+        return loss, norm
+
+
 def eval_steps(steps: int, evals: int) -> frozenset[int]:
     """Choose the steps after which the held-out loss is measured: evenly, the last included.
 
@@ -86,7 +111,7 @@ def run_loop(job: Job, progress: Progress) -> str:
     config, train = job.config, job.config.train
     batch = train.batch_tokens // config.model.context
     order = Order(job.corpus.train.n_rows, train.seed)
-    params = [p for group in job.optimizer.param_groups for p in group["params"]]
+    learner = Learner(job.model, job.optimizer, job.device, train.clip)
     measured = eval_steps(job.steps, config.log.evals)
     clock = _Clock()
     pending: list[Tensor] = []
@@ -94,13 +119,9 @@ def run_loop(job: Job, progress: Progress) -> str:
     while progress.step < job.steps:
         step = progress.step + 1
         lr = train.lr * lr_factor(step, job.steps, train)
-        set_lr(job.optimizer, lr)
         rows = job.corpus.train.take(order.rows(step, batch))
         _check_vocab(int(rows.max()), config)
-        tokens, targets = job.device.batch(rows)
-        loss = job.model.gradients(tokens, targets, job.device.autocast())
-        norm = clip_gradients(params, train.clip)
-        job.optimizer.step()
+        loss, norm = learner.learn(*job.device.batch(rows), lr)
         pending.append(loss)
         progress.step = step
 
