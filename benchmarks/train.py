@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import io
 import statistics
 import sys
@@ -137,7 +138,10 @@ def nanogpt(folder: Path, size: Size, *, compiled: bool) -> Contender:
 def llama(size: Size) -> Contender | None:
     """Build transformers' Llama of the same shape with the AdamW that its Trainer takes."""
     try:
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            LlamaConfig,
+            LlamaForCausalLM,
+        )
     except ImportError:
         return None
     shape = size.shape("swiglu")

@@ -22,7 +22,7 @@ from scalekit.sweep.spec import RunConfig
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut, evaluate
-from scalekit.train.optimizer import clip_gradients, set_lr
+from scalekit.train.optimizer import AdamW, clip_gradients, set_lr
 from scalekit.train.schedule import lr_factor
 from scalekit.train.stop import StopRequest
 
@@ -51,7 +51,7 @@ class Job:
     config: RunConfig
     flops_per_token: float
     model: LanguageModel
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     corpus: Corpus
     device: Device
     record: RecordWriter
@@ -82,9 +82,7 @@ class Learner:
         clip: Largest gradient norm.
     """
 
-    def __init__(
-        self, model: LanguageModel, optimizer: torch.optim.Optimizer, device: Device, clip: float
-    ) -> None:
+    def __init__(self, model: LanguageModel, optimizer: AdamW, device: Device, clip: float) -> None:
         self.model, self.optimizer, self.device, self.clip = model, optimizer, device, clip
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
 

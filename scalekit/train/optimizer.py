@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,81 +11,96 @@ from torch import Tensor, nn
 from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import TrainSpec
 
-# What torch.optim itself calls; not in torch's stubs.
-_add: Callable[..., Any] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
-_update: Callable[..., Any] = torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
+# The update that torch.optim.AdamW ends in; not in torch's stubs.
+_update: Callable[..., None] = torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
 
 
-class AdamW(torch.optim.AdamW):
-    """torch's fused AdamW with the same state, its lists of tensors gathered once on a CPU.
+class AdamW:
+    """AdamW by torch's fused update, one call a group, with the state of `torch.optim.AdamW`.
 
-    Gathering them anew takes torch longer than the update of a small model.
+    A `torch.optim.Optimizer` loads torch's compiler when it is made, which takes one to two seconds
+    in every process, and gathers its lists of tensors anew at each step, which takes longer than
+    the update of a small model.
+
+    Args:
+        groups: Each with `params`, `lr`, `lr_scale` and `weight_decay`, which stay in
+            `param_groups`, where they may be changed between steps.
+        betas: Decay of the two moments.
+        eps: Added to the root of the second.
     """
 
-    _lists: list[tuple[dict[str, Any], list[list[Tensor]]]] | None = None
+    def __init__(
+        self, groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float
+    ) -> None:
+        self.param_groups, self.betas, self.eps = groups, betas, eps
+        self._moments = [
+            [[torch.zeros_like(p, requires_grad=False) for p in group["params"]] for _ in range(2)]
+            for group in groups
+        ]
+        first = groups[0]["params"][0]
+        self._step = torch.zeros((), dtype=torch.float32, device=first.device)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update every parameter that has a gradient."""
-        if self._lists is None:
-            super().step(closure)
-            self._lists = self._gather()
-            return
-        for group, (params, *moments, steps) in self._lists:
-            _add(steps, 1)
+    def step(self) -> None:
+        """Update every parameter by its gradient."""
+        self._step += 1
+        for group, moments in zip(self.param_groups, self._moments, strict=True):
+            params = group["params"]
             _update(
                 params,
                 [p.grad for p in params],
                 *moments,
                 [],
-                steps,
+                [self._step] * len(params),
                 lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
                 weight_decay=group["weight_decay"],
-                eps=group["eps"],
+                eps=self.eps,
                 amsgrad=False,
                 maximize=False,
             )
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state; the tensors of the one before are let go."""
-        super().load_state_dict(state_dict)
-        self._lists = None
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments and the step of every parameter, numbered through the groups."""
+        numbered = enumerate(
+            pair for first, second in self._moments for pair in zip(first, second, strict=True)
+        )
+        return {
+            "state": {
+                i: {"step": self._step, "exp_avg": first, "exp_avg_sq": second}
+                for i, (first, second) in numbered
+            }
+        }
 
-    def _gather(self) -> list[tuple[dict[str, Any], list[list[Tensor]]]] | None:
-        """Return each group with its parameters, both moments and steps, if that can be kept."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        if any(p.grad is None or p.device.type != "cpu" for p in params):
-            return None
-        names = ("exp_avg", "exp_avg_sq", "step")
-        return [
-            (
-                group,
-                [group["params"], *([self.state[p][n] for p in group["params"]] for n in names)],
-            )
-            for group in self.param_groups
-        ]
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            KeyError: It is of fewer parameters.
+        """
+        for i, mine in self.state_dict()["state"].items():
+            for name, tensor in mine.items():
+                tensor.copy_(state["state"][i][name])
 
 
-def build_optimizer(model: LanguageModel, train: TrainSpec) -> torch.optim.Optimizer:
-    """Build AdamW with one torch group per group of the model, fused into one kernel a group.
-
-    Each torch group keeps its factor under `lr_scale`, which `set_lr` applies.
-    """
+def build_optimizer(model: LanguageModel, train: TrainSpec) -> AdamW:
+    """Build AdamW with one group per group of the model that has parameters."""
     groups = [
         {
             "params": group.params,
+            "lr": train.lr * group.lr_scale,
             "lr_scale": group.lr_scale,
             "weight_decay": train.weight_decay if group.decays else 0.0,
         }
         for group in model.groups()
         if group.params
     ]
-    return AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.eps, fused=True)
+    return AdamW(groups, betas=(train.beta1, train.beta2), eps=train.eps)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: AdamW, lr: float) -> None:
     """Set the learning rate of every group, each by its own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

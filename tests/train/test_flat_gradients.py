@@ -1,8 +1,10 @@
-"""The optimizer where gradients lie in one tensor, and where its lists are kept between steps."""
+"""The optimizer beside torch's own, gradients in one tensor, and what a step must not load."""
 
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +13,26 @@ from torch import nn
 from scalekit.models.base import LanguageModel, ParamGroup
 from scalekit.sweep.spec import TrainSpec
 from scalekit.train.optimizer import build_optimizer, clip_gradients, set_lr
+
+PROBE = """
+import sys
+from contextlib import nullcontext
+import torch
+from scalekit import registry
+from scalekit.counting import Shape
+from scalekit.models.base import build_seeded
+from scalekit.sweep.spec import TrainSpec
+from scalekit.train.optimizer import build_optimizer, clip_gradients
+
+model = build_seeded(registry.find("models", "gpt"), vars(Shape(8, 1, 2, 4, 2, 16, 11, 4)), 0)
+optimizer = build_optimizer(model, TrainSpec())
+tokens = torch.zeros(2, 4, dtype=torch.int64)
+model.gradients(tokens, tokens, nullcontext())
+clip_gradients(list(model.parameters()), 1.0)
+optimizer.step()
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
 
 
 class Plain(LanguageModel):
@@ -58,23 +80,32 @@ def test_a_part_of_one_tensor_is_clipped_by_its_own_norm() -> None:
     torch.testing.assert_close(clip_gradients([model.matrix], 1e6), expected)
 
 
-def test_kept_lists_give_the_steps_that_torch_takes() -> None:
-    train = TrainSpec.model_validate({"lr": 0.01, "weight_decay": 0.3})
+def test_steps_are_those_of_torchs_own_adamw() -> None:
+    train = TrainSpec.model_validate({"lr": 0.01, "weight_decay": 0.3, "eps": 1e-3})
     ours, theirs = Plain(), Plain()
     optimizer = build_optimizer(ours, train)
     peer = torch.optim.AdamW(
         [
-            {k: v for k, v in g.items() if k != "fused"}
-            for g in build_optimizer(theirs, train).param_groups
+            {"params": group.params, "weight_decay": 0.3 if group.decays else 0.0}
+            for group in theirs.groups()
         ],
+        betas=(train.beta1, train.beta2),
+        eps=train.eps,
         fused=True,
     )
     for step in range(1, 6):
+        set_lr(optimizer, train.lr / step)
+        for group, own in zip(peer.param_groups, theirs.groups(), strict=True):
+            group["lr"] = train.lr / step * own.lr_scale
         for model, each in ((ours, optimizer), (theirs, peer)):
             set_gradients(model, step, flat=model is ours)
-            set_lr(each, train.lr / step)
             each.step()
         assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+def test_a_run_does_not_load_torchs_compiler() -> None:
+    # In a process of its own: other tests may have loaded it.
+    subprocess.run([sys.executable, "-c", PROBE], check=True)
 
 
 def test_a_state_loaded_between_steps_is_the_one_that_is_used() -> None:
