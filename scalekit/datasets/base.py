@@ -78,6 +78,7 @@ class ArrayRows:
             np.lib.stride_tricks.sliding_window_view(a, context + 1)[::context] for a in long_enough
         ]
         self._ends = np.cumsum([len(rows) for rows in self._rows])
+        self._starts = [0, *self._ends[:-1].tolist()]
         self._context = context
         self.n_rows = sum(len(rows) for rows in self._rows)
 
@@ -88,10 +89,9 @@ class ArrayRows:
         assert len(indices) == 0 or 0 <= indices.min() <= indices.max() < self.n_rows
         out = np.empty((len(indices), self._context + 1), dtype=np.int64)
         places = np.searchsorted(self._ends, indices, side="right")
-        for place in np.unique(places):
-            here = places == place
-            start = self._ends[place] - len(self._rows[place])
-            out[here] = self._rows[place][indices[here] - start]
+        # Row by row: grouping them by array takes longer than a small model's whole look-up.
+        for row, place, index in zip(out, places.tolist(), indices.tolist(), strict=True):
+            row[:] = self._rows[place][index - self._starts[place]]
         return out
 
 

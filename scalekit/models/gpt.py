@@ -189,7 +189,7 @@ class GPT(LanguageModel):
         """Return the CPU's own way through this model, where there is one."""
         if torch.is_autocast_enabled("cpu") or self.computed_by() != "kernels":
             return None
-        if self._cpu is None or not self._cpu.is_for(self):
+        if self._cpu is None or not self._cpu.still_fits():
             angles = rotation_angles(self.shape.context, self.shape.head_dim, self.rope_theta)
             self._cpu = CpuStep(self, kernels.load(), angles, NORM_EPS)
         return self._cpu

@@ -231,6 +231,9 @@ def test_a_copy_and_a_module_with_moved_parameters_compute_their_own_gradients()
     assert all(torch.equal(value, before[name]) for name, value in copies(twin).items())
     loss = module.gradients(tokens, targets, nullcontext())
     assert float(loss) == pytest.approx(float(torch.tensor(11.0).log()), rel=1e-6)
+    twin.gain = torch.nn.Parameter(torch.zeros_like(twin.gain))
+    twin.gradients(tokens, targets, nullcontext())
+    assert twin.gain.grad is not None
 
 
 @needs_kernels

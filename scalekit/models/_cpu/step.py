@@ -65,12 +65,20 @@ class CpuStep:
         every = torch.zeros(sum(p.numel() for p in self.params), dtype=self.params[0].dtype)
         parts = every.split([p.numel() for p in self.params])
         self.grads = {id(p): part.view_as(p) for p, part in zip(self.params, parts, strict=True)}
-        self._places = [p.data_ptr() for p in self.params]
+        # Where each is named and where it lies: asking the module anew takes long for a small step.
+        self._places = [
+            (module._parameters, name, p, p.data_ptr())
+            for module in model.modules()
+            for name, p in module._parameters.items()
+            if p is not None
+        ]
         self._calls: dict[Batch, _Calls] = {}
 
-    def is_for(self, model: GPT) -> bool:
-        """Say whether the parameters still lie where they lay when the calls were laid down."""
-        return [p.data_ptr() for p in model.parameters()] == self._places
+    def still_fits(self) -> bool:
+        """Say whether the parameters are and lie where they were when the calls were laid down."""
+        return all(
+            named[name] is p and p.data_ptr() == address for named, name, p, address in self._places
+        )
 
     def gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Set every parameter's gradient to that of the mean loss, and return that loss."""
