@@ -305,6 +305,9 @@ def task_study(link: str = "") -> Study:
     return replace(study, table=table, fit=replace(study.fit, others=(second,)))
 
 
+SOME_FIGURES = ("isoflop", "frontier", "design", "curves")
+"""Enough for what analyze does with figures; each is drawn in full by its own tests."""
+
 OWN_STUDY: dict[str, Callable[[], Study]] = {
     "hparam": tuned_study,
     "noise": seeds_study,

@@ -5,27 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
+from matplotlib.figure import Figure
 from study_examples import bare_study, full_study, small_study, study_for
 
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.plots import _write
-from scalekit.plots.base import NEEDS
+from scalekit.plots._look import look
+from scalekit.plots.base import NEEDS, refusal
 
 NAMES = registry.names("plots")
-
-
-def rows_of(made: _write.Written) -> list[dict[str, str]]:
-    """The CSV beside a figure."""
-    return list(csv.DictReader(io.StringIO(made.table)))
-
-
-UNITS = ("tokens", "FLOPs", "parameter", "nats/token", "%", "embedding", "per step", "(1)")
-UNITS += ("exponent", "amplitude", "(s)", "(min)", "(h)", "share")
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +27,40 @@ def study() -> Study:
     return full_study()
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A plot's own example: the figure itself, its files, CSV and caption."""
+
+    figure: Figure
+    files: Mapping[str, bytes]
+    table: str
+    caption: str
+
+
 @pytest.fixture(scope="module")
-def drawn() -> Callable[[str], _write.Written]:
+def drawn() -> Callable[[str], Drawn]:
     """Draw a plot's own example once for all tests."""
 
     @cache
-    def draw(name: str) -> _write.Written:
-        made = _write.draw(name, study_for(name), list(_write.FORMATS))
-        assert isinstance(made, _write.Written), f"{name}: {made}"
-        return made
+    def draw(name: str) -> Drawn:
+        study = study_for(name)
+        plot = registry.find("plots", name)
+        assert refusal(plot, study) is None
+        with look(f"scalekit-{name}"):
+            made = plot.draw(study)
+            files = {kind: _write._bytes(made.figure, kind) for kind in _write.FORMATS}
+        return Drawn(made.figure, files, _write.rows_csv(made.shown), made.caption)
 
     return draw
+
+
+def rows_of(made: Drawn) -> list[dict[str, str]]:
+    """The CSV beside a figure."""
+    return list(csv.DictReader(io.StringIO(made.table)))
+
+
+UNITS = ("tokens", "FLOPs", "parameter", "nats/token", "%", "embedding", "per step", "(1)")
+UNITS += ("exponent", "amplitude", "(s)", "(min)", "(h)", "share")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +74,7 @@ def test_a_plot_offers_its_file_name_a_title_and_known_needs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_equal_byte_for_byte_when_drawn_again_under_a_users_own_settings(
-    name: str, drawn: Callable[[str], _write.Written]
+    name: str, drawn: Callable[[str], Drawn]
 ) -> None:
     import matplotlib as mpl
 
@@ -69,11 +86,8 @@ def test_a_figure_is_equal_byte_for_byte_when_drawn_again_under_a_users_own_sett
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_axis_says_its_unit_or_its_count(name: str) -> None:
-    from scalekit.plots._look import look
-
-    with look(name):
-        figure = registry.find("plots", name).draw(study_for(name)).figure
+def test_every_axis_says_its_unit_or_its_count(name: str, drawn: Callable[[str], Drawn]) -> None:
+    figure = drawn(name).figure
     labels = [
         label
         for axes in figure.axes
@@ -90,7 +104,7 @@ def test_every_axis_says_its_unit_or_its_count(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_csv_beside_a_figure_has_rows_and_full_precision(
-    name: str, drawn: Callable[[str], _write.Written]
+    name: str, drawn: Callable[[str], Drawn]
 ) -> None:
     rows = rows_of(drawn(name))
     assert rows
@@ -114,7 +128,7 @@ def test_a_poor_study_is_drawn_or_refused_but_never_fails(name: str, make) -> No
 
 
 def test_the_isoflop_csv_holds_every_run_at_its_measured_loss(
-    study: Study, drawn: Callable[[str], _write.Written]
+    study: Study, drawn: Callable[[str], Drawn]
 ) -> None:
     rows = rows_of(drawn("isoflop"))
     shown = {r["run"]: float(r["loss"]) for r in rows if r["what"] in ("fitted", "held_out")}
@@ -136,9 +150,7 @@ def test_a_held_out_run_is_judged_by_the_fit_that_did_not_see_it(study: Study) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pdf_has_truetype_fonts_and_no_dates(
-    name: str, drawn: Callable[[str], _write.Written]
-) -> None:
+def test_a_pdf_has_truetype_fonts_and_no_dates(name: str, drawn: Callable[[str], Drawn]) -> None:
     data = drawn(name).files["pdf"]
     assert b"/Type3" not in data
     assert b"/TrueType" in data or b"/CIDFontType2" in data
@@ -147,7 +159,7 @@ def test_a_pdf_has_truetype_fonts_and_no_dates(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_caption_holds_a_number_and_ends_as_a_sentence(
-    name: str, drawn: Callable[[str], _write.Written]
+    name: str, drawn: Callable[[str], Drawn]
 ) -> None:
     caption = drawn(name).caption
     assert re.search(r"\d", caption), caption

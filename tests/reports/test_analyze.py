@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
-from study_examples import isoflop_table  # pyright: ignore[reportMissingImports]
+from study_examples import SOME_FIGURES, isoflop_table  # pyright: ignore[reportMissingImports]
 
 from scalekit import cli
+from scalekit.plots import _write
 from scalekit.results.table import RunTable, write_table
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let analyze draw some figures only."""
+    monkeypatch.setattr(_write, "plot_names", lambda: list(SOME_FIGURES))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,7 @@ def test_a_mistake_is_answered_with_its_exit_code_and_writes_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_json_output_is_one_value_with_its_schema(data: Path, tmp_path: Path, capsys) -> None:
     words = ["analyze", str(data), "-o", str(tmp_path), "-t", "svg", "--bootstrap", "0"]
     assert cli.run([*words, "--format", "json"]) == 0
@@ -120,6 +128,7 @@ def test_json_output_is_one_value_with_its_schema(data: Path, tmp_path: Path, ca
     assert set(value["theta"]) == {"E", "A", "B", "alpha", "beta"}
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_one_budget_is_analysed_without_a_held_out_check(tmp_path: Path, capsys) -> None:
     path = tmp_path / "one.csv"
     write_table(isoflop_table((1e19,), sizes=9), path)
@@ -127,6 +136,7 @@ def test_one_budget_is_analysed_without_a_held_out_check(tmp_path: Path, capsys)
     assert "all runs have one budget" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_an_unidentified_law_is_never_printed_as_a_law(tmp_path: Path, capsys) -> None:
     path = tmp_path / "one.csv"
     write_table(isoflop_table((1e19,), sizes=9), path)

@@ -12,15 +12,22 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
-from study_examples import isoflop_table  # pyright: ignore[reportMissingImports]
+from study_examples import SOME_FIGURES, isoflop_table  # pyright: ignore[reportMissingImports]
 
 from scalekit import cli
 from scalekit.analysis.gather import envelope_curves, gather
 from scalekit.errors import InputError
+from scalekit.plots import _write
 from scalekit.results.reading import Reading
 from scalekit.results.record import SCHEMA, RecordWriter
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import RunTable, write_table
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let analyze draw some figures only."""
+    monkeypatch.setattr(_write, "plot_names", lambda: list(SOME_FIGURES))
 
 
 def plan_line(run: str, N: float, D: float, C: float) -> dict[str, Any]:
@@ -114,6 +121,7 @@ def test_a_sweep_is_analysed_into_a_report_with_its_provenance(
     assert {"curves", "design", "isoflop", "frontier", "contours", "residuals"} <= shown
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_fit_whose_table_changed_says_so(tmp_path: Path) -> None:
     write_table(isoflop_table(), tmp_path / "runs.csv")
     words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
@@ -125,6 +133,7 @@ def test_a_fit_whose_table_changed_says_so(tmp_path: Path) -> None:
     assert "has changed since" in notes[0]
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_a_fit_without_its_table_still_gives_the_fit(tmp_path: Path) -> None:
     write_table(isoflop_table(), tmp_path / "runs.csv")
     words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
