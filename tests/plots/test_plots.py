@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import pytest
 from matplotlib.figure import Figure
@@ -37,21 +36,26 @@ class Drawn:
     caption: str
 
 
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Every plot in turn; of module scope, so that one plot's tests stand together."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def drawn() -> Callable[[str], Drawn]:
-    """Draw a plot's own example once for all tests."""
+def drawn(name: str) -> Drawn:
+    """A plot's own example, drawn once for all its tests."""
+    return draw_whole(name)
 
-    @cache
-    def draw(name: str) -> Drawn:
-        study = study_for(name)
-        plot = registry.find("plots", name)
-        assert refusal(plot, study) is None
-        with look(f"scalekit-{name}"):
-            made = plot.draw(study)
-            files = {kind: _write._bytes(made.figure, kind) for kind in _write.FORMATS}
-        return Drawn(made.figure, files, _write.rows_csv(made.shown), made.caption)
 
-    return draw
+def draw_whole(name: str) -> Drawn:
+    study = study_for(name)
+    plot = registry.find("plots", name)
+    assert refusal(plot, study) is None
+    with look(f"scalekit-{name}"):
+        made = plot.draw(study)
+        files = {kind: _write._bytes(made.figure, kind) for kind in _write.FORMATS}
+    return Drawn(made.figure, files, _write.rows_csv(made.shown), made.caption)
 
 
 def rows_of(made: Drawn) -> list[dict[str, str]]:
@@ -63,7 +67,6 @@ UNITS = ("tokens", "FLOPs", "parameter", "nats/token", "%", "embedding", "per st
 UNITS += ("exponent", "amplitude", "(s)", "(min)", "(h)", "share")
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_plot_offers_its_file_name_a_title_and_known_needs(name: str) -> None:
     plot = registry.find("plots", name)
     assert plot.name == name
@@ -72,22 +75,20 @@ def test_a_plot_offers_its_file_name_a_title_and_known_needs(name: str) -> None:
     assert set(plot.needs) <= set(NEEDS)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_figure_is_equal_byte_for_byte_when_drawn_again_under_a_users_own_settings(
-    name: str, drawn: Callable[[str], Drawn]
+    name: str, drawn: Drawn
 ) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.facecolor": "red"}):
         again = _write.draw(name, study_for(name), list(_write.FORMATS))
     assert isinstance(again, _write.Written)
-    assert again.files == drawn(name).files
-    assert again.table == drawn(name).table
+    assert again.files == drawn.files
+    assert again.table == drawn.table
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_axis_says_its_unit_or_its_count(name: str, drawn: Callable[[str], Drawn]) -> None:
-    figure = drawn(name).figure
+def test_every_axis_says_its_unit_or_its_count(name: str, drawn: Drawn) -> None:
+    figure = drawn.figure
     labels = [
         label
         for axes in figure.axes
@@ -102,17 +103,13 @@ def test_every_axis_says_its_unit_or_its_count(name: str, drawn: Callable[[str],
     assert all("non-embedding + head" in x for x in parameters)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_csv_beside_a_figure_has_rows_and_full_precision(
-    name: str, drawn: Callable[[str], Drawn]
-) -> None:
-    rows = rows_of(drawn(name))
+def test_the_csv_beside_a_figure_has_rows_and_full_precision(name: str, drawn: Drawn) -> None:
+    rows = rows_of(drawn)
     assert rows
     numbers = [cell for row in rows for cell in row.values() if re.fullmatch(r"-?[\d.e+-]+", cell)]
     assert any(len(cell) > 12 for cell in numbers)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_plot_without_what_it_needs_says_why_in_a_sentence(name: str) -> None:
     made = _write.draw(name, Study(), ["svg"])
     assert isinstance(made, _write.Skipped)
@@ -120,17 +117,14 @@ def test_a_plot_without_what_it_needs_says_why_in_a_sentence(name: str) -> None:
     assert not made.reason.endswith(".")
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("make", [bare_study, small_study], ids=["no fit", "six runs"])
 def test_a_poor_study_is_drawn_or_refused_but_never_fails(name: str, make) -> None:
     made = _write.draw(name, make(), ["svg"])
     assert isinstance(made, _write.Written | _write.Skipped)
 
 
-def test_the_isoflop_csv_holds_every_run_at_its_measured_loss(
-    study: Study, drawn: Callable[[str], Drawn]
-) -> None:
-    rows = rows_of(drawn("isoflop"))
+def test_the_isoflop_csv_holds_every_run_at_its_measured_loss(study: Study) -> None:
+    rows = rows_of(draw_whole("isoflop"))
     shown = {r["run"]: float(r["loss"]) for r in rows if r["what"] in ("fitted", "held_out")}
     losses = dict(zip(study.words("run"), study.column("loss"), strict=True))
     assert shown == {run: losses[run] for run in study.words("run")[study.is_used]}
@@ -149,19 +143,15 @@ def test_a_held_out_run_is_judged_by_the_fit_that_did_not_see_it(study: Study) -
     np.testing.assert_allclose(predicted[held], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_pdf_has_truetype_fonts_and_no_dates(name: str, drawn: Callable[[str], Drawn]) -> None:
-    data = drawn(name).files["pdf"]
+def test_a_pdf_has_truetype_fonts_and_no_dates(name: str, drawn: Drawn) -> None:
+    data = drawn.files["pdf"]
     assert b"/Type3" not in data
     assert b"/TrueType" in data or b"/CIDFontType2" in data
     assert b"/CreationDate" not in data
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_caption_holds_a_number_and_ends_as_a_sentence(
-    name: str, drawn: Callable[[str], Drawn]
-) -> None:
-    caption = drawn(name).caption
+def test_a_caption_holds_a_number_and_ends_as_a_sentence(name: str, drawn: Drawn) -> None:
+    caption = drawn.caption
     assert re.search(r"\d", caption), caption
     assert caption.endswith(".")
     assert caption[0].isupper()
