@@ -29,7 +29,7 @@ def draw(study: Study) -> Drawing:
     assert fit is not None
     used = study.is_used
     C, N, L = study.flops, study.column("params"), study.column("loss")
-    figure = _look.new_figure(_look.SINGLE * 1.35, 3.3)
+    figure = _look.new_figure(_look.SINGLE, 2.9)
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log")
     # Half a decade of room on the right shows where the frontier goes on.
@@ -41,7 +41,7 @@ def draw(study: Study) -> Drawing:
     norm = LogNorm(best, worst)
     rows = _draw_contours(axes, study)
     colors = _look.SEQUENCE(norm(np.where(np.isfinite(L) & (L > 0), L, worst)))
-    handles = scatter_runs(axes, study, C, N, colors)
+    handles = scatter_runs(axes, study, C, N, colors, size=0.7)
     handles += _draw_frontier(axes, study, float(C[used].min()), float(C[used].max()), rows)
     axes.set_xlabel(_axes.flops_label(study.flops_kind, study.params_kind))
     axes.set_ylabel(_axes.params_label(study.params_kind))

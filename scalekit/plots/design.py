@@ -31,7 +31,7 @@ def draw(study: Study) -> Drawing:
     known = (N > 0) & (D > 0)
     if not known.any():
         raise CannotDrawError("no run, done or planned, has both a size and a number of tokens")
-    figure = _look.new_figure(_look.SINGLE * 1.2, 3.6)
+    figure = _look.new_figure(_look.SINGLE, 3.2)
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(*_axes.widen(N[known], 0.09))

@@ -26,7 +26,7 @@ def draw(study: Study) -> Drawing:
     found = repeats(study)
     if not found:
         raise CannotDrawError("no setting was run with two seeds or more")
-    figure = _look.new_figure(_look.SINGLE * 1.35, 3.0)
+    figure = _look.new_figure(_look.SINGLE, 2.8)
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log")
     loss = np.array([one.loss for one in found])
@@ -44,7 +44,7 @@ def draw(study: Study) -> Drawing:
     _limit(axes, found, levels)
     _axes.finish_log(axes.yaxis, _axes.rate_text)
     bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=axes, aspect=30, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind))
+    bar.set_label(_axes.params_label(study.params_kind, short=True))
     bar.outline.set_visible(False)  # type: ignore[union-attr]
     _axes.finish_log(bar.ax.yaxis, most=5)
     keys = [_look.key(word, color=_look.MUTED, lw=0.9, ls=dash) for word, _, _, dash in levels]
@@ -70,7 +70,7 @@ def _levels(study: Study, found: Sequence[Repeats]) -> list[Level]:
     sem = study.column("loss_sem")[study.is_used]
     if np.isfinite(sem).any():
         size = float(np.nanmedian(sem))
-        levels.append(("standard error of an evaluation", 0.0, size, _EVALUATION))
+        levels.append(("error of an evaluation", 0.0, size, _EVALUATION))
     return levels
 
 

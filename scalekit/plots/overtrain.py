@@ -29,7 +29,7 @@ def draw(study: Study) -> Drawing:
     norm = _look.compute_norm(N[used])
     colors = _look.SEQUENCE(norm(np.where(N > 0, N, N[used].min())))
     has_excess = _surface.has_frontier(study)
-    figure = _look.new_figure(_look.DOUBLE if has_excess else _look.SINGLE * 1.3, 2.9)
+    figure = _look.new_figure(_look.DOUBLE if has_excess else _look.SINGLE, 2.8)
     panels = np.atleast_1d(figure.subplots(1, 2 if has_excess else 1))
     axes = panels[0]
     axes.set(xscale="log", yscale="log", xlim=_axes.widen(ratio[used], 0.06))

@@ -26,7 +26,7 @@ def draw(study: Study) -> Drawing:
     used = study.flops[study.is_used]
     low, high = float(used.min()), float(used.max())
     C = np.geomspace(low / 1.5, high * _REACH, 121)
-    figure = _look.new_figure(_look.SINGLE * 1.25, 2.9)
+    figure = _look.new_figure(_look.SINGLE, 2.6)
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlim=(C[0], C[-1]))
     axes.axvspan(low, high, color=_look.MEASURED, zorder=-2, lw=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -30,8 +31,8 @@ _SECTIONS = (
 )
 """Where the links at the top lead."""
 
-_ENLARGED = 1.2
-"""A screen is read from farther away than a printed column."""
+_ENLARGED = ((300.0, 1.5), (math.inf, 1.2))
+"""Up to which width in points a figure is shown how much larger: a screen is farther away."""
 
 
 def files(facts: Facts) -> Mapping[str, str]:
@@ -100,11 +101,15 @@ def inline_svg(figure: FigureOf) -> str:
     # Six decimals of a point are noise; two are a hundredth of a printed pixel.
     text = re.sub(r'\b(?:d|x|y)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), text)
     width = re.search(r'width="([\d.]+)pt"', text)
-    size = f"{_ENLARGED * float(width[1]) / 72:.2f}in" if width else "100%"
+    size = f"{_enlarged(float(width[1])) / 72:.2f}in" if width else "100%"
     label = _escape(f"{figure.title}. {figure.caption}")
     start = f'<svg role="img" aria-label="{label}" style="width:{size}"'
     text = re.sub(r'\s(width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg", start, 1)
+
+
+def _enlarged(points: float) -> float:
+    return points * next(scale for most, scale in _ENLARGED if points <= most)
 
 
 def _png(figure: FigureOf) -> Markup:
