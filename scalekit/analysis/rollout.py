@@ -13,6 +13,7 @@ from scalekit.fit.result import FitResult
 from scalekit.fit.rows import run_names
 from scalekit.results.table import RunTable
 
+_APART = 0.05
 _LEVELS = 6
 """Cuts of a table without planned budgets, at equal shares of its runs."""
 
@@ -62,7 +63,10 @@ def _levels(table: RunTable) -> tuple[str, np.ndarray]:
     else:
         column, flops = "params*tokens", table["params"] * table["tokens"]
     shares = np.linspace(0, 1, _LEVELS + 1)[1:]
-    return column, np.unique(np.quantile(flops, shares, method="higher"))
+    levels = np.unique(np.quantile(flops, shares, method="higher"))
+    # Many runs at almost one FLOPs are one level, its last.
+    kept = np.append(np.diff(np.log(levels)) > _APART, True)
+    return column, levels[kept]
 
 
 def _next_runs(

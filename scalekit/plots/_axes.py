@@ -206,6 +206,17 @@ def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:
     return math.exp(low - room), math.exp(high + room)
 
 
+def tame(values: np.ndarray) -> np.ndarray:
+    """Leave out losses so high that they would press all others into a line.
+
+    Those above the upper quartile by twice its distance from the best, in logarithms: a diverged
+    rate, not a small model.
+    """
+    known = values[np.isfinite(values) & (values > 0)]
+    top = float(np.quantile(known, 0.75))
+    return known[known <= top * (top / known.min()) ** 2 * (1 + 1e-9)]
+
+
 def widen_to(
     values: np.ndarray, others: np.ndarray, by: float = 0.06, share: float = 0.25
 ) -> tuple[float, float]:

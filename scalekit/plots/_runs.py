@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _MANY = 1000
 """Runs from which marks are drawn as one picture: as shapes they would weigh megabytes."""
 
+_ABOVE: dict[str, Any] = {"marker": "^", "clip_on": False}
+"""How a used run is marked whose loss lies above the limits."""
+
 ROLES = ("fitted", "held_out", "dropped", "diverged")
 
 
@@ -42,8 +45,8 @@ def scatter_runs(
 ) -> list[Line2D]:
     """Draw each run at (x, y) by its role and return the legend's entries with counts.
 
-    A diverged run has no loss worth a place: where y is missing it stands at the top edge. A
-    dropped run outside the limits is not drawn; the legend counts it.
+    A diverged run has no loss worth a place: where y is missing it stands at the top edge, as does
+    a used run above the limits. A dropped run outside them is not drawn. The legend counts both.
     """
     handles = []
     for role in ROLES:
@@ -57,12 +60,15 @@ def scatter_runs(
         style |= {"s": style["s"] * size, "rasterized": here.sum() > _MANY}
         if role == "diverged":
             _at_top_edge(axes, x[here], y[here], colors[here], style)
-        elif role == "held_out":
-            axes.scatter(x[here], y[here], edgecolors=[*colors[here]], **style)
-        elif role == "fitted":
-            axes.scatter(x[here], y[here], color=colors[here], **style)
+        elif role == "dropped":
+            here &= is_inside(axes, x, y)
+            axes.scatter(x[here], y[here], **style)
         else:
-            here = here & is_inside(axes, x, y)
+            above = here & (y > axes.get_ylim()[1])
+            _at_top_edge(axes, x[above], y[above], colors[above], {**style, **_ABOVE})
+            here &= ~above
+            edge = role == "held_out"
+            style["edgecolors" if edge else "color"] = [*colors[here]] if edge else colors[here]
             axes.scatter(x[here], y[here], **style)
         handles.append(_look.key_of_role(role, words))
     return handles
@@ -75,22 +81,25 @@ def is_inside(axes: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _count(axes: Axes, role: str, x: np.ndarray, y: np.ndarray) -> str:
-    outside = int((~is_inside(axes, x, y)).sum()) if role == "dropped" else 0
-    return f"{x.size}, {outside} outside" if outside else str(x.size)
+    if role == "dropped":
+        missing, word = int((~is_inside(axes, x, y)).sum()), "outside"
+    else:
+        missing, word = int((y > axes.get_ylim()[1]).sum()), "above"
+    return f"{x.size}, {missing} {word}" if missing and role != "diverged" else str(x.size)
 
 
 def _at_top_edge(
     axes: Axes, x: np.ndarray, y: np.ndarray, colors: np.ndarray, style: dict[str, Any]
 ) -> None:
+    """Draw what lies within the limits in its place, the rest at the top edge."""
     low, high = axes.get_ylim()
     inside = np.isfinite(y) & (y >= low) & (y <= high)
     if inside.any():
         axes.scatter(x[inside], y[inside], color=colors[inside], **style)
     if not inside.all():
         top = np.ones(int((~inside).sum()))
-        axes.scatter(
-            x[~inside], top, color=colors[~inside], transform=axes.get_xaxis_transform(), **style
-        )
+        edge = {**style, "transform": axes.get_xaxis_transform()}
+        axes.scatter(x[~inside], top, color=colors[~inside], **edge)
 
 
 def rows_of(study: Study, keep: np.ndarray, **more: np.ndarray) -> list[dict[str, Any]]:

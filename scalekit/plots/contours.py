@@ -37,7 +37,7 @@ def draw(study: Study) -> Drawing:
     axes.set_xlim(left, right * 3)
     axes.set_ylim(*_axes.widen(N[used], 0.08))
     axes.axvspan(float(C[used].min()), float(C[used].max()), color=_look.MEASURED, zorder=-2, lw=0)
-    best, worst = _axes.widen(L[used], 0.0)
+    best, worst = _axes.widen(_axes.tame(L[used]), 0.0)
     norm = LogNorm(best, worst)
     rows = _draw_contours(axes, study)
     colors = _look.SEQUENCE(norm(np.where(np.isfinite(L) & (L > 0), L, worst)))
@@ -63,7 +63,7 @@ def _draw_contours(axes: Axes, study: Study) -> list[dict[str, Any]]:
     mesh_C, mesh_N = np.meshgrid(C, N)
     surface = _surface.loss(study.fit, mesh_N, _surface.tokens_at(study, mesh_C, mesh_N))
     # Levels where the runs are, not in the corners where nobody trained.
-    near = study.column("loss")[study.is_used]
+    near = _axes.tame(study.column("loss")[study.is_used])
     best = float(surface.min())
     levels = [v for v in MaxNLocator(14).tick_values(best, float(near.max()) * 1.1) if v > best]
     lines = axes.contour(C, N, surface, levels=levels, colors=_look.MUTED, linewidths=0.5, zorder=1)

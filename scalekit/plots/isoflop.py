@@ -32,7 +32,7 @@ def draw(study: Study) -> Drawing:
         axes.set(xscale="log", yscale="log")
         x = study.column(name)
         axes.set_xlim(*_limits(x[in_valley], x[is_dropped]))
-        low, high = _axes.widen_to(L[in_valley], L[is_dropped], 0.05)
+        low, high = _axes.widen_to(_axes.tame(L[in_valley]), L[is_dropped], 0.05)
         axes.set_ylim(low / (high / low) ** 0.04, high)
         handles = _draw_valleys(axes, study, name, shown)
     panels[0].set_xlabel(_axes.params_label(study.params_kind))

@@ -33,7 +33,7 @@ def draw(study: Study) -> Drawing:
     panels = np.atleast_1d(figure.subplots(1, 2 if has_excess else 1))
     axes = panels[0]
     axes.set(xscale="log", yscale="log", xlim=_axes.widen(ratio[used], 0.06))
-    axes.set_ylim(*_axes.widen(L[used], 0.06))
+    axes.set_ylim(*_axes.widen(_axes.tame(L[used]), 0.06))
     rows = _draw_sizes(axes, study, ratio, norm)
     handles = scatter_runs(axes, study, ratio, L, colors, size=0.8)
     axes.set_ylabel(_axes.loss_label(study.loss_unit))
@@ -102,7 +102,10 @@ def _draw_excess(
     assert study.fit is not None
     used = study.is_used
     axes.set(xscale="log", xlim=_axes.widen(ratio[used], 0.06))
-    low, high = float(excess[used].min()), float(excess[used].max())
+    low, high = (
+        float(excess[used].min()),
+        100.0 * float(_axes.tame(1 + excess[used] / 100).max() - 1),
+    )
     room = 0.06 * (high - low)
     axes.set_ylim(low - room, high + room)
     axes.axhline(0.0, color=_look.INK, lw=0.7, zorder=1)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 _MOST = 6
 """Parameters in one figure."""
 
-_LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0)
+_LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Contours of the objective: how much it lies above its minimum, as a share of it."""
+
+_MOST_LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _plane(study: Study, draws: _Draws) -> Plane | None:
 def _draw_plane(axes: Axes, draws: _Draws, found: Plane) -> None:
     """Draw contours of the refitted objective with the draws over them."""
     across, up = (draws.names.index(name) for name in found.names)
-    levels = [v for v in _LEVELS if v < found.rise.max()]
+    levels = [v for v in _LEVELS if v < found.rise.max()][-_MOST_LEVELS:]
     shades = _look.SEQUENCE(np.linspace(0.0, 1.0, len(levels)))
     lines = axes.contour(
         found.first, found.second, found.rise, levels=levels, colors=shades, linewidths=0.9

@@ -99,7 +99,7 @@ def _envelope(symbol: str, x: np.ndarray, loss: np.ndarray) -> _Line:
 
 def _set_limits(axes: Axes, x: np.ndarray, loss: np.ndarray) -> None:
     axes.set(xscale="log", yscale="log", xlim=_axes.widen(x, 0.08))
-    low, high = _axes.widen(loss, 0.06)
+    low, high = _axes.widen(_axes.tame(loss), 0.06)
     axes.set_ylim(low / (high / low) ** 0.08, high)
 
 

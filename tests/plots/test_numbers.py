@@ -28,6 +28,7 @@ from scalekit.fit.result import FitResult
 from scalekit.fit.run import fit as fit_table
 from scalekit.plots import (
     cost,
+    isoflop,
     noise,
     overtrain,
     params,
@@ -163,6 +164,21 @@ def test_one_budget_has_no_rollout() -> None:
     fit: FitResult = replace(fit_of(study), dropped=(), others=())
     with pytest.raises(CannotDrawError, match="no budget leaves enough runs"):
         drawing(rollout, Study(table, fit))
+
+
+@pytest.mark.parametrize("plot", [isoflop, power_laws, overtrain], ids=lambda p: p.PLOT.name)
+def test_wild_losses_stand_at_the_top_edge_and_are_counted(plot) -> None:
+    study = full_study()
+    loss = study.column("loss").copy()
+    held = study.roles == "held_out"
+    wild = np.flatnonzero(study.is_used & ~held)[0], np.flatnonzero(held)[0]
+    highest = np.nanmax(loss)
+    loss[list(wild)] = 11.0
+    made = drawing(plot, replace(study, table=with_columns(table_of(study), loss=loss)))
+    labels = [text.get_text() for text in made.figure.legends[0].get_texts()]
+    assert "in the fit (26, 1 above)" in labels
+    assert "held out (7, 1 above)" in labels
+    assert made.figure.axes[0].get_ylim()[1] < 1.2 * highest
 
 
 def test_the_lower_envelope_holds_the_runs_that_none_beats_and_a_pure_power_comes_back() -> None:
