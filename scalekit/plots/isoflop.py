@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalekit.analysis.study import Study
-from scalekit.plots import _axes, _look, _surface
+from scalekit.plots import _axes, _labels, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots._valleys import Valley, valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot, has_law
@@ -130,7 +130,7 @@ def _label_budgets(axes: Axes, study: Study, name: str) -> None:
         last = here[np.argmax(x[here])]
         text, color = _axes.power_text(value), _look.text_color(_color(study, value))
         ends.append((float(x[last]), float(L[last]), text, color))
-    _axes.label_ends(axes, ends)
+    _labels.label_ends(axes, ends)
 
 
 def _caption(study: Study) -> str:

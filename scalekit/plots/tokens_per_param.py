@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from scalekit.analysis.study import Study
 from scalekit.fit.result import FitResult
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _REFERENCE = 20.0
 """Tokens per parameter that Hoffmann et al. 2022 are remembered for."""
@@ -31,35 +34,49 @@ def draw(study: Study) -> Drawing:
     axes.set(xscale="log", yscale="log", xlim=(C[0], C[-1]))
     axes.axvspan(low, high, color=_look.MEASURED, zorder=-2, lw=0)
     axes.axhline(_REFERENCE, color=_look.MUTED, lw=0.8, ls=(0, (1, 2)), zorder=0)
-    handles, rows = [], []
+    rows = []
     for place, fit in enumerate(fits):
-        path = _ratio(fit, C)
-        style = _look.group_style(place)
-        color, dash = style["color"], style["linestyle"]
-        inside = (low * 0.999 <= C) & (high * 1.001 >= C)
-        if place == 0:
-            axes.plot(C[inside], path["value"][inside], color=color, lw=1.5, zorder=3)
-            for part in (low >= C, high <= C):
-                axes.plot(C[part], path["value"][part], color=color, ls=_look.EXTRAPOLATED)
-        else:
-            axes.plot(C, path["value"], color=color, lw=0.9, ls=dash)
-        if "low" in path:
-            axes.fill_between(C, path["low"], path["high"], color=color, alpha=0.18, lw=0)
-        handles.append(_look.key(_surface.WORDS[fit.approach], color=color, ls=dash, lw=1.3))
-        rows += [
-            {"what": fit.approach, "flops": C[k]} | {name: v[k] for name, v in path.items()}
-            for k in range(0, C.size, 4)
-        ]
-    handles.append(
-        _look.key(f"{_REFERENCE:g} per parameter", color=_look.MUTED, lw=0.8, ls=(0, (1, 2)))
-    )
+        rows += _draw_fit(axes, fit, place, C, (low, high))
     axes.set_xlabel(_axes.flops_label(study.flops_kind, study.params_kind))
     axes.set_ylabel("D*/N* (tokens per parameter)")
     _limit(axes, rows)
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_log(axes.yaxis)
-    _look.legend_below(figure, handles)
+    _look.legend_below(figure, _keys(fits))
     return Drawing(figure, rows, _caption(study, rows, high))
+
+
+def _draw_fit(
+    axes: Axes, fit: FitResult, place: int, C: np.ndarray, measured: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Draw one approach's ratio over compute (n,); the headline is dashed beyond the runs."""
+    path = _ratio(fit, C)
+    style = _look.group_style(place)
+    color = style["color"]
+    if place == 0:
+        low, high = measured
+        inside = (low * 0.999 <= C) & (high * 1.001 >= C)
+        axes.plot(C[inside], path["value"][inside], color=color, lw=1.5, zorder=3)
+        for part in (low >= C, high <= C):
+            axes.plot(C[part], path["value"][part], color=color, ls=_look.EXTRAPOLATED)
+    else:
+        axes.plot(C, path["value"], color=color, lw=0.9, ls=style["linestyle"])
+    if "low" in path:
+        axes.fill_between(C, path["low"], path["high"], color=color, alpha=0.18, lw=0)
+    return [
+        {"what": fit.approach, "flops": C[k]} | {name: v[k] for name, v in path.items()}
+        for k in range(0, C.size, 4)
+    ]
+
+
+def _keys(fits: list[FitResult]) -> list[Any]:
+    keys = []
+    for place, fit in enumerate(fits):
+        style = _look.group_style(place)
+        line = {"color": style["color"], "ls": style["linestyle"], "lw": 1.3}
+        keys.append(_look.key(_surface.WORDS[fit.approach], **line))
+    reference = {"color": _look.MUTED, "lw": 0.8, "ls": (0, (1, 2))}
+    return [*keys, _look.key(f"{_REFERENCE:g} per parameter", **reference)]
 
 
 def _ratio(fit: FitResult, C: np.ndarray) -> dict[str, np.ndarray]:

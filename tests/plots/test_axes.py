@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalekit.plots import _axes
+from scalekit.plots import _axes, _labels
 
 
 def test_counts_read_as_people_write_them() -> None:
@@ -48,7 +48,7 @@ def test_any_log_axis_gets_two_to_most_ticks_inside_it(
     gap=st.floats(0.5, 8),
 )
 def test_spread_labels_never_touch_and_keep_their_order(places: list[float], gap: float) -> None:
-    moved = _axes.spread(places, gap, -1000, 1000)
+    moved = _labels.spread(places, gap, -1000, 1000)
     order = sorted(range(len(places)), key=lambda k: places[k])
     steps = [moved[b] - moved[a] for a, b in pairwise(order)]
     assert all(step >= gap - 1e-6 for step in steps)  # places are rounded to 1e-9
