@@ -20,7 +20,9 @@ import numpy as np
 from scalekit import registry
 from scalekit.fit.bootstrap import bootstrap
 from scalekit.fit.describe import describe, intervals
+from scalekit.fit.envelope import fit_envelope
 from scalekit.fit.intervals import LEVEL
+from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import SIX_N_D, Fitted, allocate, predict_loss
 from scalekit.fit.parametric import Options, optimum
@@ -54,6 +56,17 @@ def grid(side: int) -> dict[str, Array]:
     return {"N": N.ravel(), "D": D.ravel()}
 
 
+def fixed_sizes(budgets: int, sizes: int, width: float) -> dict[str, Array]:
+    """One set of sizes for all budgets, as models come: no valley is centred on its minimum."""
+    flops = np.geomspace(1e18, 1e20, budgets)
+    best = np.exp(allocate(Fitted(LAW, TRUTH, SIX_N_D), TRUTH, flops)[0])
+    every = np.geomspace(best[0] / width, best[-1] * width, sizes)
+    pairs = [(N, C) for C, n in zip(flops, best, strict=True) for N in every
+             if n / width <= N <= n * width]  # fmt: skip
+    N, C = (np.array(column) for column in zip(*pairs, strict=True))
+    return {"N": N, "D": C / 6 / N, "budget": C}
+
+
 def trunks(n_trunks: int, lengths: int) -> dict[str, Array]:
     """Sizes whose shorter runs branch from one trunk: they share its luck."""
     N, share = np.meshgrid(np.geomspace(3e7, 2e9, n_trunks), np.geomspace(1.0, 32.0, lengths))
@@ -66,6 +79,7 @@ DESIGNS: Mapping[str, dict[str, Array]] = {
     "isoFLOP 4 x 4, w=3": isoflop(4, 4, 3.0),
     "grid 5 x 5": grid(5),
     "isoFLOP 8 x 8, w=8": isoflop(8, 8, 8.0, 1e21),
+    "isoFLOP 5 budgets, 13 sizes": fixed_sizes(5, 13, 4.0),
     "12 trunks x 5 lengths": trunks(12, 5),
 }
 
@@ -148,6 +162,36 @@ def measure(
     return np.mean(good, axis=0), repetitions - len(good)
 
 
+def measure_frontiers(design: Mapping[str, Array], kind: str, repetitions: int) -> list[str]:
+    """Return for approaches 2 and 1 how often the exponent's interval holds the truth.
+
+    Each cell has the coverage, and the mean miss of the exponent in thousandths: its bias.
+    """
+    inputs = {s: design[s] for s in ("N", "D")}
+    clean = simulate(LAW, TRUTH, inputs, budget=design["budget"])
+    rng = np.random.default_rng(0)
+    found: dict[str, list[tuple[bool, float]]] = {}
+    for seed in range(repetitions):
+        loss = clean["loss"] * np.exp(noise_of(kind, clean["flops"], rng))
+        runs = select(RunTable({**clean.columns, "loss": loss}, clean.meta), ("N", "D", "C"))
+        fits = [fit_isoflop(runs, curve=curve, seed=seed) for curve in (PARABOLA, AKIMA)]
+        for one in (*fits, fit_envelope(runs)):
+            told = one.exponents.get("params", {})
+            if "low" in told:
+                hit = told["low"] <= TRUE["exponent"] <= told["high"]
+                found.setdefault(one.law, []).append((hit, told["value"] - TRUE["exponent"]))
+    cells = []
+    for law in (PARABOLA, AKIMA, "envelope"):
+        hits = np.array(found.get(law, []), dtype=float).reshape(-1, 2)
+        if not len(hits):
+            cells.append("-")
+            continue
+        share, bias = hits.mean(axis=0)
+        mark = "" if ACCEPTED[0] <= share <= ACCEPTED[1] else " !"
+        cells.append(f"{share:.3f}{mark} ({1000 * bias:+.1f}, {repetitions - len(hits)} without)")
+    return cells
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=400)
@@ -155,7 +199,16 @@ def main() -> None:
     parser.add_argument("--objectives", default="robust,mse_log,hoffmann")
     parser.add_argument("--noises", default="normal;t, 3 dof;uneven")
     parser.add_argument("--only", default="", help="designs whose name holds this")
+    parser.add_argument("--frontiers", action="store_true", help="approaches 1 and 2 instead")
     asked = parser.parse_args()
+    if asked.frontiers:
+        print("| design | noise | isoFLOP, parabola | isoFLOP, Akima | envelope |")
+        print("|---|---|---|---|---|")
+        for name, design in DESIGNS.items():
+            for kind in asked.noises.split(";") if "budget" in design else ():
+                cells = measure_frontiers(design, kind, asked.repetitions)
+                print(f"| {name} | {kind} | {' | '.join(cells)} |", flush=True)
+        return
     print(f"nominal {LEVEL:.0%}, {asked.repetitions} repetitions, noise {NOISE:g}", end="")
     print(f", bootstrap {asked.bootstrap}" if asked.bootstrap else "")
     print(f"| design | noise | objective | {' | '.join(COLUMNS)} | not trusted |")

@@ -33,7 +33,11 @@ def _design(design: Mapping[str, Any]) -> str:
     parts = [f"{design['n_points']} different points, rank {design['rank']} of {design['n_free']}"]
     if design.get("tokens_per_param"):
         low, high = design["tokens_per_param"]
-        parts.append(f"tokens per parameter {low:.3g} to {high:.3g}")
+        text = f"tokens per parameter {low:.3g} to {high:.3g}"
+        reach = design.get("ratio_over_optimum")
+        if reach:
+            text += f", {reach[0]:.2g} to {reach[1]:.2g} times the optimum"
+        parts.append(text)
     if design.get("exponent_sd") is not None:
         parts.append(f"leaves a at {design['exponent_sd']:.2g} for 0.5 % noise")
     return "design    " + "; ".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from scalekit.fit.influence import STRONG
 from scalekit.fit.influence import summary as influence_summary
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import OBJECTIVES
-from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, can_allocate, exponents
+from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, can_allocate, exponents
 from scalekit.fit.result import FitStatus
 from scalekit.fit.solve import refit_under
 from scalekit.fit.uncertainty import Spread
@@ -110,6 +110,11 @@ def _design(solution: Solution, fitted: Fitted) -> dict[str, Any]:
     if solution.design.is_identified and not solution.bounds_hit:
         power = fitted.cost.power
         found["exponent_sd"] = exponent_sd(solution.law, solution.theta, inputs, power=power)
+    if decides(solution, fitted):
+        N, D, C = (solution.runs.inputs[s] for s in ("N", "D", "C"))
+        best = allocate(fitted, fitted.theta, C)
+        over = np.log(D / N) - (best[1] - best[0])
+        found["ratio_over_optimum"] = [float(np.exp(over.min())), float(np.exp(over.max()))]
     return found
 
 
@@ -134,7 +139,7 @@ def warnings(
             "compute-optimal numbers rest on that relation"
         )
     if solution.status is not FitStatus.UNIDENTIFIED:
-        found += _design_warnings(solution)
+        found += _design_warnings(solution, known["design"])
     spare = len(runs) - len(solution.psi)
     if spare < FEW_TO_SPARE:
         found.append(
@@ -158,8 +163,16 @@ def warnings(
     return found
 
 
-def _design_warnings(solution: Solution) -> list[str]:
+def _design_warnings(solution: Solution, design: Mapping[str, Any]) -> list[str]:
     found = []
+    reach = design.get("ratio_over_optimum")
+    if reach is not None and (reach[0] > 1 or reach[1] < 1):
+        side, other = ("more", "fewer") if reach[0] > 1 else ("fewer", "more")
+        found.append(
+            f"every run has {side} tokens per parameter than the fitted optimum at its compute "
+            f"({reach[0]:.2g} to {reach[1]:.2g} times as many): the optimum is extrapolated; add "
+            f"runs with {other}"
+        )
     if solution.condition > SUSPICIOUS_CONDITION:
         found.append(
             f"condition {solution.condition:.1e} of the normal matrix: parameters trade "

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from scalekit.fit.intervals import LEVEL
+from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.line import Line, fit_line
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.fit.rows import Runs
@@ -21,6 +21,8 @@ from scalekit.laws.base import Array
 
 _LEVELS = 200
 _FEWEST = 3
+_KNOWN = 10**9
+"""Degrees of freedom of an error that is known without being estimated."""
 
 
 def hull(x: Array, y: Array) -> np.ndarray:
@@ -96,15 +98,21 @@ def fit_envelope(
 
 
 def _widened(line: Line, flops: Array, steps: int, grid_error: float) -> Line:
-    """Widen a line by what its points are not: independent, and off the grid of sizes."""
+    """Give a line the error of its scatter, or that of the sizes' spacing where it is larger.
+
+    The scatter of the best sizes holds their spacing already, unless every budget hits the same
+    place of its grid: then points on a perfect line prove nothing.
+    """
     # Points of one size are one observation, so the scatter is that of as many steps.
-    fewer = max(line.dof, 1) / (steps - 2)
-    centre = float(np.log(flops).mean())
-    about = grid_error**2 * np.array([[centre**2, -centre], [-centre, 1.0]])
-    covariance = line.covariance * fewer + about
-    return replace(
-        line, dof=steps - 2, error=float(np.sqrt(covariance[1, 1])), covariance=covariance
-    )
+    covariance = line.covariance * max(line.dof, 1) / (steps - 2)
+    error = float(np.sqrt(covariance[1, 1]))
+    by_scatter = t_quantile(0.5 + LEVEL / 2, steps - 2) * error
+    if by_scatter >= t_quantile(0.5 + LEVEL / 2, np.inf) * grid_error:
+        return replace(line, dof=steps - 2, error=error, covariance=covariance)
+    # Of (ln coefficient, exponent), the level at the centre and the slope being independent.
+    centre, level = float(np.log(flops).mean()), float(np.log(flops).var())
+    about = grid_error**2 * np.array([[level + centre**2, -centre], [-centre, 1.0]])
+    return replace(line, dof=_KNOWN, error=grid_error, covariance=about)
 
 
 def _described(

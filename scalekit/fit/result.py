@@ -60,11 +60,15 @@ class FitResult:
         intervals: By name of parameter, and of `exponents` as `exponent_params`, ...
         exponents: `params` and `tokens`: value, low, high of N* ~ C^a and D* ~ C^b.
         optimum: One entry an asked budget: flops, params, tokens, loss, tokens_per_param,
-            extrapolation (over the largest measured budget) and intervals by those names.
+            extrapolation (over the largest measured budget) and intervals by those names; `errors`
+            splits what one run there may miss by (parameters, seed, evaluation, as standard
+            deviations of log loss), and `form` has how far the laws with a say spread.
         holdout: rule, n_runs, mape, bias, worst, theta of the fit without the held-out runs, rows
             of the held-out runs (run, loss, predicted, low, high).
         diagnostics: condition, tokens_per_param {low, high}, bounds_hit, starts_agreeing,
-            scaled_gradient, ...
+            scaled_gradient; design (what the inputs alone tell), noise_parts, objectives (the
+            exponent under others), influence (which runs move N* most), roll_out; of approach 2
+            valleys, drift and bias.
         covariance: Of theta in published units, rows in theta's order, or None.
         draws: Bootstrap draws of theta, (n_draws, n_params), in theta's order, or None.
         cost: How FLOPs follow from N and D in this table.

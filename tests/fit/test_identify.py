@@ -147,3 +147,17 @@ def test_distinct_points_are_counted_without_rounding_any_together() -> None:
     points = rng.integers(0, 4, (3, 200)).astype(float)
     assert count_distinct(points) == np.unique(points, axis=1).shape[1]
     assert count_distinct(np.array([[1.0, 1.0, 1.0 + 1e-15]])) == 2
+
+
+def test_a_design_on_one_side_of_the_optimum_is_warned_of() -> None:
+    N = np.tile(np.geomspace(1e7, 1e9, 6), 3)
+    ratio = np.repeat([100.0, 300.0, 900.0], 6)
+    over = fit(table_of(N, ratio * N, noise=0.001))
+    low, high = over.diagnostics["design"]["ratio_over_optimum"]
+    assert 1 < low < high
+    assert any("more tokens per parameter than the fitted optimum" in w for w in over.warnings)
+    both = fit(isoflop_table(noise=0.001))
+    low, high = both.diagnostics["design"]["ratio_over_optimum"]
+    # Sizes a factor 4 to each side of N*, so tokens per parameter a factor 16.
+    assert (low, high) == pytest.approx((1 / 16, 16), rel=0.05)
+    assert not any("than the fitted optimum" in w for w in both.warnings)

@@ -281,6 +281,18 @@ def test_the_envelope_of_noiseless_valleys_follows_their_minima() -> None:
     assert exponent["value"] == pytest.approx(0.5126, abs=0.01)
 
 
+def test_a_hull_on_a_perfect_line_is_known_no_better_than_its_grid() -> None:
+    """Centred grids hit the same place of every budget: no scatter, and yet a spacing."""
+    result = fit(isoflop_table(n_sizes=5), approaches=["envelope"], predict=[1e21])
+    ends = result.exponents["params"]
+    gap = np.log(16.0) / 4  # five sizes over a factor of 16
+    log_c = np.log(np.geomspace(1e18, 1e20, 5))
+    # The spacing of all sizes together is finer than one budget's; a third of it is the floor.
+    assert 0.005 < ends["high"] - ends["low"] < 2 * 1.645 * gap / 3 / np.sqrt(5 * log_c.var())
+    entry = result.optimum[0]["intervals"]["params"]
+    assert entry["low"] < result.optimum[0]["params"] < entry["high"]
+
+
 def test_the_envelope_of_training_curves_follows_the_frontier() -> None:
     sizes = np.geomspace(1e7, 1e9, 15)
     curves = []
