@@ -1,6 +1,8 @@
 """scalekit fit, predict and simulate as a user meets them: results, refusals, exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +203,20 @@ def test_the_same_seed_simulates_the_same_table(capsys) -> None:
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].count("\n") == 4
+
+
+def test_a_whole_fit_loads_numpy_and_nothing_heavier(data: Path) -> None:
+    """A second of imports is more than the fit itself: scipy and pandas stay out."""
+    argv = ["fit", str(data), "--law", "chinchilla", "--law", "coupled", "--bootstrap", "50"]
+    argv += ["--approach", "parametric", "--approach", "isoflop", "--approach", "envelope"]
+    argv += ["--hold-out", "largest-budget", "--predict", "1e22"]
+    heavy = ("torch", "pandas", "scipy", "matplotlib", "jinja2", "submitit")
+    code = (
+        "import sys; from scalekit.cli import run; code = run(sys.argv[1:]); "
+        f"print('LOADED', *[m for m in {heavy!r} if m in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
