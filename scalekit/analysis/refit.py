@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from scalekit.fit.objective import find_objective
+from scalekit.fit.parametric import Options
 from scalekit.fit.result import FitResult
 from scalekit.fit.run import fit as fit_table
 from scalekit.results.table import RunTable
@@ -24,6 +26,14 @@ def again(table: RunTable, fit: FitResult, **changes: Any) -> FitResult:
     laws = (fit.law,) if fit.approach == "parametric" else ("chinchilla",)
     options |= {"laws": laws, "approaches": (fit.approach,), "seed": fit.seed}
     return fit_table(table, **{**options, **changes})
+
+
+def options_of(fit: FitResult) -> Options:
+    """Return how a fit was asked to be made, without hold-out, bootstrap and predictions."""
+    asked = fit.diagnostics.get("asked", {})
+    objective = find_objective(asked.get("objective", "robust"), asked.get("delta"))
+    fix, given = (dict(asked.get(name) or {}) for name in ("fix", "given"))
+    return Options(objective, fix, given=given, seed=fit.seed)
 
 
 def used_rows(table: RunTable, fit: FitResult) -> list[int]:

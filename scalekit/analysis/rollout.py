@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from scalekit.analysis.refit import again, used_rows
+from scalekit.analysis.refit import options_of, used_rows
 from scalekit.errors import FitError
-from scalekit.fit.result import FitResult
+from scalekit.fit.parametric import hold_out
+from scalekit.fit.prepare import prepare
+from scalekit.fit.result import CostLaw, FitResult
 from scalekit.fit.rows import run_names
 from scalekit.results.table import RunTable
 
@@ -40,19 +43,20 @@ def rollout(
     table = table.where(rows)
     column, levels = _levels(table)
     found = []
-    for k, cut in enumerate(levels[:-1]):
-        for law in laws:
+    for name in laws:
+        options = options_of(fit)
+        law, runs = prepare(name, table, cluster=fit.diagnostics.get("asked", {}).get("cluster"))
+        options = replace(options, given={**law.given, **options.given})
+        for k, cut in enumerate(levels[:-1]):
             # A shade above the cut: budgets are compared as floats.
             rule = f"{column}>{float(cut) * (1 + 1e-9)!r}"
             try:
-                one = again(
-                    table, fit, laws=(law,), approaches=("parametric",), drop=(), hold_out=rule
-                )
+                held = hold_out(law, runs, table, replace(options, hold_out=rule))
             except FitError:
                 continue
-            entry = _entry(one, _next_runs(table, one, column, float(levels[k + 1])))
-            found.append({"cut": float(cut), "law": law, **entry})
-    return found
+            near = _next_runs(table, held, column, float(levels[k + 1]))
+            found.append({"cut": float(cut), "law": name, **_entry(held, fit.cost, near)})
+    return sorted(found, key=lambda e: e["cut"])
 
 
 def _levels(table: RunTable) -> tuple[str, np.ndarray]:
@@ -70,11 +74,11 @@ def _levels(table: RunTable) -> tuple[str, np.ndarray]:
 
 
 def _next_runs(
-    table: RunTable, fit: FitResult, column: str, after: float
+    table: RunTable, held: Mapping[str, Any], column: str, after: float
 ) -> list[Mapping[str, Any]]:
     """Return the held-out runs of the next budget alone."""
     size = dict(zip(run_names(table), _values(table, column), strict=True))
-    return [row for row in fit.holdout["rows"] if size[row["run"]] <= after * (1 + 1e-9)]
+    return [row for row in held["rows"] if size[row["run"]] <= after * (1 + 1e-9)]
 
 
 def _values(table: RunTable, column: str) -> np.ndarray:
@@ -82,13 +86,14 @@ def _values(table: RunTable, column: str) -> np.ndarray:
     return table[column] if column in table else table["params"] * table["tokens"]
 
 
-def _entry(fit: FitResult, near: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    held = fit.holdout
+def _entry(
+    held: Mapping[str, Any], cost: CostLaw | None, near: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     misses = [abs(row["predicted"] / row["loss"] - 1) for row in near]
     theta = held["theta"]
     exponent = None
-    if {"alpha", "beta"} <= set(theta) and fit.cost is not None:
-        exponent = theta["beta"] / (theta["alpha"] + fit.cost.power * theta["beta"])
+    if {"alpha", "beta"} <= set(theta) and cost is not None:
+        exponent = theta["beta"] / (theta["alpha"] + cost.power * theta["beta"])
     kept = ("n_train", "mape", "bias", "worst", "baseline_mape", "extrapolation", "covered")
     return {
         **{name: held[name] for name in kept},
