@@ -174,12 +174,13 @@ class Worker:
         self._look_for_cancels()
         for one in self.running:
             self._ask_to_stop(one)
-        state, n_seen = self.me.ask(), len(signals)
+        state = self.me.ask()
         self._say(f"signal {signals[0]}, job {state.word}, {state.left} s left: saving")
+        # Told while it runs, a job makes room or meets its limit, and anyone may go on. Told while
+        # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
+        stopped = SAVED if state.is_running else KILLED
         while self.running:
-            if len(signals) > n_seen:
-                state, n_seen = self.me.ask(), len(signals)
-            self._reap(SAVED if state.is_running else KILLED)
+            self._reap(stopped)
             time.sleep(POLL_SECONDS)
         at_limit = state.left is not None and state.left <= self.header["lead_s"] + 90
         return self._leave(is_asked=True, at_limit=at_limit)
