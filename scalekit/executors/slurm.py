@@ -65,6 +65,12 @@ class Slurm:
         limits = self._limits = read_limits(self.settings.profile)
         for group in group_jobs(jobs, self.settings, limits):
             check_group(group, limits, self.settings.profile)
+            if group.nodes > 1 or group.gpus > 1:
+                many = f"{group.nodes} nodes" if group.nodes > 1 else f"{group.gpus} GPUs"
+                sys.stderr.write(
+                    f"run {group.jobs[0].run}: {many} asked, and a run trains in one process on "
+                    "one device; the others would idle\n"
+                )
 
     def _refuse_line_breaks(self) -> None:
         """Refuse what would break the lines of a job's script apart.

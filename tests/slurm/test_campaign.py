@@ -86,7 +86,13 @@ def kill_a_run(scene: Scene) -> None:
 
 @fault
 def kill_a_worker(scene: Scene) -> None:
-    scene.kill_any(f"_slurm_worker {scene.sweep.folder.root}/")
+    """Kill a worker with its runs, as the kernel does where jobs have control groups."""
+    workers = pids_of(scene.cluster, f"_slurm_worker {scene.sweep.folder.root}/")
+    if workers:
+        worker = scene.dice.choice(workers)
+        children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        for pid in [worker, *map(int, children)]:
+            os.kill(pid, signal.SIGKILL)
 
 
 @fault
