@@ -1,0 +1,121 @@
+"""What a job asks for: groups of equal needs, time limits, and how many jobs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalekit.errors import InputError
+from scalekit.executors._slurm_limits import Limits
+from scalekit.executors._slurm_options import Group, check_group, group_jobs
+from scalekit.executors.base import Job, Settings
+from scalekit.executors.slurm import Slurm
+
+WIDE = Limits(array=1000, jobs=20_000, seconds=None, default_seconds=None, room=None)
+HOUR = Limits(array=1000, jobs=20_000, seconds=3600.0, default_seconds=600.0, room=None)
+
+
+def job(run: str, seconds: float | None = 100.0, **resources: Any) -> Job:
+    return Job(run, ("python", run), Path(f"{run}.log"), resources, flops=1.0, seconds=seconds)
+
+
+def group(*jobs: Job, limits: Limits = WIDE, **settings: Any) -> Group:
+    (only,) = group_jobs(jobs, Settings(**settings), limits)
+    return only
+
+
+def test_equal_needs_share_an_array_and_the_longest_run_comes_first() -> None:
+    jobs = [job("a", 1.0, gpus=1), job("b", 9.0), job("c", 5.0, gpus=1), job("d", 2.0, gpus=1)]
+    groups = group_jobs(jobs, Settings(), WIDE)
+    assert [[one.run for one in g.jobs] for g in groups] == [["c", "d", "a"], ["b"]]
+
+
+def test_a_need_that_is_not_given_is_no_need_of_its_own() -> None:
+    jobs = [job("a", gpus=0, cpus=None), job("b", gpus=0)]
+    assert len(group_jobs(jobs, Settings(), WIDE)) == 1
+
+
+def test_packed_runs_share_gpus_and_add_up_cores_and_memory() -> None:
+    packed = group(job("a", gpus=1, cpus=2, memory_gb=10.0, pack=4))
+    assert (packed.pack, packed.gpus, packed.cpus, packed.memory_gb) == (4, 1, 8, 40.0)
+    # A run of several GPUs has them to itself.
+    large = group(job("a", gpus=2, cpus=2, pack=4))
+    assert (large.pack, large.gpus, large.cpus, large.memory_gb) == (1, 2, 2, None)
+
+
+def test_cores_follow_from_threads_or_from_the_profiles_cores_a_gpu() -> None:
+    assert group(job("a"), threads=3).cpus == 3
+    assert group(job("a", gpus=2), profile={"cpus_per_gpu": 6}).cpus == 12
+    # Four runs on one GPU share its cores as evenly as whole cores allow.
+    assert group(job("a", gpus=1, pack=4), profile={"cpus_per_gpu": 6}).cpus == 8
+
+
+def test_more_gpus_than_a_node_has_take_several_nodes_in_even_shares() -> None:
+    wide = group(job("a", gpus=16), profile={"gpus_per_node": 8})
+    assert (wide.nodes, wide.gpus) == (2, 16)
+    uneven = group(job("a", gpus=9), profile={"gpus_per_node": 8})
+    with pytest.raises(InputError, match="run a: 9 GPUs are no whole number for each of 2 nodes"):
+        check_group(uneven, WIDE, {})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limits", "limit"),
+    [
+        ([1000.0, 2000.0], WIDE, 3120.0),  # 2000 x 1.5, and two minutes to start
+        ([1.0], WIDE, 600.0),
+        ([1e6], HOUR, 3600.0),
+        ([None], HOUR, None),
+        ([None, 1000.0], WIDE, 1620.0),
+    ],
+)
+def test_auto_is_long_enough_for_the_longest_run_and_within_the_partition(
+    seconds: Sequence[float | None], limits: Limits, limit: float | None
+) -> None:
+    jobs = [job(str(i), one) for i, one in enumerate(seconds)]
+    assert group(*jobs, limits=limits, safety=1.5).limit == limit
+
+
+def test_a_limit_that_is_given_stands_and_one_the_partition_forbids_is_refused() -> None:
+    asked = group(job("a", 1e6, time_s=1800.0), limits=HOUR)
+    assert asked.limit == 1800.0
+    check_group(asked, HOUR, {})
+    long = group(job("a", time_s=7200.0), limits=HOUR)
+    with pytest.raises(InputError, match=r"run a: time.limit 120 minutes, this cluster allows 60"):
+        check_group(long, HOUR, {})
+
+
+@given(st.floats(60.0, 1e6))
+def test_a_job_is_told_before_its_limit_and_has_most_of_its_time_before(limit: float) -> None:
+    told = group(job("a", time_s=limit)).lead
+    assert 15 <= told <= 120
+    assert told <= limit / 4
+
+
+@given(
+    n_runs=st.integers(1, 400),
+    pack=st.integers(1, 9),
+    array=st.integers(1, 50),
+    room=st.none() | st.integers(1, 60),
+    most=st.none() | st.integers(1, 20),
+)
+def test_the_arrays_fit_every_limit_and_there_is_always_a_worker(
+    n_runs: int, pack: int, array: int, room: int | None, most: int | None
+) -> None:
+    limits = Limits(array, 300, None, None, room)
+    made = group(*(job(f"r{i}", pack=pack) for i in range(n_runs)), limits=limits)
+    full = -(-n_runs // pack)
+    for n_to_come in (0, 3):
+        sizes = Slurm(Settings(max_parallel=most))._sizes(made, limits, n_to_come)
+        assert 1 <= sum(sizes) <= min(150, full)
+        assert all(0 < size <= array for size in sizes)
+        if room is not None:
+            assert sum(sizes) <= max(1, room - n_to_come)
+        if most is not None:
+            assert len(sizes) == 1, "a throttle holds within one array"
+        elif room is None:
+            assert sum(sizes) == min(150, full)

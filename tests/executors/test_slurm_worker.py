@@ -1,0 +1,271 @@
+"""The worker of a Slurm job beside a scheduler of one line: what it takes, when it goes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalekit.executors._slurm_board import Folder
+
+TRAIN = """
+import os, signal, sys, time
+from pathlib import Path
+notes, run, seconds, code = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+if code == 143:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with open(notes, "a") as file:
+    file.write(f"{run} {os.environ['OMP_NUM_THREADS']} {' '.join(sys.argv[5:])}\\n")
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    time.sleep(0.02)
+if code < 0:
+    os.kill(os.getpid(), -code)
+sys.exit(0 if code == 143 else code)
+"""
+
+
+@dataclass
+class Stage:
+    """A submission, and programs in Slurm's place that note how they are called."""
+
+    folder: Folder
+    bin: Path
+    root: Path
+
+    def plan(self, *jobs: dict[str, Any], pack: int = 1, limit: float | None = 3600.0) -> None:
+        """Write a submission; a job says how long it takes, how it ends, and what was estimated."""
+        notes = str(self.root / "notes")
+        header = {"argv": [sys.executable, str(self.root / "train.py"), notes], "pack": pack}
+        header |= {"root": str(self.root), "threads": 1, "limit_s": limit, "lead_s": 60}
+        lines = [
+            {
+                "run": f"r{i}",
+                "argv": [f"r{i}", str(job.get("takes", 0.0)), str(job.get("code", 0))],
+                "log": f"logs/r{i}.log",
+                "seconds": job.get("seconds", 1.0),
+            }
+            for i, job in enumerate(jobs)
+        ]
+        self.folder.write({**header, "safety": 1.5}, lines)
+        (self.root / "train.py").write_text(TRAIN)
+        self.scheduler("RUNNING", "50:00")
+
+    def scheduler(self, state: str, left: str, *, siblings: bool = False) -> None:
+        """Let squeue say this of the job, and whether others of its array wait."""
+        waiting = "echo 7" if siblings else "true"
+        asked = f'case "$*" in *PENDING*) {waiting};; *) echo "70|{state}|{left}";; esac'
+        for name, text in {"squeue": asked, "scontrol": "true"}.items():
+            path = self.bin / name
+            path.write_text(f'#!/bin/bash\necho {name} "$@" >> {self.bin}/calls\n{text}\n')
+            path.chmod(0o755)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {"SLURM_JOB_ID": "70", "SLURM_ARRAY_JOB_ID": "7"}
+        environment |= {"SLURM_ARRAY_TASK_ID": "3"}
+        module = "scalekit.executors._slurm_worker"
+        with self.folder.output("7_3").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, str(self.folder.path)],
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+
+    def run(self) -> int:
+        return self.start().wait(timeout=60)
+
+    def calls(self) -> list[str]:
+        path = self.bin / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    @property
+    def is_requeued(self) -> bool:
+        return "scontrol requeue 7_3" in self.calls()
+
+    def states(self) -> str:
+        return "".join(line.state for line in self.folder.lines())
+
+    def began(self) -> list[str]:
+        path = self.root / "notes"
+        return [x.split()[0] for x in path.read_text().splitlines()] if path.exists() else []
+
+    def said(self) -> str:
+        path = self.folder.output("7_3")
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    (tmp_path / "bin").mkdir()
+    return Stage(Folder(tmp_path / "slurm" / "demo-1"), tmp_path / "bin", tmp_path)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def jobs(n: int, **fields: Any) -> Sequence[dict[str, Any]]:
+    return [dict(fields) for _ in range(n)]
+
+
+def test_it_takes_all_runs_in_order_and_leaves_nothing_but_their_logs(stage: Stage) -> None:
+    stage.plan(*jobs(4))
+    assert stage.run() == 0
+    assert (stage.states(), stage.began()) == ("dddd", ["r0", "r1", "r2", "r3"])
+    assert (stage.root / "notes").read_text().splitlines()[0] == "r0 1 --threads 1"
+    assert {line.job for line in stage.folder.lines()} == {"7_3"}
+    assert not stage.folder.output("7_3").exists()
+    assert not stage.is_requeued
+
+
+def test_a_run_for_which_there_is_no_time_is_left_to_a_job_that_waits(stage: Stage) -> None:
+    # 40 s are left before the signal; a run of 30 s and half as much again does not fit.
+    stage.plan({"seconds": 30.0}, {"seconds": 30.0}, {"seconds": 1.0}, limit=100.0)
+    stage.scheduler("RUNNING", "1:40", siblings=True)
+    assert stage.run() == 0
+    # The first run of a job need not fit, and the short one slips in.
+    assert stage.states() == "d.d"
+    assert not stage.is_requeued
+
+
+def test_where_no_other_job_waits_it_goes_back_to_the_queue_itself(stage: Stage) -> None:
+    stage.plan({"seconds": 30.0}, {"seconds": 30.0}, limit=100.0)
+    assert stage.run() == 0
+    assert stage.states() == "d."
+    assert stage.is_requeued
+    # Its second life takes what is left.
+    assert stage.run() == 0
+    assert stage.states() == "dd"
+
+
+def test_runs_of_unknown_length_are_begun_once_a_slot(stage: Stage) -> None:
+    stage.plan(*jobs(4, seconds=None), pack=2)
+    stage.scheduler("RUNNING", "50:00", siblings=True)
+    assert stage.run() == 0
+    assert stage.states() == "dd.."
+
+
+def test_without_a_time_limit_it_goes_on_to_the_end(stage: Stage) -> None:
+    stage.plan(*jobs(3, seconds=1e9), limit=None)
+    assert stage.run() == 0
+    assert stage.states() == "ddd"
+
+
+def test_crashes_and_ends_that_are_no_success_are_noted_and_neighbours_go_on(stage: Stage) -> None:
+    stage.plan({"code": -9}, {"code": 4}, {"code": 0}, pack=2)
+    assert stage.run() == 4
+    assert stage.states() == "ffd"
+    assert [line.code for line in stage.folder.lines()] == [-9, 4, 0]
+    assert "r0: killed by signal 9" in stage.said()
+    assert "r1: exit code 4" in stage.said()
+    # Its second life, if somebody requeues it, does not try them again.
+    assert stage.run() == 0
+    assert stage.states() == "ffd"
+
+
+def test_a_command_that_is_not_there_is_a_failure_of_the_run_and_not_of_the_worker(
+    stage: Stage,
+) -> None:
+    stage.plan(*jobs(2))
+    text = stage.folder.manifest.read_text().replace(sys.executable, "/no/such/python")
+    stage.folder.manifest.write_text(text)
+    assert stage.run() == 4
+    assert [line.code for line in stage.folder.lines()] == [127, 127]
+    assert "r0: cannot be started, No such file or directory (/no/such/python)" in stage.said()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_told_while_it_runs_it_lets_runs_save_and_goes_back_to_the_queue(
+    stage: Stage, number: int
+) -> None:
+    stage.plan(*jobs(3, takes=30.0, code=143), pack=2)
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 2)
+    worker.send_signal(number)
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "ss."
+    assert stage.is_requeued
+
+
+def test_told_while_it_is_being_ended_it_leaves_the_rest_to_slurm(stage: Stage) -> None:
+    stage.plan(*jobs(2, takes=30.0, code=143))
+    stage.scheduler("COMPLETING", "50:00")
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "k."
+    assert not stage.is_requeued
+
+
+def test_at_its_limit_without_any_progress_it_does_not_go_round_in_circles(stage: Stage) -> None:
+    # The run dies of the request: it had not even begun its first step.
+    stage.plan(*jobs(1, takes=30.0))
+    stage.scheduler("RUNNING", "1:00")
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=30) == 4
+    assert stage.states() == "s"
+    assert not stage.is_requeued
+    assert "no run got anywhere in this job's time; 1 are left, not requeued" in stage.said()
+
+
+def test_preempted_before_any_progress_it_goes_back_all_the_same(stage: Stage) -> None:
+    stage.plan(*jobs(1, takes=30.0))
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=30) == 0
+    assert stage.is_requeued
+
+
+def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage) -> None:
+    stage.plan({"seconds": 30.0}, {"seconds": 30.0}, limit=100.0)
+    (stage.bin / "scontrol").write_text("#!/bin/bash\necho 'Access denied' >&2; exit 1\n")
+    assert stage.run() == 0
+    assert "1 runs are left and this job cannot be requeued: Access denied" in stage.said()
+
+
+def test_cancelled_runs_are_stopped_or_never_begun_and_the_others_go_on(stage: Stage) -> None:
+    takes = {"takes": 30.0, "code": 143}
+    # The worker looks every two seconds whether something was cancelled.
+    stage.plan(takes, {"takes": 3.0}, takes, {"takes": 0.0}, pack=2)
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 2)
+    stage.folder.cancel(["r0", "r2"])
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "cd.d"
+    assert "r2" not in stage.began()
+    assert not stage.is_requeued
+
+
+def test_cancelled_whole_it_leaves_without_going_back(stage: Stage) -> None:
+    stage.plan(*jobs(3, takes=30.0, code=143))
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    stage.folder.cancel(["r0", "r1", "r2"])
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "c.."
+    assert not stage.is_requeued
+
+
+def test_a_submission_that_was_given_up_is_left_at_once(stage: Stage) -> None:
+    stage.plan(*jobs(1))
+    stage.folder.board.unlink()
+    assert stage.run() == 0
+    assert "gone, the submission was given up" in stage.said()
