@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,12 +27,14 @@ from scalekit.results.store import SweepFolder
 MOST_ROWS = 40
 """Runs in the table for people; the other formats list all."""
 
+MOST_REASONS = 3
+
 WATCH_SECONDS = 2.0
 QUEUE_SECONDS = 15.0
 """The same where a scheduler has to be asked, which many people do."""
 
 COLUMNS = ("run", "status", "step", "steps", "params", "tokens", "flops", "wall_s", "why")
-_QUIET = ("done", "pending")
+_QUIET = ("done", "pending", "cancelled")
 
 
 def status(
@@ -56,7 +59,7 @@ def status(
             sys.stdout.write("\x1b[H\x1b[2J")
         _show(report, form, failed=failed)
         for trouble in standing.troubles:
-            print(f"a scheduler is not asked: {trouble}", file=sys.stderr)
+            print(f"a scheduler does not answer: {trouble}", file=sys.stderr)
         holders = [one.command for one in standing.live if one.command]
         if form is Format.TABLE and holders:
             held = ", ".join(f"process {h['pid']} on {h['host']}" for h in holders)
@@ -120,7 +123,7 @@ def _why(state: RunState) -> str:
 def _show(report: Mapping[str, Any], form: Format, *, failed: bool) -> None:
     rows = report["runs"]
     if failed:
-        rows = [row for row in rows if row["status"] in TROUBLES or row["why"]]
+        rows = [row for row in rows if _is_trouble(row)]
     if form is Format.JSON:
         print_json("status", {**report, "runs": rows})
     elif form is Format.CSV:
@@ -138,12 +141,25 @@ def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     )
     shown = rows
     if len(rows) > MOST_ROWS:
-        shown = [row for row in rows if row["status"] not in _QUIET or row["why"]][:MOST_ROWS]
+        shown = [row for row in rows if row["status"] not in _QUIET][:MOST_ROWS]
     if shown:
         print()
         print(format_table(["run", "status", "step", "params", "time", "why"], _cells(shown)))
     if len(shown) < len(rows):
+        _show_reasons(rows)
         print(f"and {len(rows) - len(shown)} more; --format csv lists all")
+
+
+def _show_reasons(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say why runs wait, where they are too many to be listed: the most frequent reasons."""
+    reasons = Counter(row["why"] for row in rows if row["status"] in _QUIET and row["why"])
+    for why, n in reasons.most_common(MOST_REASONS):
+        print(f"{n} x {why}")
+
+
+def _is_trouble(row: Mapping[str, Any]) -> bool:
+    crashed = row["status"] == "stopped" and row["why"]
+    return row["status"] in TROUBLES or bool(crashed)
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

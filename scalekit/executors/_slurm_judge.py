@@ -225,11 +225,12 @@ def _judge_begun(line: Line, row: Row | None, *, is_cancelled: bool) -> JobState
 
 
 def _waits(row: Row, job: str) -> str:
-    """Say why jobs of a row do not run yet."""
-    if row.is_at_work or row.why == "None":
-        return ""
+    """Say why a run that jobs of this row will take does not run yet."""
+    if row.is_at_work:
+        return f"waits for its turn in job {job}"
+    reason = "" if row.why == "None" else f": {row.why}"
     stuck = "; it will not start by itself" if row.why.replace(" ", "_") in _NEVER else ""
-    return f"job {job} waits: {row.why}{stuck}"
+    return f"job {job} waits{reason}{stuck}"
 
 
 def _gone(row: Row, job: str) -> JobState:

@@ -11,15 +11,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from scalekit import registry
 from scalekit.cli import run
+from scalekit.errors import SystemTroubleError
 from scalekit.executors._process import process_handle
+from scalekit.executors.base import JobState, Placed, Settings
+from scalekit.launch import find_missing
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.record import RecordWriter
 from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import RunSpec
 
 FAKE = Path(__file__).parent.parent / "executors" / "fake_train.py"
 
@@ -131,6 +137,61 @@ def test_failed_lists_only_troubles_with_their_reason(make_sweep, capsys) -> Non
         (lines[1]["id"], "killed by signal 9"),
         (lines[3]["id"], "OutOfMemoryError: 8 GB asked"),
     ]
+
+
+class Queue:
+    """An executor in whose queue every run waits for one reason."""
+
+    in_foreground = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.folder
+
+    def states(self, placed: Sequence[Placed]) -> list[JobState]:
+        return [JobState(handle["word"], handle["why"]) for _, handle in placed]
+
+
+def put_in_queue(folder: SweepFolder, runs: list[str], word: str, why: str) -> None:
+    log = JobLog(folder)
+    handle = {**process_handle(os.getpid()), "born": "x"}
+    log.write("intent", schema=SCHEMA, executor="queue", command=handle, runs=runs)
+    log.write("started", runs=runs, handle={"word": word, "why": why})
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = registry.find
+    monkeypatch.setattr(
+        registry, "find", lambda family, name: Queue if name == "queue" else find(family, name)
+    )
+
+
+@pytest.mark.usefixtures("queue")
+def test_runs_that_wait_are_no_failures_and_their_reasons_are_counted(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(60, r0="done", r1=None)
+    ids = [line["id"] for line in lines]
+    put_in_queue(folder, ids[1:50], "pending", "job 7 waits: Priority")
+    put_in_queue(folder, ids[50:], "pending", "job 8 waits: Resources")
+    assert run(["status", str(folder.root)]) == 0
+    out = capsys.readouterr().out
+    assert "60 runs: 1 done, 1 requeued, 58 pending" in out
+    assert "48 x job 7 waits: Priority\n10 x job 8 waits: Resources\nand 59 more" in out
+    assert ids[1] in out
+    assert ids[2] not in out
+    assert status_json(folder, capsys, "--failed")["runs"] == []
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_scheduler_that_does_not_answer_is_said_and_a_run_may_wait_there(
+    make_sweep, capsys
+) -> None:
+    folder, lines = make_sweep(1)
+    put_in_queue(folder, [lines[0]["id"]], "unknown", "squeue: no answer")
+    assert run(["status", str(folder.root)]) == 0
+    assert "a scheduler does not answer: squeue: no answer" in capsys.readouterr().err
+    assert run(["wait", str(folder.root), "--timeout", "0"]) == 5
+    with pytest.raises(SystemTroubleError, match="nobody knows which of them still wait"):
+        find_missing([RunSpec.from_json(line) for line in lines], folder)
 
 
 @pytest.mark.parametrize(

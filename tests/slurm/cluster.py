@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from settings import gres_conf, slurm_conf, slurmdbd_conf
+from slurm_conf import gres_conf, slurm_conf, slurmdbd_conf
 
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client"
 INSTALL_ACCOUNTING = "apt-get install -y --no-install-recommends slurmdbd mariadb-server"
