@@ -88,7 +88,7 @@ def losses(one: Ask, inputs: Mapping[str, Array]) -> list[Entry]:
     entries = []
     for k in range(len(found[0])):
         entry = entry_of(one, {"loss": [part[k] for part in found]})
-        entry |= {COLUMN_OF[s]: float(v[k]) for s, v in inputs.items()}
+        entry |= {COLUMN_OF.get(s, s): float(v[k]) for s, v in inputs.items()}
         entries.append(finish(one, entry))
     return entries
 
@@ -109,7 +109,7 @@ def entry_of(one: Ask, logs: Mapping[str, Sequence[float]]) -> Entry:
 
 def finish(one: Ask, entry: Entry) -> Entry:
     """Order an entry's words and add what follows from them: ratios, and how far it reaches."""
-    known = {**{COLUMN_OF[s]: v for s, v in (one.one.given or {}).items()}, **entry}
+    known = {**{COLUMN_OF.get(s, s): v for s, v in (one.one.given or {}).items()}, **entry}
     if "params" in known and "tokens" in known:
         known["tokens_per_param"] = known["tokens"] / known["params"]
     if "unique_tokens" in known and "tokens" in known:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scalekit import registry
 from scalekit.analysis.ask import Ask
 from scalekit.errors import InputError
 from scalekit.fit.optimum import errors
+from scalekit.fit.own_law import find_law
+from scalekit.fit.prepare import prepare
 from scalekit.fit.result import FitResult
-from scalekit.fit.rows import run_names, select
-from scalekit.laws.base import COLUMN_OF
+from scalekit.fit.rows import run_names
+from scalekit.laws.base import COLUMN_OF, Law
 from scalekit.results.table import RunTable
 
 SCHEMA = "scalekit.forecast/1"
@@ -66,7 +67,7 @@ def freeze(
             "cannot be wrong; fit again"
         )
     target = _target(one, entry, is_optimum=is_optimum, tolerance=tolerance)
-    inputs = inputs_of(one.law.inputs, target)
+    inputs = inputs_of(one.law, target)
     error = float(errors(one.one, lambda theta: one.log_loss(theta, inputs))[0])
     known = None if table is None else _known(one.fit, table, target)
     body: Forecast = {
@@ -74,6 +75,7 @@ def freeze(
         "target": target,
         "law": one.fit.law,
         "formula": one.law.formula,
+        "levels": list(one.law.levels),
         "theta": dict(one.one.theta),
         "status": str(one.fit.status),
         "message": one.fit.message,
@@ -95,7 +97,11 @@ def freeze(
 def _target(
     one: Ask, entry: Mapping[str, Any], *, is_optimum: bool, tolerance: float | None
 ) -> dict[str, Any]:
-    held = {COLUMN_OF[s]: value for s, value in (one.one.given or {}).items()}
+    given = {COLUMN_OF.get(s, s): value for s, value in (one.one.given or {}).items()}
+    coded = {COLUMN_OF.get(s, s) for s in one.law.coded}
+    held = {word: value for word, value in given.items() if word not in coded}
+    # A recipe is known by its name: its code is this fit's own.
+    named = {word: one.law.levels[int(given[word]) - 1] for word in coded if word in given}
     words = [w for w in ("params", "tokens", "flops") if entry.get(w) is not None]
     near = SAME_PATH if is_optimum else SAME_SIZE
     near = near if tolerance is None else tolerance
@@ -107,6 +113,7 @@ def _target(
         "asked": "optimum" if is_optimum else "run",
         **{w: entry[w] for w in words},
         "held": held,
+        "named": named,
         "match": {**match, **dict.fromkeys(held, near)},
         **{
             kind: one.fit.data.get(kind, "unstated")
@@ -115,19 +122,24 @@ def _target(
     }
 
 
-def inputs_of(symbols: Sequence[str], place: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def law_of_forecast(forecast: Forecast) -> Law:
+    """Return the law of a forecast, with the recipes that its fit knew."""
+    return find_law(forecast["law"]).at_levels(forecast.get("levels") or ())
+
+
+def inputs_of(law: Law, place: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return a law's inputs, each (1,), from the words of a target or of a run."""
-    held = place.get("held", {})
-    words = {s: COLUMN_OF[s] for s in symbols}
-    found = {s: held.get(word, place.get(word)) for s, word in words.items()}
-    return {s: np.array([float(v)]) for s, v in found.items() if v is not None}
+    known = {**place, **place.get("held", {})}
+    for word, name in place.get("named", {}).items():
+        known[word] = law.levels.index(name) + 1.0
+    found = {s: known.get(COLUMN_OF.get(s, s)) for s in law.inputs}
+    return {s: np.array([float(value)]) for s, value in found.items() if value is not None}
 
 
 def _known(fit: FitResult, table: RunTable, target: Mapping[str, Any]) -> dict[str, Any]:
     """Say what the data knew: its best fitted loss, and its own runs of the target's size."""
     asked = fit.diagnostics.get("asked", {})
-    law = registry.find("laws", fit.law)
-    runs = select(table, law.inputs, drop=asked.get("drop") or ())
+    _, runs = prepare(fit.law, table, drop=asked.get("drop") or ())
     used = {int(row) for row in runs.rows}
     names = run_names(table)
     seen = [
@@ -144,6 +156,9 @@ def matching(table: RunTable, target: Mapping[str, Any]) -> list[int]:
     if any(word not in off and word not in target["held"] for word in target["match"]):
         return []
     near = np.all([np.abs(v) <= target["match"][w] for w, v in off.items()], axis=0)
+    for word, name in target.get("named", {}).items():
+        if word in table:
+            near &= np.array([str(cell).strip() == name for cell in table[word]])
     return [int(row) for row in np.argsort(distances(off), kind="stable") if near[row]]
 
 

@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from scalekit import registry
-from scalekit.analysis.forecast import Forecast, distances, inputs_of, matching, offsets
+from scalekit.analysis.forecast import (
+    Forecast,
+    distances,
+    inputs_of,
+    law_of_forecast,
+    matching,
+    offsets,
+)
 from scalekit.errors import InputError, NotFinishedError, RunsFailedError
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.rows import run_names
@@ -78,7 +84,7 @@ def find_outcome(forecast: Forecast, table: RunTable, run: str | None = None) ->
     row = rows[0]
     loss = _loss(table, row, names[row], where)
     known, fitted = _was_known(forecast, table, names[row], loss)
-    lacking = [word for word in target["held"] if word not in table]
+    lacking = [word for word in (*target["held"], *target["named"]) if word not in table]
     notes += [f"{where}: does not state {word}; taken to be as forecast" for word in lacking]
     return Outcome(names[row], loss, _place(table, row, target), known, fitted, tuple(notes))
 
@@ -114,6 +120,7 @@ def _difference(forecast: Forecast, table: RunTable, where: str, row: int | None
     target = forecast["target"]
     place = {**target, **target["held"]}
     asked = " and ".join(f"{_written(w, place[w])} {w}" for w in target["match"])
+    asked += "".join(f" with {word} {name!r}" for word, name in target["named"].items())
     off = offsets(table, target)
     lacking = [w for w in target["match"] if w not in off and w not in target["held"]]
     if lacking:
@@ -123,7 +130,9 @@ def _difference(forecast: Forecast, table: RunTable, where: str, row: int | None
     if row is None:
         row = int(np.argmin(distances(off)))
     name = run_names(table)[row]
-    found = ", ".join(f"{w} {_written(w, table[w][row])} ({v[row]:+.1%})" for w, v in off.items())
+    parts = [f"{w} {_written(w, table[w][row])} ({v[row]:+.1%})" for w, v in off.items()]
+    parts += [f"{w} {table[w][row]!r}" for w in target["named"] if w in table]
+    found = ", ".join(parts)
     return (
         f"{where}: no run of {asked}, the nearest is {name} with {found}; score another forecast, "
         "or make it with a larger --tolerance"
@@ -188,10 +197,10 @@ def score(forecast: Forecast, outcome: Outcome) -> Verdict:
     Raises:
         InputError: The law of that name no longer gives the loss that was forecast.
     """
-    law = registry.find("laws", forecast["law"])
+    law = law_of_forecast(forecast)
 
     def log_loss(place: Mapping[str, Any]) -> float:
-        inputs = inputs_of(law.inputs, place)
+        inputs = inputs_of(law, place)
         return float(np.log(law.predict(forecast["theta"], inputs))[0])
 
     target = forecast["target"]

@@ -21,6 +21,9 @@ _MOST_DIGITS = 12
 _PLAIN_DIGITS = 6
 """Of a number without an interval."""
 
+_SHARE_PLACES = 4
+"""Decimal places of a share, two more than of its per cent: below that nobody decides."""
+
 _WIDE = 3.0
 """High over low of an interval from which its ends are written each by itself."""
 
@@ -82,6 +85,8 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     half = (high - low) / 2
     places = (1 - _decade(half)) if half else _PLAIN_DIGITS - 1 - _decade(value)
     places = min(max(places, 2 - _decade(value)), _MOST_DIGITS - 1 - _decade(value))
+    if kind == "share":
+        places = min(places, _SHARE_PLACES)
     words = [_write(x, value, places, kind) for x in (value, low, high)]
     return words[0], f"{words[1]} to {words[2]}"
 

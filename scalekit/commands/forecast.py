@@ -33,6 +33,9 @@ def forecast(
         list[str] | None, typer.Option(help="another input of the law: U=25e9; repeatable")
     ] = None,
     law: Annotated[Text, typer.Option(help="which of several fits in the file")] = None,
+    recipe: Annotated[
+        Text, typer.Option(help="one of multi_recipe's; the reference unless given")
+    ] = None,
     tolerance: Annotated[
         Text, typer.Option(help="how near the run's size must come: 2%; 1% unless given")
     ] = None,
@@ -53,6 +56,11 @@ def forecast(
         raise UsageError("forecast: one run a file, found a list; write one forecast for each")
     near = _tolerance(tolerance)
     result = choose(read_fit(fit), law, fit)
+    if recipe is not None:
+        from scalekit.analysis.recipes import at_recipe
+
+        result = at_recipe(result, recipe)
+    _check_final(result)
     one = ask(result, read_given(given, unique_tokens, result.law))
     answers = answer(one, asked)
     entry = answers.entries[0]
@@ -74,6 +82,17 @@ def forecast(
     warn(result, [entry])
 
 
+def _check_final(fit: FitResult) -> None:
+    """Refuse a law that predicts something else than what a run ends at."""
+    from scalekit.fit.prepare import law_of
+
+    found = law_of(fit) if fit.approach == "parametric" else None
+    if found is not None and not found.is_of_final_loss:
+        raise UsageError(
+            f"forecast: {fit.law} predicts no final loss of a run; forecast by a law that does"
+        )
+
+
 def _tolerance(text: Text) -> float | None:
     from scalekit.commands.fit import read_positive
 
@@ -87,15 +106,16 @@ def _tolerance(text: Text) -> float | None:
 
 def _fitted_table(fit: FitResult, where: Path) -> RunTable | None:
     """Read the fitted table again; None, and aloud, where it is gone or no longer the same."""
-    from scalekit.commands._source import reading_of
     from scalekit.commands.fit import read
+    from scalekit.results.reading import Reading
 
     named = str(fit.data.get("path", ""))
-    mapping = [f"{k}={v}" for k, v in (fit.data.get("mapping") or {}).items()]
+    reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
     why = "the fit names no data"
-    for place in (Path(named), where.parent / named) if named else ():
+    places = (Path(named), where.parent / named, where.parent / Path(named).name)
+    for place in dict.fromkeys(places) if named else ():
         try:
-            table = read(place, reading_of(mapping=mapping or None))
+            table = read(place, reading, laws=(fit.law,))
         except ScalekitError as error:
             why = str(error).split("; ")[0]
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
+from scalekit.commands._source import (
+    AtOption,
+    FlopsKindOption,
+    ImporterOption,
+    LossUnitOption,
+    MapOption,
+    ParamsKindOption,
+    reading_of,
+    tell,
+)
 from scalekit.errors import InputError, NotFinishedError, RunsFailedError, UsageError
 
 if TYPE_CHECKING:
     from scalekit.analysis.forecast import Forecast
+    from scalekit.results.reading import Reading
     from scalekit.results.table import RunTable
 
 Verdict = dict[str, Any]
@@ -35,10 +47,12 @@ def verify(
     run: Annotated[
         str | None, typer.Option(help="which run, where several have the forecast size")
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="columns, renamed or computed: params=N,loss=val_loss"),
-    ] = None,
+    mapping: MapOption = None,
+    params_kind: ParamsKindOption = None,
+    flops_kind: FlopsKindOption = None,
+    loss_unit: LossUnitOption = None,
+    at: AtOption = None,
+    importer: ImporterOption = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
     """Score forecasts: inside their interval or not, by how much off, and against no law at all."""
@@ -47,12 +61,20 @@ def verify(
 
     paths = [path for path in files if path.suffix == ".json"]
     sources = [path for path in files if path.suffix != ".json"]
-    _check_together(paths, sources, loss, run, mapping)
+    reading = reading_of(
+        mapping=mapping,
+        params_kind=params_kind,
+        flops_kind=flops_kind,
+        loss_unit=loss_unit,
+        at=at,
+        importer=importer,
+    )
+    _check_together(paths, sources, loss, run)
     forecasts = {str(path): read_forecast(path) for path in paths}
     if loss is not None:
         verdicts, waiting = [_against_loss(str(paths[0]), forecasts[str(paths[0])], loss)], {}
     else:
-        verdicts, waiting = _against_data(forecasts, sources[0], mapping, run)
+        verdicts, waiting = _against_data(forecasts, sources[0], reading, run)
     total = tally(verdicts)
     _say(verdicts, waiting)
     if output_format is Format.JSON:
@@ -71,15 +93,14 @@ def _check_together(
     sources: Sequence[Path],
     loss: str | None,
     run: str | None,
-    mapping: list[str] | None,
 ) -> None:
     if not paths:
         raise UsageError(
             "verify: no forecast; name a file of scalekit forecast, which ends in .json"
         )
     if loss is not None:
-        if sources or run or mapping:
-            raise UsageError("--loss: is the whole outcome; leave DATA, --run and --map out")
+        if sources or run:
+            raise UsageError("--loss: is the whole outcome; leave DATA and --run out")
         if len(paths) > 1:
             raise UsageError("--loss: one loss is of one run; verify the forecasts one by one")
     elif len(sources) != 1:
@@ -98,7 +119,7 @@ def _against_loss(name: str, forecast: Forecast, text: str) -> Verdict:
 
 
 def _against_data(
-    forecasts: dict[str, Forecast], source: Path, mapping: list[str] | None, run: str | None
+    forecasts: dict[str, Forecast], source: Path, reading: Reading, run: str | None
 ) -> tuple[list[Verdict], dict[str, str]]:
     """Score every forecast whose run came; of several the others wait, a single one is refused.
 
@@ -111,8 +132,13 @@ def _against_data(
 
     verdicts: list[Verdict] = []
     waiting: dict[str, str] = {}
+    tables: dict[tuple[str, bool], RunTable] = {}
     for name, forecast in forecasts.items():
-        table = _read(source, mapping, forecast)
+        asks = forecast["target"]["params_kind"], "params" in forecast["target"]["match"]
+        if asks not in tables:
+            tables[asks] = _read(source, reading, forecast)
+            tell(tables[asks])
+        table = tables[asks]
         try:
             outcome = find_outcome(forecast, table, run)
         except (InputError, NotFinishedError, RunsFailedError) as error:
@@ -148,18 +174,18 @@ def _moment(text: str) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _read(source: Path, mapping: list[str] | None, forecast: Forecast) -> RunTable:
+def _read(source: Path, reading: Reading, forecast: Forecast) -> RunTable:
     """Read the runs, with params counted as the forecast counts them where the table has both."""
-    from scalekit.commands._source import reading_of
-    from scalekit.commands.fit import read
     from scalekit.counting import PARAMS_KINDS
+    from scalekit.results.collect import read_runs
     from scalekit.results.table import UNSTATED
 
-    table = read(source, reading_of(mapping=mapping))
+    needs_params = "params" in forecast["target"]["match"]
+    table = read_runs(source, reading, needs_params=needs_params)
     kind = forecast["target"]["params_kind"]
     stated = table.meta.get("params_kind", UNSTATED)
-    if kind in PARAMS_KINDS and stated not in (UNSTATED, kind):
-        return read(source, reading_of(mapping=mapping, params_kind=kind))
+    if reading.params_kind is None and kind in PARAMS_KINDS and stated not in (UNSTATED, kind):
+        return read_runs(source, replace(reading, params_kind=kind), needs_params=needs_params)
     return table
 
 

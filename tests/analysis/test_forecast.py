@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from decision_examples import CHINCHILLA, MUENNIGHOFF, TRUTH, fit_of, noisy_fit
 
 from scalekit.analysis.allocation import optima
 from scalekit.analysis.ask import ask
 from scalekit.analysis.decisions import runs
 from scalekit.analysis.forecast import digest, forecast_text, freeze, matching, read_forecast
+from scalekit.analysis.recipes import at_recipe
 from scalekit.analysis.verdict import (
     OtherCountError,
     find_outcome,
@@ -22,7 +24,7 @@ from scalekit.analysis.verdict import (
     tally,
 )
 from scalekit.errors import InputError, NotFinishedError, RunsFailedError
-from scalekit.fit.intervals import t_quantile
+from scalekit.fit.own_law import find_law
 from scalekit.fit.run import fit as fit_table
 from scalekit.fit.simulate import simulate
 from scalekit.results.table import RunTable, make_table
@@ -102,15 +104,14 @@ def test_without_an_interval_there_is_no_forecast() -> None:
 def test_the_score_is_the_miss_in_the_forecasts_own_units(noisy) -> None:
     body = size(noisy)
     sd = math.hypot(body["sd"]["law"], body["sd"]["run"])
-    reach = t_quantile(0.95, noisy.one.dof)
-    assert 1.645 < reach < 2.0  # of a normal law, and of t with six degrees of freedom
-    for z in (-2.5, 0.0, 1.5):
+    reach = scipy.stats.t.ppf(0.95, body["dof"])
+    for z in (-2.0, 0.0, 1.5):
         found = score(body, given_outcome(body, body["loss"] * math.exp(z * sd)))
         assert found["z"] == pytest.approx(z, abs=1e-9)
         assert found["inside"] == (abs(z) < reach)
     ends = body["intervals"]["loss_prediction"]
     half = (math.log(ends["high"]) - math.log(ends["low"])) / 2
-    assert half / sd == pytest.approx(reach, abs=1e-3)
+    assert half / sd == pytest.approx(reach, rel=1e-5)
     worse = score(body, given_outcome(body, 1.01 * body["loss"]))
     assert worse["relative_error"] == pytest.approx(0.01 / 1.01)
 
@@ -221,6 +222,31 @@ def test_unique_tokens_are_part_of_the_size_where_the_runs_state_them() -> None:
     with pytest.raises(InputError, match=r"unique_tokens 20B \(\+100.0%\)"):
         find_outcome(body, came(2.5, unique_tokens=2e10))
     assert "does not state unique_tokens" in find_outcome(body, came(2.5)).notes[0]
+
+
+def test_a_recipe_is_forecast_by_its_name() -> None:
+    law = find_law("multi_recipe").at_levels(["adamw", "muon"])
+    theta = {**TRUTH, "rho_N[muon]": 1.3, "rho_D[muon]": 1.1}
+    theta = {name: theta[name] for name in law.names}
+    spread = np.diag([(0.01 * value) ** 2 for value in theta.values()])
+    plain = fit_of("multi_recipe", theta, levels=["adamw", "muon"], given={"r": 1.0})
+    fit = replace(plain, covariance=tuple(map(tuple, spread)), data=KINDS)
+    bodies = {name: size(ask(at_recipe(fit, name))) for name in ("adamw", "muon")}
+    assert bodies["muon"]["target"]["named"] == {"group": "muon"}
+    assert bodies["muon"]["loss"] < bodies["adamw"]["loss"]
+    table = make_table(
+        [
+            {"run": name, "params": 2e9, "tokens": 4e10, "loss": 2.4, "group": name, **KINDS}
+            for name in ("adamw", "muon")
+        ],
+        {"path": "new.csv"},
+    )
+    for name, body in bodies.items():
+        outcome = find_outcome(body, table)
+        assert outcome.name == name
+        assert score(body, outcome)["forecast"] == pytest.approx(body["loss"], rel=1e-12)
+    with pytest.raises(InputError, match=r"with group 'muon', the nearest is r1 .*group 'adamw'"):
+        find_outcome(bodies["muon"], came(2.4, group="adamw"))
 
 
 def test_a_table_without_sizes_matches_nothing_and_says_what_it_lacks(noisy) -> None:
