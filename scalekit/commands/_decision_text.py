@@ -10,140 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scalekit.commands._number_text import own, times, told
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
 
 Entry = Mapping[str, Any]
-
-_FEWEST_DIGITS = 5
-_MOST_DIGITS = 12
-_PLAIN_DIGITS = 6
-"""Of a number without an interval."""
-
-_SHARE_PLACES = 4
-"""Decimal places of a share, two more than of its per cent: below that nobody decides."""
-
-_WIDE = 3.0
-"""High over low of an interval from which its ends are written each by itself."""
-
-
-def number(value: Any, low: Any = None, high: Any = None) -> str:
-    """Write a law's parameter with two digits below its half-width, and never fewer than five.
-
-    Rounding a law's parameters to what their errors justify moves its optimum by far more than
-    those errors do, because they are correlated.
-
-    >>> number(0.347310499, 0.32, 0.37), number(None)
-    ('0.34731', '-')
-    """
-    if value is None or not math.isfinite(value):
-        return "-"
-    digits = _FEWEST_DIGITS
-    if low is not None and high is not None and high > low and value:
-        digits = max(digits, 2 + math.ceil(math.log10(abs(2 * value) / (high - low))))
-        digits = min(digits, _MOST_DIGITS)
-    return f"{value:.{digits}g}"
-
-
-def span(ends: Mapping[str, Any] | None) -> str:
-    """Write a parameter's interval, or a dash."""
-    if not ends or ends.get("low") is None or ends.get("high") is None:
-        return "-"
-    low, high = float(ends["low"]), float(ends["high"])
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "-"
-    digits = 3
-    if high > low and high:
-        digits = min(max(3, 2 + math.ceil(math.log10(abs(high) / (high - low)))), _MOST_DIGITS)
-    return f"{low:.{digits}g} to {high:.{digits}g}"
-
-
-def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> tuple[str, str]:
-    """Write a number to two digits of its half-width, three at least, and its interval likewise.
-
-    `kind` is plain, count (suffixes), flops (powers of ten) or share (per cent). The interval is
-    empty where there is none; an end that is not finite is a word.
-
-    >>> told(2.8516e9, {"low": 2.7302e9, "high": 2.9783e9}, "count")
-    ('2.85B', '2.73B to 2.98B')
-    >>> told(2.310549, {"low": 2.304007, "high": 2.317109})
-    ('2.3105', '2.3040 to 2.3171')
-    >>> told(4.6e23, {"low": 2.6e23, "high": math.inf}, "flops"), told(0.2541, None, "share")
-    (('4.60e23', '2.60e23 or more'), ('25.4 %', ''))
-    """
-    low, high = _ends(ends)
-    if low is None and kind == "share":
-        return _own(value, kind), ""
-    if low is None:
-        return _write(value, value, _PLAIN_DIGITS - 1 - _decade(value), kind, zeros=False), ""
-    if not math.isfinite(high):
-        text = f"{_own(low, kind)} or more" if math.isfinite(low) else "any"
-        return _own(value, kind), text
-    if low > 0 and high / low > _WIDE:
-        return _own(value, kind), f"{_own(low, kind)} to {_own(high, kind)}"
-    half = (high - low) / 2
-    places = (1 - _decade(half)) if half else _PLAIN_DIGITS - 1 - _decade(value)
-    places = min(max(places, 2 - _decade(value)), _MOST_DIGITS - 1 - _decade(value))
-    if kind == "share":
-        places = min(places, _SHARE_PLACES)
-    words = [_write(x, value, places, kind) for x in (value, low, high)]
-    return words[0], f"{words[1]} to {words[2]}"
-
-
-def _ends(ends: Mapping[str, Any] | None) -> tuple[float | None, float]:
-    """Return an interval's ends; what JSON has no word for comes back as no upper end."""
-    if not ends or ends.get("low") is None:
-        return None, math.nan
-    high = ends.get("high")
-    low = float(ends["low"])
-    return (None if math.isnan(low) else low), (math.inf if high is None else float(high))
-
-
-def _decade(value: float) -> int:
-    return math.floor(math.log10(abs(value))) if value else 0
-
-
-def _own(value: float, kind: str) -> str:
-    """Write a number by itself, to three digits."""
-    return _write(value, value, 2 - _decade(value), kind)
-
-
-def _write(value: float, like: float, places: int, kind: str, *, zeros: bool = True) -> str:
-    """Write a number to `places` decimal places, at the power of ten at which `like` is written."""
-    shift, suffix = 0, ""
-    if kind == "flops":
-        shift = _decade(like)
-        suffix = f"e{shift}"
-    elif kind == "count":
-        shift, suffix = _suffix(like)
-    elif kind == "share":
-        shift, suffix = -2, " %"
-    text = f"{value / 10.0**shift:.{max(places + shift, 0)}f}"
-    if not zeros and "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return text + suffix
-
-
-def _suffix(like: float) -> tuple[int, str]:
-    for word, power in (("T", 12), ("B", 9), ("M", 6), ("k", 3)):
-        if abs(like) >= 10.0**power:
-            return power, word
-    return 0, ""
-
-
-def times(ratio: float | None) -> str:
-    """Write a ratio of budgets.
-
-    >>> times(10.0), times(5880.0), times(2.2e7), times(0.3), times(None)
-    ('10x', '5,880x', '2.2e7x', '0.3x', '-')
-    """
-    if ratio is None or not math.isfinite(ratio):
-        return "-"
-    if ratio >= 1e6:
-        return f"{write_flops(ratio)}x"
-    rounded = float(f"{ratio:.3g}")
-    return f"{rounded:,.0f}x" if rounded >= 100 else f"{rounded:g}x"
 
 
 @dataclass(frozen=True)
@@ -275,7 +147,7 @@ def _cells(column: Column, entry: Entry) -> list[str]:
     if ends is None and column.word != "loss":
         # Asked, or following from what was asked: no more digits than a reader wants.
         write = {"count": lambda x: write_count(x, digits=4), "flops": write_flops}
-        return [write.get(column.kind, lambda x: _own(x, column.kind))(value), ""]
+        return [write.get(column.kind, lambda x: own(x, column.kind))(value), ""]
     return list(told(float(value), ends, column.kind))
 
 

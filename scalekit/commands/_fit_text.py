@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scalekit.commands._decision_text import doubt_lines, number, optimum_lines, span
+from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
+from scalekit.commands._number_text import number, span
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
 

@@ -144,7 +144,7 @@ def flat(entry: Entry) -> dict[str, Any]:
 
 def warn(result: FitResult, entries: Any) -> None:
     """Say aloud which answers rest on a doubtful fit, or reach far beyond the fitted runs."""
-    from scalekit.commands._decision_text import times
+    from scalekit.commands._number_text import times
     from scalekit.quantities import write_flops
 
     if not result.is_trusted:
