@@ -100,6 +100,16 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_touched(
     assert all_files(here) == before
 
 
+@pytest.mark.parametrize("name", ["fit", "analyze"])
+def test_what_takes_long_refuses_its_output_before_it_reads_anything(
+    here: Path, capsys, name: str
+) -> None:
+    (here / "file").write_text("a file where a folder should be")
+    argv = [word.replace("OUT", "file/x") for word in WRITERS[name]]
+    assert run([word.replace("data.csv", "missing.csv") for word in argv]) == 7
+    assert "is not a folder; choose another" in told(capsys)
+
+
 def full_disk(fd: int) -> NoReturn:
     raise OSError(errno.ENOSPC, "No space left on device")
 

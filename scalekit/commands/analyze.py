@@ -84,10 +84,12 @@ def analyze(
     """Collect, fit, draw and report: all that a study says, in one folder."""
     from scalekit.analysis.gather import gather
     from scalekit.plots._write import chosen_formats
+    from scalekit.results.store import check_writable
 
     kinds = chosen_formats(types)
     budgets = read_budgets(predict)
     folder = output or _beside(source)
+    check_writable(folder, "choose another folder with --output")
     reading = reading_of(
         mapping=mapping,
         params_kind=params_kind,

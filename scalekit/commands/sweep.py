@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ import typer
 from scalekit import registry
 from scalekit.commands._limits import check_limit, check_memory
 from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
-from scalekit.errors import OK, InputError, SystemTroubleError, UsageError, did_you_mean
-from scalekit.results.store import SweepFolder
+from scalekit.errors import OK, InputError, UsageError, did_you_mean
+from scalekit.results.store import SweepFolder, check_writable
 
 if TYPE_CHECKING:
     from scalekit.executors.base import Executor
@@ -138,7 +137,7 @@ def _study(
     kind = kind or spec.executor.kind
     make = registry.find("executors", kind)
     executor = make(replace(settings, folder=folder.root / kind))
-    _check_writable(folder.root)
+    check_writable(folder.root, "choose another folder with --out")
     check_same_sweep(folder, spec.name, [run.id for run in expansion.runs])
     todo = find_missing(expansion.runs, folder, retry=retry, force=force)
     done = [(run, todo.states[run.id]) for run in expansion.runs]
@@ -159,18 +158,6 @@ def _at_once(executor: Any, asked: int | None, n_runs: int) -> int:
     gpus = len(getattr(executor, "gpus", ()))
     most = min(most, gpus) if gpus and most else most
     return max(1, min(most or 1, n_runs))
-
-
-def _check_writable(root: Path) -> None:
-    """Refuse a folder that cannot be made or written, without making it."""
-    place = root.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    todo = "choose another folder with --out"
-    if not place.is_dir():
-        raise SystemTroubleError(f"{root}: {place} is not a folder; {todo}")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise SystemTroubleError(f"{root}: {place} is not writable for you; {todo}")
 
 
 def _show(study: _Study, form: Format) -> None:

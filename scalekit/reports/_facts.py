@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalekit import registry
 from scalekit.analysis.study import Study
@@ -13,6 +14,9 @@ from scalekit.reports._checklist import checklist
 from scalekit.reports._provenance import doubts, provenance
 from scalekit.reports.base import Facts, FigureOf, Report
 from scalekit.results.store import write_whole
+
+if TYPE_CHECKING:
+    from scalekit.fit.result import FitResult
 
 
 def gather(
@@ -29,7 +33,7 @@ def gather(
     keys = _citations.used(
         [f.approach for f in fits], fit.law, study.params_kind, bootstrap=bool(fit.draws)
     )
-    told = [*doubts(study), *(warning for one in fits for warning in one.warnings)]
+    told = [*doubts(study), *fit.warnings, *_warnings_of_others(fit)]
     return Facts(
         title=study.name or "Scaling law",
         subtitle=_wording.subtitle(study),
@@ -54,6 +58,16 @@ def gather(
         command="\n".join(_commands(study, command)),
         bibtex=_citations.bibtex(keys, laws),
     )
+
+
+def _warnings_of_others(fit: FitResult) -> list[str]:
+    """List what the other fits warn of, each under its approach, and its law where that differs."""
+    found = []
+    for one in fit.others:
+        who = _wording.APPROACHES.get(one.law) or _wording.APPROACHES.get(one.approach, one.law)
+        who = f"{one.law}, {who}" if one.approach == "parametric" else who
+        found += [f"{who}: {warning}" for warning in one.warnings]
+    return found
 
 
 def _commands(study: Study, command: str) -> list[str]:

@@ -36,6 +36,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
         ("energy", _energy(study)),
         ("training compute", _compute(study)),
         ("data", str(data.get("path") or meta.get("path") or UNKNOWN)),
+        ("read as", "; ".join(data.get("assumed") or meta.get("assumed") or ()) or "as it stands"),
         ("sha256 of the data", str(data.get("sha256") or meta.get("sha256") or UNKNOWN)),
         ("training data", _training_data(study)),
         ("seeds of the runs", _seeds(study)),
@@ -61,6 +62,9 @@ def doubts(study: Study) -> list[str]:
     devices = sorted(set(_field(_attempts(study), "device")))
     if len(devices) > 1:
         out.append(f"the runs were made on several kinds of device: {', '.join(devices)}")
+    mixed = sum(len(set(_field(r.get("attempts", ()), "computed_by"))) > 1 for r in study.records)
+    if mixed:
+        out.append(f"{mixed} of {len(study.records)} runs went on with another implementation")
     return out
 
 

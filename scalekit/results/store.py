@@ -85,6 +85,26 @@ class SweepFolder:
             yield value
 
 
+def check_writable(folder: Path, todo: str, *, asked: Path | None = None) -> None:
+    """Refuse a folder that cannot be made or written, without making it.
+
+    Args:
+        folder: Where something is to be written once it has been computed.
+        todo: What the user can do instead.
+        asked: What the user named, if that is a file in the folder.
+
+    Raises:
+        SystemTroubleError: It is no folder, lies in none, or may not be written.
+    """
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise SystemTroubleError(f"{asked or folder}: {place} is not a folder; {todo}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SystemTroubleError(f"{asked or folder}: {place} is not writable for you; {todo}")
+
+
 def write_whole(path: Path, text: str | bytes) -> None:
     """Write a file under a temporary name and put it in place, so that no reader sees half of it.
 

@@ -188,6 +188,32 @@ def test_runs_of_unequal_origin_are_a_warning(study: Study, fields, sentence: st
     assert any(sentence in warning for warning in warnings)
 
 
+def test_a_run_that_went_on_in_another_implementation_is_a_warning(study: Study) -> None:
+    first = study.records[0]
+    attempts = [{**first["attempts"][0], "computed_by": way} for way in ("kernels", "torch")]
+    mixed = replace(study, records=({**first, "attempts": attempts}, *study.records[1:]))
+    assert "1 of 35 runs went on with another implementation" in " ".join(
+        facts_of(mixed, ()).warnings
+    )
+
+
+def test_a_warning_of_another_fit_names_its_approach(study: Study) -> None:
+    assert study.fit is not None
+    other = replace(study.fit, approach="isoflop", law="isoflop", warnings=("the grid biases",))
+    fit = replace(study.fit, warnings=("few runs",), others=(other,))
+    told = facts_of(replace(study, fit=fit), ()).warnings
+    assert told[-2:] == ["Few runs", "IsoFLOP parabolas (approach 2): the grid biases"]
+
+
+def test_what_was_assumed_in_reading_stands_in_the_provenance(study: Study) -> None:
+    assert study.table is not None
+    assert study.fit is not None
+    assert dict(facts_of(study, ()).provenance)["read as"] == "as it stands"
+    data = {**study.fit.data, "assumed": ["loss is column loss", "params are column N"]}
+    told = dict(facts_of(replace(study, fit=replace(study.fit, data=data)), ()).provenance)
+    assert told["read as"] == "loss is column loss; params are column N"
+
+
 def test_code_states_are_counted_by_run_the_commonest_first(study: Study) -> None:
     facts = facts_of(with_attempts(study, code="0.1.0+fedcba654321"), ())
     expected = "0.1.0+abcdef123456 (34 runs), 0.1.0+fedcba654321 (1 run)"
