@@ -17,24 +17,50 @@ README = CHECKOUT / "README.md"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.S | re.M)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), re.S | re.M)
+    return [block for name, block in found if name == language]
+
+
+def in_shell(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    argv = ["bash", "-e", "-c", block]
+    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_every_sh_block_runs_in_order(tmp_path: Path) -> None:
     assert len(blocks("sh")) >= 2
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in blocks("sh"):
-        done = subprocess.run(
-            ["bash", "-e", "-c", block],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = in_shell(block, tmp_path)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "fit.json").is_file()
     assert list((tmp_path / "figures").glob("*.png"))
+
+
+SMALL = """\
+scalekit: 1
+name: quickstart
+base:
+  model: {n_layers: 1, d_model: 8, n_heads: 1, context: 16}
+  data: {source: synthetic}
+  train: {batch_tokens: 64, lr: 0.01}
+isoflop:
+  budgets: [1e8, 2e8, 4e8]
+  sizes: {d_model: [8, 12, 16, 24]}
+  tolerance: 10%
+"""
+
+
+@pytest.mark.slow
+def test_the_sweep_block_trains_and_reports_a_small_sweep_in_place_of_the_shipped_one(
+    tmp_path: Path,
+) -> None:
+    (block,) = [b for b in blocks("") if "sweep" in b and "--wait" in b]
+    (tmp_path / "study/sweeps").mkdir(parents=True)
+    (tmp_path / "study/sweeps/quickstart.yaml").write_text(SMALL)
+    done = in_shell(block, tmp_path)
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert "12 done" in done.stdout
+    assert (tmp_path / "report/report.html").is_file()
 
 
 def test_every_command_is_in_the_readme() -> None:
