@@ -237,13 +237,15 @@ def _write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -
     data = {**study.fit.data, "path": "data.csv", "mapping": {}, "reading": {}, "collected": asked}
     write_fit(replace(study.fit, data=data), folder / "fit.json")
     figures, skipped = [], []
-    for name in _write.plot_names():
-        drawn = _write.draw(name, study, list(dict.fromkeys([*kinds, "svg", _write.PAGE])))
+    asked_kinds = list(dict.fromkeys([*kinds, "svg", _write.PAGE]))
+    for drawn in _write.draw_all(_write.plot_names(), study, asked_kinds):
         if isinstance(drawn, _write.Skipped):
             skipped.append((drawn.name, drawn.reason))
             continue
         files = drawn.files
-        figures.append(FigureOf(name, drawn.title, drawn.caption, files["svg"], files[_write.PAGE]))
+        figures.append(
+            FigureOf(drawn.name, drawn.title, drawn.caption, files["svg"], files[_write.PAGE])
+        )
         # report.md shows the SVG files, so they are always written.
         kept = {kind: files[kind] for kind in files if kind in kinds or kind == "svg"}
         _write.save(replace(drawn, files=kept), folder / "figures")

@@ -35,8 +35,7 @@ def plot(
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     skipped = []
-    for name in chosen:
-        drawn = _write.draw(name, study, kinds)
+    for drawn in _write.draw_all(chosen, study, kinds):
         if isinstance(drawn, _write.Skipped):
             skipped.append(drawn)
             print(f"skipped {drawn.name}: {drawn.reason}", file=sys.stderr)

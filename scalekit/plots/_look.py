@@ -20,6 +20,8 @@ from matplotlib.lines import Line2D
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PRINT_DPI = 300
+
 SINGLE = 3.3
 """Width of one column, inches."""
 
@@ -92,7 +94,7 @@ _SETTINGS: dict[str, Any] = {
     "ytick.minor.size": 1.6,
     "lines.linewidth": 1.2,
     "hatch.linewidth": 0.4,
-    "savefig.dpi": 300,
+    "savefig.dpi": PRINT_DPI,
     "figure.constrained_layout.h_pad": 0.04,
     "figure.constrained_layout.w_pad": 0.04,
     # Venues refuse Type 3 fonts; 42 embeds TrueType.

@@ -54,7 +54,7 @@ def draw_whole(name: str) -> Drawn:
     assert refusal(plot, study) is None
     with look(f"scalekit-{name}"):
         made = plot.draw(study)
-        files = {kind: _write._bytes(made.figure, kind) for kind in _write.FORMATS}
+        files = _write.files_of(made.figure, _write.FORMATS)
     return Drawn(made.figure, files, _write.rows_csv(made.shown), made.caption)
 
 
