@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-STOPPED = (130, 143)
+STOPPED_BY_SIGTERM = 143
+STOPPED = (130, STOPPED_BY_SIGTERM)
 """Exit codes of a job that saved its state because a signal asked for it."""
 
 Handle = Mapping[str, Any]

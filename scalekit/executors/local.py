@@ -17,7 +17,14 @@ from typing import Any
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._child import signal_group, start_child
 from scalekit.executors._process import process_handle, process_state, stop_process
-from scalekit.executors.base import Job, JobState, Placed, Settings, Watch
+from scalekit.executors.base import (
+    STOPPED_BY_SIGTERM,
+    Job,
+    JobState,
+    Placed,
+    Settings,
+    Watch,
+)
 
 GRACE_SECONDS = 60.0
 """How long runs that were asked to stop may take to save a checkpoint."""
@@ -145,6 +152,9 @@ class Local:
             code = one.process.poll()
             if code is None:
                 continue
+            # Asked before it listens, while it still imports, a run dies of the request to stop.
+            if code == -signal.SIGTERM:
+                code = STOPPED_BY_SIGTERM
             running.remove(one)
             for gpu in one.gpus:
                 free[gpu] += _share(one.job)

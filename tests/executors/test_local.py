@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from scalekit import registry
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._process import process_handle, process_state, stop_process
 from scalekit.executors._progress import Count, Progress
-from scalekit.executors.base import Handle, Job, Settings
+from scalekit.executors.base import STOPPED, Handle, Job, Settings
 from scalekit.executors.inline import run_here
 from scalekit.executors.local import Local, visible_gpus
 
@@ -177,7 +178,25 @@ def test_a_process_that_cannot_start_stops_the_pool_and_its_runs(job, tmp_path: 
     notes = Notes()
     with pytest.raises(SystemTroubleError, match=r"run b: cannot be started, No such file"):
         Local(Settings(max_parallel=2)).start([long, absent], notes)
-    assert notes.codes == {"a": -15}
+    # It dies of the request to stop, which is no failure of its own.
+    assert notes.codes == {"a": 143}
+
+
+@pytest.mark.usefixtures("no_gpus")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_run_asked_to_stop_while_it_still_imports_is_stopped_and_a_killed_one_failed(
+    job, number: int, code: int
+) -> None:
+    class Impatient(Notes):
+        def started(self, jobs: Sequence[Job], handle: Handle) -> None:
+            super().started(jobs, handle)
+            os.kill(handle["pid"], number)
+
+    notes = Impatient()
+    Local(Settings(max_parallel=1)).start([job("a", sleep=60.0)], notes)
+    assert notes.codes == {"a": code}
+    # What the progress line and the exit code take for a stop.
+    assert (code in STOPPED) == (number == signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("no_gpus")
