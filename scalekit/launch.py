@@ -13,6 +13,7 @@ from scalekit.errors import OK, RUNS_FAILED, SystemTroubleError
 from scalekit.executors._process import process_handle
 from scalekit.executors._progress import Count, Progress
 from scalekit.executors.base import STOPPED, Executor, Handle, Job
+from scalekit.results.code import code_state
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.live import ask_executors
 from scalekit.results.plan import (
@@ -223,6 +224,7 @@ def submit(
             schema=SCHEMA,
             executor=kind,
             command=process_handle(os.getpid()),
+            code=code_state(),
             runs=[job.run for job in jobs],
         )
         for run in todo.replace:

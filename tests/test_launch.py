@@ -19,6 +19,7 @@ from scalekit.executors.base import Settings
 from scalekit.executors.inline import Inline
 from scalekit.executors.local import Local
 from scalekit.launch import find_missing, job_argv, submit
+from scalekit.results.code import code_state
 from scalekit.results.jobs import read_submissions
 from scalekit.results.plan import one_command
 from scalekit.results.record import RecordWriter, read_record
@@ -247,6 +248,8 @@ def test_the_intent_is_written_before_and_the_results_after(expansion, folder) -
     (submission,) = read_submissions(folder)
     assert submission.intent["runs"] == ids(sweep)
     assert submission.intent["executor"] == "local"
+    # The code of the command, to be compared with the code that trains.
+    assert submission.intent["code"] == code_state()
     assert submission.codes == {ids(sweep)[0]: 4, ids(sweep)[1]: 0}
     assert set(submission.handles) == set(ids(sweep))
     assert submission.open_handles == {}

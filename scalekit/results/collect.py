@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalekit.results.doubts import doubts, join_doubts
+from scalekit.results.doubts import doubts, join_doubts, mixed_code
 from scalekit.results.facts import Facts
 from scalekit.results.foreign import join_histories, read_files, settle_table
 from scalekit.results.meaning import Wanted
@@ -141,6 +141,7 @@ def _joined(
             *notes,
             *(note for t in tables for note in t.meta.get("notes", ())),
             *(join_doubts(tables) if len(tables) > 1 else ()),
+            *mixed_code(columns, path),
         ),
         "assumed": _told_once(assumed, len(tables)),
         "mapping": dict(reading.mapping),

@@ -1,7 +1,8 @@
-"""What is doubtful about the numbers of a foreign table, in sentences; what is wrong is refused."""
+"""What is doubtful about the numbers of a table, in sentences; what is wrong is refused."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 _NUMBERS = ("loss", "params", "tokens", "flops")
 _WIDEST_GAP = 1e5
 """A factor between neighbouring sizes that no sweep leaves out; 1.3e9 beside 774 is 774M."""
+_MOST_CODES = 3
+CODE_CHANGED = "code_changed"
+"""The flag of a run that was submitted or trained by more than one state of the code."""
 _SMALLEST = {"params": 1e3, "tokens": 1e4}
 
 
@@ -114,4 +118,30 @@ def join_doubts(tables: Sequence[RunTable]) -> list[str]:
                 f"{', '.join(silent[:3])}: {kind} is not stated, and other sources say "
                 f"{', '.join(sorted(known))}; they may not go together"
             )
+    return found
+
+
+def mixed_code(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """Say where runs of one table were made by different code, or one run was.
+
+    A law takes its rows for one experiment; a change between them is a difference that no column
+    explains.
+    """
+    found = []
+    codes = [str(code) for code in columns["code"].tolist()] if "code" in columns else []
+    made_by = Counter(code for code in codes if code not in ("", "nan"))
+    if len(made_by) > 1:
+        told = ", ".join(f"{code} made {n}" for code, n in made_by.most_common(_MOST_CODES))
+        more = f" and {len(made_by) - _MOST_CODES} more" if len(made_by) > _MOST_CODES else ""
+        found.append(
+            f"{where}: mixes runs of {len(made_by)} states of the code, {told}{more}; compare "
+            "them before one law is fitted to all"
+        )
+    flags = columns["flags"].tolist() if "flags" in columns else []
+    changed = sum(CODE_CHANGED in str(cell).split() for cell in flags)
+    if changed:
+        found.append(
+            f"{where}: the code changed between submission and start, or between attempts, of "
+            f"{changed} run{'s' * (changed != 1)}; flags has {CODE_CHANGED} there"
+        )
     return found

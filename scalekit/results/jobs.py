@@ -26,7 +26,8 @@ class Submission:
     """One file of `jobs/`, as far as it was written.
 
     Attributes:
-        intent: executor, runs, settings, and `command`: the handle of the command that submits.
+        intent: executor, runs, settings, `command`: the handle of the command that submits, and
+            `code`: what code that was.
         handles: By run: what finds its job.
         codes: By run that ended: its exit code.
         is_closed: Whether the command that submitted has finished its work.
@@ -77,6 +78,16 @@ def read_submissions(folder: SweepFolder) -> list[Submission]:
     """Read all submissions of a sweep, oldest first, passing over torn lines and foreign files."""
     found = (_read(path) for path in sorted(folder.jobs.glob("*-submit-*.jsonl")))
     return [submission for submission in found if submission is not None]
+
+
+def submitted_codes(folder: SweepFolder) -> dict[str, frozenset[str]]:
+    """Return by run the code of the commands that handed it to an executor."""
+    found: dict[str, set[str]] = {}
+    for submission in read_submissions(folder):
+        code = submission.intent.get("code")
+        for run in submission.intent["runs"] if code else ():
+            found.setdefault(run, set()).add(code)
+    return {run: frozenset(codes) for run, codes in found.items()}
 
 
 def read_cancels(folder: SweepFolder, since: float) -> set[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from scalekit.errors import InputError, did_you_mean
 from scalekit.importers._cells import flatten
+from scalekit.results.doubts import CODE_CHANGED
+from scalekit.results.jobs import submitted_codes
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.states import PENDING, RunState, read_state, record_names
 from scalekit.results.store import SweepFolder
@@ -37,7 +39,8 @@ def sweep_rows(
     lines = list(folder.plan_lines())
     if not lines:
         raise InputError(f"{folder.plan_file}: no runs in it; run the sweep command again")
-    sweep = _Sweep(folder, asked, tuple(_swept_keys([line["config"] for line in lines])))
+    swept = tuple(_swept_keys([line["config"] for line in lines]))
+    sweep = _Sweep(folder, asked, swept, submitted_codes(folder))
     rows, notes = [], []
     present = record_names(folder)
     for line in lines:
@@ -64,6 +67,7 @@ class _Sweep:
     folder: SweepFolder
     asked: Mapping[str, str | None]
     swept: Sequence[str]
+    submitted: Mapping[str, frozenset[str]]
 
     def kind(self, plan: Mapping[str, Any], name: str) -> str:
         kind = self.asked[name] or plan[f"{name}_kind"]
@@ -94,7 +98,8 @@ def _row(
 ) -> dict[str, Any]:
     plan, train = line["plan"], line["config"]["train"]
     params_kind, flops_kind = sweep.kind(plan, "params"), sweep.kind(plan, "flops")
-    reported = {} if record is None else _reported(record, state, plan)
+    submitted = sweep.submitted.get(line["id"], frozenset())
+    reported = {} if record is None else _reported(record, state, plan, submitted)
     tokens = reported.get("tokens", plan["tokens"])
     # A run that ended before its plan is counted up to the step of its loss.
     flops = {kind: value * (tokens / plan["tokens"]) for kind, value in plan["flops"].items()}
@@ -121,8 +126,13 @@ def _row(
     }
 
 
-def _reported(record: RunRecord, state: RunState, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the record adds: the result of an ended run, and how it went."""
+def _reported(
+    record: RunRecord, state: RunState, plan: Mapping[str, Any], submitted: frozenset[str]
+) -> dict[str, Any]:
+    """Give what the record adds: the result of an ended run, and how it went.
+
+    `submitted` has the code of each command that handed the run over.
+    """
     facts = record.header.get("facts") or {}
     end = record.end or {}
     codes = list(dict.fromkeys(str(a["code"]) for a in record.attempts if a.get("code")))
@@ -130,7 +140,8 @@ def _reported(record: RunRecord, state: RunState, plan: Mapping[str, Any]) -> di
     flags = {
         "resumed": len(record.attempts) > 1,
         "torn": record.torn > 0,
-        "code_changed": len(codes) > 1,
+        # Where the command is known, each attempt must be by the code of one of them.
+        CODE_CHANGED: len(codes) > 1 or bool(submitted and set(codes) - submitted),
         "no_loss": state.is_finished and last.get("val_loss") is None,
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from scalekit.errors import InputError, UsageError
-from scalekit.results.collect import collect
+from scalekit.results.collect import collect, read_runs
+from scalekit.results.jobs import SCHEMA, JobLog
 from scalekit.results.reading import Reading
+from scalekit.results.record import SCHEMA as RUN
 from scalekit.results.record import RecordWriter
 from scalekit.results.table import COLUMNS, read_table, require, write_table
 
@@ -113,6 +115,44 @@ def test_resumed_torn_and_changed_code_are_flagged(make_sweep) -> None:
     only = row(collect([folder.root]), 0)
     assert only["flags"] == "resumed torn code_changed"
     assert only["loss"] == 1.9
+
+
+def write_intent(folder, run: str, code: str) -> None:
+    log = JobLog(folder)
+    command = {"host": "h", "pid": 1, "born": "x"}
+    log.write("intent", schema=SCHEMA, executor="local", command=command, code=code, runs=[run])
+
+
+def test_code_that_changed_between_submission_and_start_is_flagged(make_sweep) -> None:
+    folder, lines = make_sweep(3, r0="done", r1="done", r2="done")
+    first, second, third = (line["id"] for line in lines)
+    # The records' attempts are by 1.0+abc.
+    write_intent(folder, first, "1.0+abc")
+    write_intent(folder, second, "1.0+old")
+    # Submitted twice, and trained by the code of the second command.
+    write_intent(folder, third, "1.0+old")
+    write_intent(folder, third, "1.0+abc")
+    table = collect([folder.root])
+    assert table["flags"].tolist() == ["", "code_changed", ""]
+    assert [note for note in table.meta["notes"] if "code" in note] == [
+        f"{folder.root}: the code changed between submission and start, or between attempts, of "
+        "1 run; flags has code_changed there"
+    ]
+
+
+def test_a_table_that_mixes_code_states_says_so_wherever_it_is_read(make_sweep, tmp_path) -> None:
+    folder, lines = make_sweep(3, r0="done", r1="done")
+    assert not any("code" in note for note in collect([folder.root]).meta["notes"])
+    with RecordWriter(folder.record(lines[2]["id"])) as record:
+        record.write("run", schema=RUN, id=lines[2]["id"], config=lines[2]["config"])
+        record.write("attempt", n=1, code="1.0+def", resumed_from=0)
+        record.write("eval", step=40, tokens=40960, val_loss=1.9)
+        record.write("end", status="done", wall_s=1.0)
+    table = collect([folder.root])
+    said = "mixes runs of 2 states of the code, 1.0+abc made 2, 1.0+def made 1"
+    assert any(said in note for note in table.meta["notes"])
+    write_table(table, tmp_path / "data.csv")
+    assert any(said in note for note in read_runs(tmp_path / "data.csv").meta["notes"])
 
 
 def test_a_null_loss_is_flagged_and_missing(make_sweep) -> None:
