@@ -6,38 +6,64 @@ import os
 from collections.abc import Sequence
 
 from scalekit.errors import InputError, UsageError
-from scalekit.quantities import read_duration, read_number, write_duration, write_flops
+from scalekit.quantities import (
+    read_duration,
+    read_number,
+    write_count,
+    write_duration,
+    write_flops,
+)
+from scalekit.sweep.cost import Cost
 from scalekit.sweep.estimate import Estimate, memory_gb
 from scalekit.sweep.review import Check, Level
 from scalekit.sweep.spec import RunSpec
 
 
 def check_limit(limit: str, start: Sequence[RunSpec], estimate: Estimate) -> None:
-    """Compare what is to be started with a limit in FLOPs (1e18) or in device time (30h).
+    """Compare what is to be started with a limit: FLOPs (1e18), device time (30h), money, energy.
 
-    A run that continues is counted whole.
+    A run that continues is counted whole. Money is written in the profile's currency (500USD).
 
     Raises:
-        UsageError: The limit is neither.
-        InputError: The runs cost more, or nobody knows how long they take.
+        UsageError: The limit is none of these.
+        InputError: The runs cost more, or nobody knows how much.
     """
+    cost = estimate.cost
+    for unit, value in ((cost.currency, cost.price), ("kWh", cost.kwh)):
+        if limit.casefold().endswith(unit.casefold()):
+            return _check_unit(limit, unit, value if start else 0.0, cost)
     try:
         most = read_number(limit)
     except InputError:
         pass
     else:
-        cost = sum(float(run.plan["flops"][run.plan["flops_kind"]]) for run in start)
-        return _compare(cost, most, limit, f"{write_flops(cost)} FLOPs")
+        flops = sum(float(run.plan["flops"][run.plan["flops_kind"]]) for run in start)
+        return _compare(flops, most, limit, f"{write_flops(flops)} FLOPs")
     try:
         most = read_duration(limit)
     except InputError as error:
         raise UsageError(
-            f"--budget {limit!r}: neither FLOPs nor a time; write it like 1e18 or 30h"
+            f"--budget {limit!r}: neither FLOPs, a time, money nor energy; write it like 1e18, "
+            f"30h, 500{cost.currency} or 20kWh"
         ) from error
     seconds = estimate.device_seconds if start else 0.0
     if seconds is None:
         raise InputError(f"--budget {limit}: these runs may take any time; {estimate.source}")
     return _compare(seconds, most, limit, f"{write_duration(seconds)} of device time")
+
+
+def _check_unit(limit: str, unit: str, value: float | None, cost: Cost) -> None:
+    try:
+        most = read_number(limit[: -len(unit)])
+    except InputError as error:
+        raise UsageError(f"--budget {limit!r}: not an amount of {unit}") from error
+    if value is None:
+        todo = f"give {', '.join(cost.missing)} in the profile"
+        on_cores = "runs on cores have neither price nor power; limit FLOPs or time"
+        raise InputError(
+            f"--budget {limit}: not known for these runs; {todo if cost.missing else on_cores}"
+        )
+    return _compare(value, most, limit, f"{write_count(value)} {unit}")
 
 
 def _compare(cost: float, most: float, limit: str, said: str) -> None:

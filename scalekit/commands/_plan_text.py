@@ -8,6 +8,7 @@ from typing import Any
 
 from scalekit.commands._output import format_table
 from scalekit.quantities import write_count, write_duration, write_flops
+from scalekit.sweep.cost import Cost
 from scalekit.sweep.plan import Plan
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.sweep_spec import SweepSpec
@@ -117,7 +118,10 @@ def _totals(plan: Plan) -> Iterator[str]:
         f"{_span(*plan.tokens_per_param)} tokens per parameter"
     )
     estimate = plan.estimate
-    memory = f"largest run about {estimate.memory_gb:.2g} GB of memory"
+    memory = (
+        f"largest run about {estimate.memory_gb:.2g} GB of memory, the folder about "
+        f"{estimate.cost.disk_gb:.2g} GB of disk"
+    )
     if estimate.wall_seconds is None or estimate.device_seconds is None:
         yield f"{estimate.source}; {memory}"
         return
@@ -125,7 +129,20 @@ def _totals(plan: Plan) -> Iterator[str]:
         f"estimate: {write_duration(estimate.wall_seconds)} with {estimate.at_once} at a time "
         f"({write_duration(estimate.device_seconds)} of device time), {estimate.source}"
     )
+    yield from _cost(estimate.cost)
     yield memory
+
+
+def _cost(cost: Cost) -> Iterator[str]:
+    """Say what the runs on GPUs cost, and what a profile would have to say to know the rest."""
+    if not cost.gpu_hours:
+        return
+    units = ("GPU-hours", cost.currency, "kWh", "kg CO2e")
+    values = (cost.gpu_hours, cost.price, cost.kwh, cost.kg_co2e)
+    pairs = zip(values, units, strict=True)
+    told = [f"{write_count(value)} {unit}" for value, unit in pairs if value is not None]
+    unknown = f"; not known: {', '.join(cost.missing)}, give them in the profile"
+    yield f"cost: {', '.join(told)}{unknown if cost.missing else ''}"
 
 
 def _budgets(plan: Plan) -> Iterator[str]:

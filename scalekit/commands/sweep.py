@@ -58,7 +58,9 @@ def sweep(  # noqa: PLR0917  # typer reads the options from the signature
     ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="LIMIT", help="refuse what costs more: FLOPs (1e18) or time (30h)"),
+        typer.Option(
+            metavar="LIMIT", help="refuse what costs more: 1e18 (FLOPs), 30h, 500USD, 20kWh"
+        ),
     ] = None,
     wait: Annotated[
         bool,

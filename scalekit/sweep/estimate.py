@@ -1,4 +1,4 @@
-"""How long runs take and how much memory they need, and where the estimate comes from."""
+"""How long runs take, what they need and cost, and where the estimate comes from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from scalekit.counting import memory_bytes
+from scalekit.sweep.cost import Cost, cost_runs
 from scalekit.sweep.sections import Profile
 from scalekit.sweep.spec import RunSpec, shape_of
 
@@ -38,6 +39,7 @@ class Estimate:
         at_once: Runs at a time.
         source: What the estimate rests on, as a sentence.
         memory_gb: Of the largest run: weights, gradients, AdamW and one batch's activations.
+        cost: Money, energy and disk.
     """
 
     device_seconds: float | None
@@ -45,6 +47,7 @@ class Estimate:
     at_once: int
     source: str
     memory_gb: float
+    cost: Cost
 
 
 def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | None:
@@ -91,9 +94,12 @@ def estimate_runs(
     known = [s / speed.factor for s in seconds if s is not None]
     if len(known) < len(runs):
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
-        return Estimate(None, None, at_once, source, memory)
+        cost = cost_runs(runs, None, at_once=at_once, profile=profile)
+        return Estimate(None, None, at_once, source, memory, cost)
     total = sum(s * max(1, _gpus(run)) for s, run in zip(known, runs, strict=True))
-    return Estimate(total, _wall(known, at_once), at_once, _source(runs, speed), memory)
+    on_gpus = sum(s * _gpus(run) for s, run in zip(known, runs, strict=True))
+    cost = cost_runs(runs, on_gpus, at_once=at_once, profile=profile)
+    return Estimate(total, _wall(known, at_once), at_once, _source(runs, speed), memory, cost)
 
 
 def with_estimates(runs: Iterable[RunSpec], profile: Profile | None) -> tuple[RunSpec, ...]:

@@ -266,7 +266,8 @@ def test_a_file_that_is_not_there_is_refused(
     [
         (["-e", "lokal"], "executor 'lokal': unknown; did you mean 'local'?"),
         (["--retry", "faild"], "--retry 'faild': unknown; did you mean 'failed'?"),
-        (["--budget", "plenty"], "neither FLOPs nor a time"),
+        (["--budget", "plenty"], "neither FLOPs, a time, money nor energy"),
+        (["--budget", "fiveUSD"], "not an amount of USD"),
         (["--max-parallel", "0"], "--max-parallel"),
         (["--format", "yaml"], "--format"),
         (["--dryrun"], "--dryrun"),
@@ -328,6 +329,28 @@ def test_what_costs_more_than_the_budget_is_refused(
     assert f"--budget {limit}: the runs to start cost" in err
     assert said in err
     assert tree(here) == before
+
+
+SITE = "profile: {peak_flops: 1e9, mfu: 0.5, price_per_gpu_hour: 2, gpu_watts: 400}\n"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_budget_may_be_money_or_energy_where_the_profile_knows_them(capsys) -> None:
+    Path("gpu.yaml").write_text(GOOD + "resources: [{gpus: 1}]\n" + SITE)
+    assert run(["sweep", "gpu.yaml", "-n"]) == 0
+    out = capsys.readouterr().out
+    found = re.search(r"cost: ([\d.]+) GPU-hours, ([\d.]+) USD, ([\d.]+) kWh", out)
+    assert found is not None, out
+    _, dollars, kwh = map(float, found.groups())
+    for amount, unit in [(dollars, "USD"), (kwh, "kWh")]:
+        assert run(["sweep", "gpu.yaml", "-n", "--budget", f"{1.01 * amount}{unit}"]) == 0
+        assert run(["sweep", "gpu.yaml", "-n", "--budget", f"{0.99 * amount}{unit}"]) == 3
+        assert re.search(rf"the runs to start cost [\d.]+ {unit}; drop", capsys.readouterr().err)
+    assert run(["sweep", "a.yaml", "-n", "--budget", "5USD"]) == 3
+    assert "runs on cores have neither price nor power" in capsys.readouterr().err
+    Path("gpu.yaml").write_text(GOOD + "resources: [{gpus: 1}]\nprofile: {peak_flops: 1e9}\n")
+    assert run(["sweep", "gpu.yaml", "-n", "--budget", "5USD"]) == 3
+    assert "give price_per_gpu_hour, gpu_watts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("limit", ["1.6e13", "16T", "1000h"])

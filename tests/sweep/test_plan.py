@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from scalekit.commands._plan_text import plan_lines
 from scalekit.sweep.design import BESIROGLU
-from scalekit.sweep.estimate import assumed_seconds, measured_speed, with_estimates
+from scalekit.sweep.estimate import Speed, assumed_seconds, measured_speed, with_estimates
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import Plan, plan_sweep
@@ -388,3 +389,65 @@ def test_planning_loads_neither_numpy_nor_torch(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", code, str(tmp_path / "demo.yaml")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SITE = {"peak_flops": 1e12, "mfu": 0.5, "price_per_gpu_hour": 2.0, "currency": "EUR"}
+POWER = {"gpu_watts": 400, "pue": 1.25, "grid_intensity": 300}
+
+
+def on_gpus(tmp_path: Path, **profile: Any) -> Expansion:
+    return sweep(
+        tmp_path,
+        base={"model.n_layers": 2},
+        isoflop=isoflop(FOUR, **WIDE),
+        resources=[{"when": "N < 1e5", "gpus": 1}, {"gpus": 2}],
+        profile=profile,
+    )
+
+
+def test_money_and_energy_follow_from_hours_prices_and_powers(tmp_path: Path) -> None:
+    expansion = on_gpus(tmp_path, **SITE, **POWER)
+    cost = plan_sweep(expansion).estimate.cost
+    # Two GPUs take half the time each: the hours are FLOPs over speed whatever runs share them.
+    hours = sum(run.plan["flops"]["exact"] for run in expansion.runs) / (1e12 * 0.5) / 3600
+    assert cost.gpu_hours == pytest.approx(hours, rel=1e-12)
+    assert cost.price == pytest.approx(2.0 * hours, rel=1e-12)
+    assert cost.kwh == pytest.approx(0.4 * 1.25 * hours, rel=1e-12)
+    assert cost.kg_co2e == pytest.approx(0.3 * 0.5 * hours, rel=1e-12)
+    assert (cost.currency, cost.missing) == ("EUR", ())
+    # Twice as fast as assumed is half the price.
+    faster = plan_sweep(expansion, speed=Speed(2.0, 3)).estimate.cost
+    assert faster.price == pytest.approx(hours, rel=1e-12)
+
+
+def test_a_plan_on_gpus_says_what_it_costs_and_what_it_cannot_know(tmp_path: Path) -> None:
+    def line(**profile: Any) -> list[str]:
+        expansion = on_gpus(tmp_path, **profile)
+        lines = plan_lines(plan_sweep(expansion), expansion.spec, expansion.runs)
+        return [text for text in lines if text.startswith("cost:")]
+
+    slow = {**SITE, "peak_flops": 1e9}
+    (full,) = line(**slow, **POWER)
+    pattern = r"cost: ([\d.]+) GPU-hours, ([\d.]+) EUR, ([\d.]+) kWh, ([\d.]+) kg CO2e"
+    found = re.fullmatch(pattern, full)
+    assert found is not None, full
+    hours, price, *_ = map(float, found.groups())
+    assert price == pytest.approx(2 * hours, rel=0.01)  # three digits are printed
+    (part,) = line(peak_flops=1e9)
+    assert part.endswith(
+        "; not known: price_per_gpu_hour, gpu_watts, grid_intensity, give them in the profile"
+    )
+    assert line() == []  # nobody knows how long they take, and the estimate says so
+
+
+def test_runs_on_cores_have_no_price(good: Expansion) -> None:
+    cost = plan_sweep(good).estimate.cost
+    assert (cost.gpu_hours, cost.price, cost.kwh, cost.missing) == (0.0, None, None, ())
+
+
+def test_disk_grows_with_lines_and_with_checkpoints_side_by_side(good: Expansion) -> None:
+    alone, both = (plan_sweep(good, at_once=n).estimate.cost.disk_gb for n in (1, 2))
+    largest = max(run.plan["params"]["total"] for run in good.runs)
+    assert both - alone == pytest.approx(3 * 12 * largest / 1e9, rel=1e-6)
+    n_lines = sum(run.plan["steps"] / 10 for run in good.runs)
+    assert alone > 200 * n_lines / 1e9
