@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+OOM_SCORE = 500
+"""Out of memory, the kernel kills the process of the highest score: its share of the memory in
+thousandths, and this. So it is the largest run, and never the worker that started it.
+"""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -23,7 +29,7 @@ def start_child(
         OSError: The program or the log cannot be opened.
     """
     with _open_log(log) as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*argv, "--threads", str(threads)],
             stdin=subprocess.DEVNULL,
             stdout=file,
@@ -31,6 +37,9 @@ def start_child(
             env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), **variables},
             start_new_session=True,
         )
+    with suppress(OSError):  # Linux alone has it, and the run may have ended
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
+    return process
 
 
 def signal_group(process: subprocess.Popen[bytes], number: int) -> None:

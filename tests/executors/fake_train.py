@@ -1,7 +1,8 @@
 """A stand-in for `scalekit train DIR RUN`: real records, steps that only sleep, and planned faults.
 
 The plan line's `config.train.fake` says what happens: `crash` (no end line), `fail` (an end line
-that says so), `diverge`, `deaf` (ignores SIGTERM); `seconds` is the time a step takes.
+that says so), `diverge`, `deaf` (ignores SIGTERM), `eat` (takes megabytes of memory at its second
+step); `seconds` is the time a step takes.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ def main(folder: SweepFolder, run: str, *rest: str) -> int:
         record.write("attempt", n=n, resumed_from=step, began=time.time(), rest=rest, **environment)
         sys.stdout.write(f"attempt {n} of {run}\n")
         sys.stdout.flush()
+        eaten: list[bytearray] = []
         while step < STEPS:
             time.sleep(fake.get("seconds", 0.0))
             step += 1
             record.write("eval", step=step, tokens=step * 1024, val_loss=3.0 - step / 10)
             if stops:
                 return 143
+            if step == 2:
+                eaten += [bytearray(10**6) for _ in range(fake.get("eat", 0))]
             if fake.get("crash") and step == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
         status = {"fail": "failed", "diverge": "diverged"}.get(fake.get("end", ""), "done")

@@ -164,6 +164,18 @@ def test_without_a_time_limit_it_goes_on_to_the_end(stage: Stage) -> None:
     assert stage.states() == "ddd"
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux alone has it")
+def test_out_of_memory_the_kernel_would_take_a_run_before_its_worker(stage: Stage) -> None:
+    stage.plan(*jobs(1, takes=30.0, code=143))
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    (child,) = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (worker.pid, child)]
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    assert scores[1] >= scores[0] + 500
+
+
 def test_crashes_and_ends_that_are_no_success_are_noted_and_neighbours_go_on(stage: Stage) -> None:
     stage.plan({"code": -9}, {"code": 4}, {"code": 0}, pack=2)
     assert stage.run() == 4

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slurm_conf import gres_conf, slurm_conf, slurmdbd_conf
+from slurm_conf import MEMORY_GROUPS, cgroup_conf, gres_conf, slurm_conf, slurmdbd_conf
 
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client"
 INSTALL_ACCOUNTING = "apt-get install -y --no-install-recommends slurmdbd mariadb-server"
@@ -71,6 +71,8 @@ class Cluster:
     Attributes:
         home: Folder of everything the cluster writes.
         port: First of the ports it uses; it takes some of the 200 that follow.
+        confines_memory: Whether jobs have control groups that hold them to their memory; needs
+            `can_confine_memory`.
         settings: Lines of slurm.conf over those written here.
         survives: Whether the daemons outlive the process that started them.
     """
@@ -81,6 +83,7 @@ class Cluster:
     cpus: int = 8
     gpus: int = 4
     accounting: bool = False
+    confines_memory: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     survives: bool = False
 
@@ -298,13 +301,18 @@ class Cluster:
         version = self.call("slurmctld", "-V").split()[1]
         # A cgroup plugin is always loaded before 24.05; v1 is inert with the plugins chosen here.
         plugin = "disabled" if int(version.partition(".")[0]) >= 24 else "cgroup/v1"
-        (etc / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
+        (etc / "cgroup.conf").write_text(cgroup_conf(self, plugin))
         if self.accounting:
             dbd = etc / "slurmdbd.conf"
             dbd.write_text(slurmdbd_conf(self))
             dbd.chmod(0o600)
         lines = [f"export {name}={value}" for name, value in self.environment.items()]
         (self.home / "env.sh").write_text("\n".join(lines) + "\n")
+
+
+def can_confine_memory() -> bool:
+    """Say whether this machine lets us make control groups of memory (version 1)."""
+    return os.access(MEMORY_GROUPS, os.W_OK) and (MEMORY_GROUPS / "memory.limit_in_bytes").exists()
 
 
 def free_port(number: int = 0) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, free_port, require_slurm
+from cluster import Cluster, can_confine_memory, free_port, require_slurm
 from submitting import Sweep, plan_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,19 @@ def accounted_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
     cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def confined_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Run a cluster that holds jobs to their memory, where this machine lets us."""
+    require_slurm(accounting=False)
+    if not can_confine_memory():
+        pytest.skip("no control groups of memory to write to; needs root and cgroup version 1")
+    home = tmp_path_factory.mktemp("confined")
+    cluster = Cluster(home, free_port(20 + worker_number()), nodes=1, confines_memory=True)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
 def _speak_to(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
@@ -70,6 +83,14 @@ def accounted(accounted_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> It
     _speak_to(accounted_cluster, monkeypatch)
     yield accounted_cluster
     accounted_cluster.clear()
+
+
+@pytest.fixture
+def confined(confined_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Speak to the cluster that confines memory; no job outlives the test."""
+    _speak_to(confined_cluster, monkeypatch)
+    yield confined_cluster
+    confined_cluster.clear()
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
 
 class Wanted(Protocol):
     """What the files depend on."""
@@ -18,6 +20,7 @@ class Wanted(Protocol):
     cpus: int
     gpus: int
     accounting: bool
+    confines_memory: bool
     settings: Mapping[str, str]
 
 
@@ -66,7 +69,7 @@ def _settings(cluster: Wanted) -> dict[str, str]:
         "MpiDefault": "none",
         "SwitchType": "switch/none",
         "ProctrackType": "proctrack/linuxproc",
-        "TaskPlugin": "task/none",
+        "TaskPlugin": "task/cgroup" if cluster.confines_memory else "task/none",
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherFrequency": "task=1",
         "SelectType": "select/cons_tres",
@@ -128,6 +131,17 @@ def slurmdbd_conf(cluster: Wanted) -> str:
         "StorageLoc": "slurm_acct_db",
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def cgroup_conf(cluster: Wanted, plugin: str) -> str:
+    """Write cgroup.conf: inert, or with a limit on the memory of each job."""
+    lines = [f"CgroupPlugin={plugin}"]
+    if cluster.confines_memory:
+        lines = ["CgroupPlugin=cgroup/v1", f"CgroupMountpoint={MEMORY_GROUPS.parent}"]
+        lines += ["ConstrainRAMSpace=yes", "ConstrainSwapSpace=yes", "AllowedSwapSpace=0"]
+        # 30 MB is the least that Slurm would give.
+        lines += ["MinRAMSpace=10"]
+    return "\n".join(lines) + "\n"
 
 
 def gres_conf(cluster: Wanted) -> str:
