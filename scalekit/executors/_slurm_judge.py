@@ -195,19 +195,20 @@ def judge(line: Line, jobs: Jobs, *, is_cancelled: bool) -> JobState | None:
         return _judge_begun(line, jobs.find(line.job), is_cancelled=is_cancelled)
     if is_cancelled or line.state == CANCELLED:
         return _cancelled()
-    return _judge_waiting(jobs, is_new=line.state == WAITING)
+    return _judge_waiting(jobs, line)
 
 
-def _judge_waiting(jobs: Jobs, *, is_new: bool) -> JobState | None:
+def _judge_waiting(jobs: Jobs, line: Line) -> JobState | None:
     """Judge a run that any job of the submission may take."""
-    living = jobs.living()
+    is_new, living = line.state == WAITING, jobs.living()
     if living is not None:
         return JobState("pending" if is_new else "requeued", _waits(living, living.array))
     worst = jobs.worst()
     if worst is None:
         return None
     if worst.state == "COMPLETED":
-        return JobState("gone", "its jobs ended before its turn")
+        saved = f"saved, and job {line.job} did not go back to the queue; {_see(worst, line.job)}"
+        return JobState("gone", "its jobs ended before its turn" if is_new else saved)
     return _gone(worst, f"{worst.array}_{worst.elements[0][0]}" if worst.elements else worst.array)
 
 
@@ -241,7 +242,11 @@ def _gone(row: Row, job: str) -> JobState:
     # 0:53 is Slurm's way to say that it could not open the job's output file.
     if row.why == "0:53":
         return JobState("gone", f"job {job} {how}; is this folder visible on the nodes?", "lost")
-    return JobState("gone", f"job {job} {how}; see slurm/{row.name}/{job}.out", "lost")
+    return JobState("gone", f"job {job} {how}; {_see(row, job)}", "lost")
+
+
+def _see(row: Row, job: str) -> str:
+    return f"see slurm/{row.name}/{job}.out"
 
 
 def _cancelled() -> JobState:

@@ -150,6 +150,7 @@ PENDING = row("PENDING", (3, 4), "Priority")
         (WAITING, [row("FAILED", why="0:53")], "gone", "lost"),
         (SAVED, [PENDING], "requeued", ""),
         (SAVED, [row("TIMEOUT")], "gone", "timed_out"),
+        (SAVED, [row("COMPLETED")], "gone", ""),
         (RUNNING, [row("RUNNING")], "running", ""),
         (RUNNING, [row("COMPLETING")], "running", ""),
         (RUNNING, [row("PENDING", why="BeginTime")], "requeued", ""),
@@ -202,6 +203,13 @@ def test_a_reason_that_does_not_pass_is_called_so() -> None:
     found = judge(line(WAITING), Jobs([row("PENDING", (3,), "BadConstraints")]), is_cancelled=False)
     assert found is not None
     assert found.why == "job 12 waits: BadConstraints; it will not start by itself"
+
+
+def test_a_saved_run_whose_job_did_not_go_back_points_at_what_the_job_said() -> None:
+    found = judge(line(SAVED), Jobs([row("COMPLETED")]), is_cancelled=False)
+    assert found is not None
+    told = "saved, and job 12_2 did not go back to the queue; see slurm/demo-1/12_2.out"
+    assert found.why == told
 
 
 def test_output_that_could_not_be_opened_points_at_the_folder() -> None:

@@ -85,6 +85,16 @@ def accounted(accounted_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> It
     accounted_cluster.clear()
 
 
+@pytest.fixture(params=["without_accounting", "with_accounting"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Speak to each of both clusters in turn; no job outlives the test."""
+    has = request.param == "with_accounting"
+    cluster = request.getfixturevalue("accounted_cluster" if has else "bare_cluster")
+    _speak_to(cluster, monkeypatch)
+    yield cluster
+    cluster.clear()
+
+
 @pytest.fixture
 def confined(confined_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Speak to the cluster that confines memory; no job outlives the test."""
