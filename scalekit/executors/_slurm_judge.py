@@ -45,6 +45,9 @@ _NEVER = (
     *("QOSNotAllowed", "JobHeldUser", "JobHeldAdmin", "launch_failed_requeued_held"),
 )
 """Reasons that do not pass by themselves."""
+_NOT_LAUNCHED = ("0:53", "JobLaunchFailure")
+"""How Slurm says that it could not open a job's output file: sacct's words and squeue's."""
+
 _WORST = (*_CAUSES, "FAILED")
 
 
@@ -239,8 +242,8 @@ def _gone(row: Row, job: str) -> JobState:
     if cause is not None:
         return JobState("gone", f"job {job} {_SAID[cause]}", cause)
     how = f"{row.state.lower()} {row.why}" if ":" in row.why else row.state.lower()
-    # 0:53 is Slurm's way to say that it could not open the job's output file.
-    if row.why == "0:53":
+    if row.why in _NOT_LAUNCHED:
+        how = f"{row.state.lower()} {row.why}"
         return JobState("gone", f"job {job} {how}; is this folder visible on the nodes?", "lost")
     return JobState("gone", f"job {job} {how}; {_see(row, job)}", "lost")
 

@@ -212,10 +212,11 @@ def test_a_saved_run_whose_job_did_not_go_back_points_at_what_the_job_said() -> 
     assert found.why == told
 
 
-def test_output_that_could_not_be_opened_points_at_the_folder() -> None:
-    found = judge(line(WAITING), Jobs([row("FAILED", (3,), "0:53")]), is_cancelled=False)
+@pytest.mark.parametrize("why", ["0:53", "JobLaunchFailure"])
+def test_output_that_could_not_be_opened_points_at_the_folder(why: str) -> None:
+    found = judge(line(WAITING), Jobs([row("FAILED", (3,), why)]), is_cancelled=False)
     assert found is not None
-    assert found.why == "job 12_3 failed 0:53; is this folder visible on the nodes?"
+    assert found.why == f"job 12_3 failed {why}; is this folder visible on the nodes?"
 
 
 def test_a_run_that_was_killed_in_a_job_out_of_memory_ran_out_of_memory() -> None:
