@@ -164,6 +164,19 @@ def put_before(
     patch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
 
 
+STAND_IN = """#!/bin/bash
+# A Python that hands `scalekit train` over to a stand-in.
+if [ "$1 $2 $3" = "-m scalekit train" ]; then shift 3; exec {python} {fake} "$@"; fi
+exec {python} "$@"
+"""
+
+
+def stand_in_python(path: Path) -> None:
+    """Write an interpreter for the nodes that trains nothing."""
+    path.write_text(STAND_IN.format(python=sys.executable, fake=FAKE))
+    path.chmod(0o755)
+
+
 SUBMIT = """
 import json, sys
 from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from submitting import FAKE, wait_until
+from submitting import stand_in_python, wait_until
 
 from scalekit.cli import run
 from scalekit.results.states import read_state
@@ -30,13 +30,6 @@ grid: {train.seed: [0, 1, 2]}
 executor: {kind: slurm, profile: dev}
 """
 
-# The interpreter on the nodes: it hands `scalekit train` over to a stand-in.
-PYTHON = f"""\
-#!/bin/bash
-if [ "$1 $2 $3" = "-m scalekit train" ]; then shift 3; exec {sys.executable} {FAKE} "$@"; fi
-exec {sys.executable} "$@"
-"""
-
 COMMAND = ["sweep", "tiny.yaml", "-y", "--allow-unidentified"]
 
 
@@ -46,8 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SWEEP)
     (tmp_path / "profiles").mkdir()
-    (tmp_path / "python").write_text(PYTHON)
-    (tmp_path / "python").chmod(0o755)
+    stand_in_python(tmp_path / "python")
     profile(tmp_path)
     return tmp_path
 
