@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from scalekit.errors import FitError, UsageError, did_you_mean
+from scalekit.fit.bootstrap import METHOD as DRAWS_METHOD
 from scalekit.fit.bootstrap import bca
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.optimum import SIX_N_D, Fitted, can_allocate, errors
+from scalekit.fit.optimum import SIX_N_D, Fitted, can_allocate, errors, slopes
 from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.uncertainty import METHOD
@@ -22,7 +23,9 @@ BOOTSTRAP = "bootstrap"
 BY = (DELTA, BOOTSTRAP)
 """Ways to an interval: the covariance of theta by the delta method, or the fit's own refits."""
 
-DRAWS_METHOD = "bootstrap-bc"
+NOT_ACCELERATED = "bootstrap-bc"
+"""What intervals from refits are called where the fit holds no influence of each run."""
+
 _FEWEST_DRAWS = 50
 _UNBOUNDED = 700.0
 """Logarithm from which a number counts as infinite: e^709 is where floats end."""
@@ -78,8 +81,8 @@ class Ask:
         """Return a function of theta (k,) with the ends of its interval, low and high.
 
         By the delta method the interval is symmetric on the function's own scale; from refits it
-        is the bias-corrected percentile interval (Efron 1987), without acceleration, for which a
-        written fit lacks the influence of each run. NaN where the fit has neither.
+        is the bias-corrected and accelerated percentile interval (Efron 1987). NaN where the fit
+        has neither.
         """
         value = function(self.one.theta)
         if self.draws is not None:
@@ -91,8 +94,13 @@ class Ask:
         assert self.draws is not None
         rows = np.stack([function(self.one.at(row)) for row in self.draws])
         rows = np.clip(np.nan_to_num(rows, nan=np.inf), -_UNBOUNDED, _UNBOUNDED)
-        still = np.zeros(1)
-        ends = [bca(rows[:, k], float(value[k]), still, LEVEL) for k in range(len(value))]
+        moves = np.zeros((1, len(value)))
+        if self.fit.influence is not None and self.one.covariance is not None:
+            # A function that is infinite nearby has no slope there, and its interval no skew.
+            with np.errstate(invalid="ignore"):
+                moves = np.array(self.fit.influence) @ slopes(self.one, function).T
+            moves = np.where(np.isfinite(moves).all(axis=0), moves, 0.0)
+        ends = [bca(rows[:, k], float(value[k]), moves[:, k], LEVEL) for k in range(len(value))]
         found = np.array([[e.low, e.high] for e in ends]).reshape(-1, 2)
         found = np.where(np.abs(found) >= _UNBOUNDED, np.sign(found) * np.inf, found)
         return found[:, 0], found[:, 1]
@@ -186,7 +194,8 @@ def _way(fit: FitResult, by: str) -> tuple[str, Array | None]:
             f"--intervals bootstrap: the fit holds {n_draws} refits, {_FEWEST_DRAWS} are the "
             "least; fit with --bootstrap 1000"
         )
-    return DRAWS_METHOD, np.array(fit.draws, dtype=float)
+    method = NOT_ACCELERATED if fit.influence is None else DRAWS_METHOD
+    return method, np.array(fit.draws, dtype=float)
 
 
 def _ranges(fit: FitResult) -> dict[str, tuple[float, float]]:

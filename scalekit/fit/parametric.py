@@ -85,6 +85,7 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         diagnostics=known,
         covariance=_rows(fitted.covariance),
         draws=None if draws is None else _rows(draws.theta),
+        influence=None if draws is None else _rows(resampled.published_influence(solution, draws)),
         cost=fitted.cost,
         starts=solution.starts,
         seed=options.seed,

@@ -19,11 +19,16 @@ FEWEST = 40
 Function = Callable[[Mapping[str, float]], Array]
 
 
+def published_influence(solution: Solution, draws: Draws) -> Array:
+    """Return to first order how theta moves by each cluster of runs: (clusters, p)."""
+    turn = solution.law.published_jacobian(solution.phi, solution.frame.centre)
+    return draws.influence @ turn.T
+
+
 def parameter_intervals(solution: Solution, draws: Draws) -> dict[str, Interval]:
     """Return the free parameters' intervals."""
     law = solution.law
-    turn = law.published_jacobian(solution.phi, solution.frame.centre)
-    moves = draws.influence @ turn.T
+    moves = published_influence(solution, draws)
     found = {}
     for k, name in enumerate(law.names):
         if k in solution.problem.index:
@@ -83,6 +88,5 @@ def _of_function(
     """Return the intervals of a function (k,) of theta."""
     value = function(fitted.theta)
     values = np.array([function(fitted.at(row)) for row in draws.theta])
-    turn = solution.law.published_jacobian(solution.phi, solution.frame.centre)
-    moves = draws.influence @ turn.T @ slopes(fitted, function).T
+    moves = published_influence(solution, draws) @ slopes(fitted, function).T
     return [bca(values[:, k], float(value[k]), moves[:, k], LEVEL) for k in range(values.shape[1])]

@@ -72,6 +72,8 @@ class FitResult:
             valleys, drift and bias.
         covariance: Of theta in published units, rows in theta's order, or None.
         draws: Bootstrap draws of theta, (n_draws, n_params), in theta's order, or None.
+        influence: Beside draws: what each run, or cluster of runs, adds to theta to first order,
+            (n_clusters, n_params). An interval's acceleration (BCa) comes from it.
         cost: How FLOPs follow from N and D in this table.
         warnings: Doubts, a sentence each.
         others: Fits of the same table by other laws or approaches.
@@ -93,6 +95,7 @@ class FitResult:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     covariance: tuple[tuple[float, ...], ...] | None = None
     draws: tuple[tuple[float, ...], ...] | None = None
+    influence: tuple[tuple[float, ...], ...] | None = None
     cost: CostLaw | None = None
     starts: int = 0
     seed: int = 0
@@ -118,8 +121,8 @@ class FitResult:
         fields["cost"] = CostLaw(**fields["cost"]) if fields.get("cost") else None
         for name in ("dropped", "optimum", "warnings"):
             fields[name] = tuple(fields[name])
-        for name in ("covariance", "draws"):
-            rows = fields[name]
+        for name in ("covariance", "draws", "influence"):
+            rows = fields.get(name)
             fields[name] = None if rows is None else tuple(tuple(row) for row in rows)
         fields["others"] = tuple(cls.from_json({"schema": SCHEMA, **o}) for o in fields["others"])
         return cls(**fields)

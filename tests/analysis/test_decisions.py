@@ -1,5 +1,7 @@
 """What a loss costs and what a wrong size wastes: published numbers, inverses, honest intervals."""
 
+import json
+
 import numpy as np
 import pytest
 from decision_examples import CHINCHILLA, MUENNIGHOFF, TRUTH, fit_of, noisy_fit
@@ -9,7 +11,7 @@ from scalekit.analysis.ask import ask
 from scalekit.analysis.decisions import add_misses, budgets_for, log_waste, runs
 from scalekit.errors import FitError, UsageError
 from scalekit.fit.optimum import allocate
-from scalekit.fit.result import CostLaw
+from scalekit.fit.result import CostLaw, FitResult
 
 COST = CostLaw(7.0, 1.03, 0.0)
 
@@ -139,6 +141,22 @@ def test_delta_and_bootstrap_agree_on_every_decision(noisy) -> None:
             for side in ("low", "high"):
                 off = np.log(other[side] / ends[side]) / half
                 assert abs(off) < 0.45, (name, side, ends, other)
+
+
+def test_refits_read_back_answer_as_the_fit_itself_did() -> None:
+    """BCa both times: what each run adds to theta is written with the draws."""
+    fit = noisy_fit(bootstrap=300, predict=[1e22])
+    told = fit.optimum[0]["intervals"]
+    found = optima(ask(read_back(fit), by="bootstrap"), [1e22])[0]["intervals"]
+    for name in ("params", "tokens", "loss", "tokens_per_param", "loss_prediction"):
+        assert found[name]["method"] == told[name]["method"] == "bootstrap-bca"
+        for end in ("low", "high"):
+            # The slope of a function is taken numerically, the draws' quantiles are the same.
+            assert found[name][end] == pytest.approx(told[name][end], rel=1e-9)
+
+
+def read_back(fit):
+    return FitResult.from_json(json.loads(json.dumps(fit.to_json())))
 
 
 def test_the_interval_of_the_waste_reaches_zero_where_the_run_may_be_optimal(noisy) -> None:
