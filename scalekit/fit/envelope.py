@@ -1,8 +1,8 @@
 """Approach 1: which run is best at each compute, then a power law through the best runs.
 
-With training curves the envelope is theirs; without, that of the finished runs. Only the convex
-hull of the envelope in (ln C, ln L) counts, which leaves out sizes that are never the right choice
-(McLeish et al. 2025, arXiv:2502.06857).
+With training curves the envelope is theirs; without, that of the best run of each level of compute.
+Only the convex hull of the envelope in (ln C, ln L) counts, which leaves out sizes that are never
+the right choice (McLeish et al. 2025, arXiv:2502.06857).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from scalekit.laws.base import Array
 
 _LEVELS = 200
 _FEWEST = 3
+_ALIKE = 0.05
+"""FLOPs that differ by less, relatively, are one level: of equal cost, as far as planning goes."""
 _KNOWN = 10**9
 """Degrees of freedom of an error that is known without being estimated."""
 
@@ -157,7 +159,30 @@ def _grid_error(flops: Array, params: Array) -> float:
 
 
 def _from_runs(runs: Runs) -> tuple[Array, Array, Array, Array]:
-    return runs.inputs["C"], runs.inputs["N"], runs.inputs["D"], runs.loss
+    """Take the best run of each level of compute.
+
+    The hull begins with the cheapest point whether it is good or not, and runs of one budget whose
+    counted FLOPs differ a little would follow it down that budget's valley.
+    """
+    level = _levels(runs)
+    order = np.lexsort((runs.loss, level))
+    best = order[np.concatenate([[True], np.diff(level[order]) > 0])]
+    flops, params, tokens = (runs.inputs[s][best] for s in "CND")
+    return flops, params, tokens, runs.loss[best]
+
+
+def _levels(runs: Runs) -> Array:
+    """Number the levels of compute (n,): planned budgets, or FLOPs alike within `_ALIKE`."""
+    if np.isfinite(runs.budget).all():
+        return np.unique(runs.budget, return_inverse=True)[1]
+    flops = np.log(runs.inputs["C"])
+    found = np.zeros(len(flops), dtype=int)
+    first, level = -np.inf, -1
+    for i in np.argsort(flops, kind="stable"):
+        if flops[i] > first + _ALIKE:
+            first, level = flops[i], level + 1
+        found[i] = level
+    return found
 
 
 def _from_curves(

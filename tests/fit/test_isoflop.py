@@ -19,6 +19,7 @@ from scalekit.fit.valley import (
     noise_of,
     parabola,
 )
+from scalekit.results.table import RunTable
 
 BUDGETS = np.geomspace(1e17, 1e21, 5)
 SYMMETRIC = {"E": 1.69, "A": 400.0, "B": 400.0, "alpha": 0.31, "beta": 0.31}
@@ -279,6 +280,20 @@ def test_the_envelope_of_noiseless_valleys_follows_their_minima() -> None:
     # Its runs are a grid, so the exponent is as sharp as their spacing allows.
     assert exponent["low"] < 0.5126 < exponent["high"]
     assert exponent["value"] == pytest.approx(0.5126, abs=0.01)
+
+
+@pytest.mark.parametrize(("drift", "known"), [(0.3, "planned"), (0.03, "counted")])
+def test_the_hull_does_not_follow_a_budgets_valley_down(drift: float, known: str) -> None:
+    """FLOPs of one budget fall as sizes grow: its cheapest run is no better choice for that."""
+    n_sizes = 13
+    table = isoflop_table(BESIROGLU, np.geomspace(1e18, 1e21, 6), n_sizes=n_sizes)
+    best = fit(table, approaches=["envelope"]).diagnostics["hull"]
+    place = np.tile(np.linspace(0, 1, n_sizes), 6)
+    columns = {**table.columns, "flops": table["budget"] * (1 - drift * place)}
+    if known == "counted":
+        del columns["budget"]
+    found = fit(RunTable(columns, table.meta), approaches=["envelope"]).diagnostics["hull"]
+    assert [p["params"] for p in found] == [p["params"] for p in best]
 
 
 def test_a_hull_on_a_perfect_line_is_known_no_better_than_its_grid() -> None:
