@@ -85,6 +85,7 @@ def freeze(
         "dof": one.one.dof,
         "extrapolation": entry["extrapolation"],
         "outside": entry["outside"],
+        "form": entry.get("form"),
         "baseline": None if known is None else known["baseline"],
         "seen": None if known is None else known["seen"],
         "data": {k: one.fit.data.get(k) for k in ("path", "sha256")} | {"n_runs": one.fit.n_runs},

@@ -201,6 +201,23 @@ def _name(entry: Entry) -> str:
     return f"{_count(entry['params'])} params on {_count(entry['tokens'])} tokens"
 
 
+def form_lines(entries: Sequence[Entry]) -> list[str]:
+    """Say how far the laws with a say spread at each answer."""
+    return [
+        f"{_name(entry)}: {form_words(entry['form'])}" for entry in entries if entry.get("form")
+    ]
+
+
+def form_words(form: Mapping[str, Any]) -> str:
+    """Name the laws with a say and what they span: N* of an optimum, and the loss."""
+    parts = []
+    if "params" in form:
+        low, high = (write_count(v, digits=3) for v in form["params"])
+        parts.append(f"N* {low} to {high}")
+    low, high = (f"{v:.4g}" for v in form["loss"])
+    return f"{', '.join([*parts, f'loss {low} to {high}'])} over {', '.join(form['laws'])}"
+
+
 def basis_lines(fit: FitResult, method: str | None) -> list[str]:
     """Say how params, FLOPs and loss are counted, and what the intervals are if there are any."""
     data = fit.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalekit.commands._decision_text import form_words
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
@@ -80,9 +81,7 @@ def _split(entry: Mapping[str, Any]) -> list[str]:
         lines.append(f"errors    of one run's loss {at}: {', '.join(told)}")
     form = entry.get("form")
     if form and "loss" in form:
-        sizes = " to ".join(write_count(v, digits=3) for v in form["params"])
-        losses = " to ".join(f"{v:.4g}" for v in form["loss"])
-        lines.append(f"forms     {at}: N* {sizes}, loss {losses} over {', '.join(form['laws'])}")
+        lines.append(f"forms     {at}: {form_words(form)}")
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scalekit.commands._decision_text import OPTIMUM, entry_table
+from scalekit.commands._decision_text import OPTIMUM, entry_table, form_words
 from scalekit.commands._number_text import times, told
 from scalekit.commands._output import format_table
 from scalekit.quantities import write_count
@@ -23,6 +23,7 @@ def forecast_lines(body: Mapping[str, Any], entry: Mapping[str, Any]) -> list[st
     lines = [
         f"forecast by {body['law']}, {body['status']} on {data['n_runs']} runs",
         *entry_table(OPTIMUM, [entry]),
+        *(f"  forms  {form_words(form)}" for form in [body["form"]] if form),
         f"  scored on the run with {near}",
         f"  without any law: {best}",
         f"  params {target['params_kind']}, FLOPs {target['flops_kind']}, "

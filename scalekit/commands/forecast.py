@@ -47,6 +47,7 @@ def forecast(
     """Freeze a forecast: target, law, interval, data, code and time, under a digest."""
     from scalekit.analysis.ask import ask
     from scalekit.analysis.forecast import forecast_text, freeze
+    from scalekit.analysis.form_bands import add_form_bands
     from scalekit.commands._questions import answer, choose, read_asked, read_given
     from scalekit.commands.predict import warn
     from scalekit.fit.run import read_fit
@@ -55,7 +56,8 @@ def forecast(
     if any(len(getattr(asked, name)) > 1 for name in asked.options):
         raise UsageError("forecast: one run a file, found a list; write one forecast for each")
     near = _tolerance(tolerance)
-    result = choose(read_fit(fit), law, fit)
+    whole = read_fit(fit)
+    result = choose(whole, law, fit)
     if recipe is not None:
         from scalekit.analysis.recipes import at_recipe
 
@@ -64,12 +66,16 @@ def forecast(
     one = ask(result, read_given(given, unique_tokens, result.law))
     answers = answer(one, asked)
     entry = answers.entries[0]
+    is_optimum = answers.question == "optimum"
+    if recipe is None:
+        fits = (whole, *whole.others)
+        add_form_bands(fits, [entry], is_optimum=is_optimum, given=one.one.given)
     if entry.get("at_search_end"):
         raise UsageError(f"--flops: {result.law} has no optimum there; forecast a size")
     body = freeze(
         one,
         entry,
-        is_optimum=answers.question == "optimum",
+        is_optimum=is_optimum,
         tolerance=near,
         table=_fitted_table(result, fit),
         stamps=_stamps(fit),

@@ -64,6 +64,7 @@ def predict(
 ) -> None:
     """Ask a fit for the best run at a budget, the loss of a run, or what a loss costs."""
     from scalekit.analysis.ask import ask
+    from scalekit.analysis.form_bands import add_form_bands
     from scalekit.analysis.recipes import at_recipe
     from scalekit.analysis.respond import response_of
     from scalekit.commands import _response
@@ -73,7 +74,8 @@ def predict(
     asked = read_asked(
         flops=flops, params=params, tokens=tokens, loss=loss, inference_tokens=inference_tokens
     )
-    result = choose(read_fit(fit), law, fit)
+    whole = read_fit(fit)
+    result = choose(whole, law, fit)
     if recipe is not None:
         result = at_recipe(result, recipe)
     if through is not None or response_of(result) != "loss":
@@ -84,6 +86,14 @@ def predict(
         return
     one = ask(result, read_given(given, unique_tokens, result.law), intervals)
     answers = answer(one, asked)
+    # Laws that know no recipes would be compared with one recipe.
+    if recipe is None and answers.question in ("optimum", "run"):
+        add_form_bands(
+            (whole, *whole.others),
+            answers.entries,
+            is_optimum=answers.question == "optimum",
+            given=one.one.given,
+        )
     if yaml:
         _print_sweep(result, fit, answers, template, output_format)
     elif template is not None:
@@ -129,7 +139,7 @@ def _show(one: Ask, answers: Answers, output_format: Format) -> None:
             "served": lambda entries: text.served_lines(entries[0]),
         }[answers.question](answers.entries)
         method = one.method if one.has_intervals else None
-        doubts = text.doubt_lines(answers.entries)
+        doubts = [*text.form_lines(answers.entries), *text.doubt_lines(answers.entries)]
         print("\n".join([*lines, *doubts, *text.basis_lines(one.fit, method)]))
 
 
@@ -139,6 +149,9 @@ def flat(entry: Entry) -> dict[str, Any]:
     for name, ends in entry["intervals"].items():
         row |= {f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
     row |= {f"outside_{k}": v for k, v in entry["outside"].items()}
+    for name, ends in entry.get("form", {}).items():
+        if name != "laws":
+            row |= {f"form_{name}_low": ends[0], f"form_{name}_high": ends[1]}
     return row | {f"reference_{k}": v for k, v in entry.get("reference", {}).items()}
 
 

@@ -54,6 +54,21 @@ def forecast(*options: str) -> int:
     return run(["forecast", "fit.json", *options])
 
 
+def test_a_forecast_says_how_far_the_laws_with_a_say_spread(here: Path, capsys) -> None:
+    shares = {"params": {"value": 0.51}, "tokens": {"value": 0.49}}
+    theta = {**{k: THETA[k] for k in ("E", "A", "B")}, "alpha": THETA["alpha"]}
+    other = chinchilla(law="chinchilla_tied", theta=theta, exponents=shares, covariance=None)
+    written(here, chinchilla(exponents=shares, others=(other,)))
+    assert forecast("--params", "7B", "--tokens", "140B", "-o", "f.json") == errors.OK
+    form = json.loads((here / "f.json").read_text())["form"]
+    tied = (
+        theta["E"] + (theta["A"] * 7e9 ** -theta["alpha"]) + theta["B"] * 140e9 ** -theta["alpha"]
+    )
+    assert form["laws"] == ["chinchilla", "chinchilla_tied"]
+    assert form["loss"] == pytest.approx([loss_of(7e9, 140e9), tied], rel=1e-12)
+    assert f"  forms  loss {form['loss'][0]:.4g} to {tied:.4g} over" in capsys.readouterr().out
+
+
 def test_a_forecast_is_written_scored_and_printed_to_the_letter(here: Path, capsys) -> None:
     assert forecast("--params", "7B", "--tokens", "140B", "-o", "f.json") == errors.OK
     text = capsys.readouterr().out

@@ -6,6 +6,7 @@ The fits are written down, so that what is printed depends on no solver.
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,38 @@ def test_another_law_of_the_file_is_asked_by_name(tmp_path: Path, ask, capsys) -
     assert ask("--flops", "1e21", "--law", "coupled", where=path)["law"] == "coupled"
     assert run(["predict", str(path), "--flops", "1e21", "--law", "couple"]) == errors.USAGE
     assert "did you mean 'coupled'?" in capsys.readouterr().err
+
+
+def test_laws_with_a_say_span_a_band_of_their_own(tmp_path: Path, ask, capsys) -> None:
+    shares = {"params": {"value": 0.51}, "tokens": {"value": 0.49}}
+    other = chinchilla(
+        law="chinchilla_tied",
+        theta={"E": 1.9, "A": 600.0, "B": 1900.0, "alpha": 0.36},
+        covariance=None,
+        exponents=shares,
+    )
+    path = written(tmp_path, chinchilla(exponents=shares, others=(other,)), "both.json")
+    both = [
+        ask("--flops", "1e22", "--law", name, where=path)["predictions"][0]
+        for name in ("chinchilla", "chinchilla_tied")
+    ]
+    form = both[0]["form"]
+    assert form["laws"] == ["chinchilla", "chinchilla_tied"]
+    for word in ("params", "tokens", "loss"):
+        told = [entry[word] for entry in both]
+        # The intervals are the law's own and know nothing of the band.
+        assert form[word] == pytest.approx([min(told), max(told)], rel=1e-12)
+    sizes = ("--params", "7B", "--tokens", "140B")
+    runs = [ask(*sizes, "--law", n, where=path)["predictions"][0] for n in form["laws"]]
+    told = [entry["loss"] for entry in runs]
+    assert runs[0]["form"]["loss"] == pytest.approx([min(told), max(told)], rel=1e-12)
+    assert run(["predict", str(path), *sizes]) == errors.OK
+    low, high = (f"{loss:.4g}" for loss in (min(told), max(told)))
+    assert f"loss {low} to {high} over chinchilla, chinchilla_tied" in capsys.readouterr().out
+    # A law that is not trusted has no say, and one alone spans nothing.
+    doubtful = replace(other, status=FitStatus.MULTIMODAL)
+    alone = written(tmp_path, chinchilla(exponents=shares, others=(doubtful,)), "one.json")
+    assert "form" not in ask("--flops", "1e22", where=alone)["predictions"][0]
 
 
 def test_refits_give_the_intervals_when_asked(tmp_path: Path, ask) -> None:
