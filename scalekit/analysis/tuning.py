@@ -1,4 +1,8 @@
-"""The best learning rate and batch of each size, read between the runs, not off the best run."""
+"""The best learning rate and batch of each size, line by line: what a figure of a sweep shows.
+
+A law of tuned values is fitted to another reading of the same cells (`fit/surface.py`), one
+quadratic in both at once: that needs two directions to vary, this one line of three rates.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalekit.analysis.study import Study
+from scalekit.fit.surface import WINDOW, cells_of
 
 Array = np.ndarray
-
-_NEAR = 0.01
-"""Runs within this share of a line's best loss make its parabola: farther out the loss of rates
-too high rises faster than any parabola."""
-
-_SAME_TOKENS = 0.02
-"""Tokens that differ by less are one length: whole steps of unequal batches never end alike."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +93,12 @@ def cells(study: Study) -> list[Cell]:
     known = np.isfinite(N * D * lr * loss) & (N * D > 0) & (lr > 0)
     N, D, lr, batch, loss = (v[known] for v in (N, D, lr, batch, loss))
     found = []
-    for here in _groups(N, D):
+    for here in cells_of(N, D):
         lines = _lines(lr[here], batch[here], loss[here])
         if any(line.minimum is not None for line in lines):
             size, length = (float(np.exp(np.log(v[here]).mean())) for v in (N, D))
             found.append(_cell(size, length, lines))
     return found
-
-
-def _groups(N: Array, D: Array) -> list[Array]:
-    order = np.lexsort((D, N))
-    steps_N, steps_D = (np.diff(np.log(v[order])) for v in (N, D))
-    starts = 1 + np.flatnonzero((steps_N > 1e-9) | (steps_D > _SAME_TOKENS))
-    return [group for group in np.split(order, starts) if group.size]
 
 
 def _lines(lr: Array, batch: Array, loss: Array) -> tuple[Line, ...]:
@@ -132,7 +123,7 @@ def minimum(x: Array, loss: Array) -> Minimum:
     if low in (0, x.size - 1):
         return Minimum(float(x[low]), float(loss[low]), "low" if low == 0 else "high")
     first, last = low - 1, low + 1
-    ceiling = loss[low] * (1 + _NEAR)
+    ceiling = loss[low] * (1 + WINDOW)
     while first > 0 and loss[first - 1] <= ceiling:
         first -= 1
     while last < x.size - 1 and loss[last + 1] <= ceiling:

@@ -72,7 +72,7 @@ def tuned_runs(law: Law, table: RunTable, *, drop: Sequence[str], cluster: str |
         return replace(plain, notes=(*plain.notes, note))
     runs = select(table, ("N", "D"), drop=drop, response="loss", reads=(law.response,))
     swept = {axis: np.asarray(table[axis], dtype=float)[runs.rows] for axis in swept}
-    cells = [fit_cell(runs, swept, rows) for rows in cells_of(runs)]
+    cells = [fit_cell(runs, swept, rows) for rows in cells_of(runs.inputs["N"], runs.inputs["D"])]
     kept = [cell for cell in cells if law.response in cell.best]
     if not kept:
         raise FitError(
@@ -86,12 +86,12 @@ def tuned_runs(law: Law, table: RunTable, *, drop: Sequence[str], cluster: str |
     return replace(found, dropped=(*runs.dropped, *_left(runs, cells)), notes=tuple(notes))
 
 
-def cells_of(runs: Runs) -> list[Array]:
-    """Return the positions of each cell's runs, by rising size and tokens."""
-    order = np.lexsort((runs.inputs["D"], runs.inputs["N"]))
-    N, D = (np.log(runs.inputs[s][order]) for s in ("N", "D"))
-    starts = 1 + np.flatnonzero((np.diff(N) > 1e-9) | (np.diff(D) > _SAME))
-    return np.split(order, starts)
+def cells_of(N: Array, D: Array) -> list[Array]:
+    """Return the positions of each cell's runs (n,), by rising size and tokens."""
+    order = np.lexsort((D, N))
+    steps_N, steps_D = (np.diff(np.log(v[order])) for v in (N, D))
+    starts = 1 + np.flatnonzero((steps_N > 1e-9) | (steps_D > _SAME))
+    return [rows for rows in np.split(order, starts) if rows.size]
 
 
 def fit_cell(runs: Runs, swept: Mapping[str, Array], rows: Array, window: float = WINDOW) -> Cell:
@@ -161,7 +161,8 @@ def _is_swept(runs: Runs, swept: Mapping[str, Array], response: str) -> bool:
     """Whether any cell holds two values of the response."""
     if not {"N", "D"} <= set(runs.inputs):
         return False
-    return any(len(np.unique(swept[response][rows])) > 1 for rows in cells_of(runs))
+    cells = cells_of(runs.inputs["N"], runs.inputs["D"])
+    return any(len(np.unique(swept[response][rows])) > 1 for rows in cells)
 
 
 def _as_runs(runs: Runs, cells: Sequence[Cell], law: Law) -> Runs:
