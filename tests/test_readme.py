@@ -63,12 +63,13 @@ def test_the_sweep_block_trains_and_reports_a_small_sweep_in_place_of_the_shippe
     assert (tmp_path / "report/report.html").is_file()
 
 
-def test_every_command_is_in_the_readme() -> None:
+@pytest.mark.parametrize("family", ["commands", "laws", "plots", "executors"])
+def test_every_member_that_a_user_can_name_is_in_the_readme(family: str) -> None:
     from scalekit import registry
 
     text = README.read_text()
-    missing = [n for n in registry.names("commands") if f"`{n.replace('_', '-')}`" not in text]
-    assert not missing
+    names = [n.replace("_", "-") if family == "commands" else n for n in registry.names(family)]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\((?!http)([^)]+)\)", README.read_text()))
