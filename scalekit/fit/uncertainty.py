@@ -63,32 +63,58 @@ def covariance(solution: Solution, seed: int) -> Spread:
 def sandwich(solution: Solution) -> Array:
     """Return the sandwich covariance of all internal coordinates, (p, p).
 
-    Each run's score is divided by the square root of one minus its leverage (HC2), which makes
-    the estimate unbiased for least squares where the noise is even. A run beyond delta pulls by
-    delta wherever the fit goes, so its score needs no such correction. Scores of one cluster are
-    summed before they are squared.
+    The scores of each cluster are freed of the part of its own residuals that the fit took up
+    (HC2, or CR2 for clusters of several runs), which makes the estimate unbiased for least squares
+    where the noise is even. A run beyond delta pulls by delta wherever the fit goes, so its score
+    needs no such correction. Scores of one cluster are summed before they are squared.
 
-    Source: MacKinnon and White 1985, Journal of Econometrics 29, for HC2.
+    Source: Bell and McCaffrey 2002, Survey Methodology 28.
     """
-    problem = solution.problem
     inner = _inner(solution)
-    jac = solution.jacobian[inner]
-    residual, moves = solution.on_scale
-    delta = problem.objective.delta
-    psi = np.clip(residual, -delta, delta) * moves
     bread = np.linalg.pinv(solution.hessian[np.ix_(inner, inner)])
-    weighted = jac * moves
-    leverage = np.einsum("pn,pq,qn->n", weighted, bread, weighted)
-    leverage = np.where(np.abs(residual) < delta, np.clip(leverage, 0.0, _MOST_LEVERAGE), 0.0)
-    score = jac * (psi / np.sqrt(1.0 - leverage))
+    _, moves = solution.on_scale
+    columns = solution.jacobian[inner] * moves
     groups = solution.runs.cluster
-    n_groups = int(groups.max()) + 1
-    summed = np.zeros((len(inner), n_groups))
-    np.add.at(summed.T, groups, score.T)
-    factor = n_groups / (n_groups - 1) if 1 < n_groups < len(groups) else 1.0
-    small = factor * bread @ (summed @ summed.T) @ bread
-    free = problem.free[:, inner]
+    summed = np.zeros((len(inner), int(groups.max()) + 1))
+    np.add.at(summed.T, groups, (columns * _pulls(solution, columns, bread)).T)
+    small = bread @ (summed @ summed.T) @ bread
+    free = solution.problem.free[:, inner]
     return free @ small @ free.T
+
+
+def _pulls(solution: Solution, columns: Array, bread: Array) -> Array:
+    """Return how each run would pull (n,) at the truth, judged by its residual at the fit."""
+    residual, _ = solution.on_scale
+    delta = solution.problem.objective.delta
+    inside = np.abs(residual) < delta
+    pulls = np.clip(residual, -delta, delta)
+    return _freed(pulls[None], columns * inside, bread, solution.runs.cluster)[0]
+
+
+def _freed(values: Array, columns: Array, bread: Array, groups: Array) -> Array:
+    """Multiply values (k, n) in each cluster by (1 - H)^(-1/2), H its block of the hat matrix.
+
+    The hat matrix is columns' bread columns, with columns (p, n); a block of it has rank p at
+    most, so a cluster of many runs costs no more than its length.
+    """
+    members = _members(groups)
+    if len(members) == len(groups):
+        leverage = np.einsum("pn,pq,qn->n", columns, bread, columns)
+        return values / np.sqrt(1.0 - np.clip(leverage, 0.0, _MOST_LEVERAGE))
+    sizes, axes = np.linalg.eigh(bread)
+    half = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
+    found = values.copy()
+    for own in members:
+        _, roots, rows = np.linalg.svd(half @ columns[:, own], full_matrices=False)
+        grown = 1.0 / np.sqrt(1.0 - np.minimum(roots**2, _MOST_LEVERAGE)) - 1.0
+        found[:, own] += (values[:, own] @ rows.T * grown) @ rows
+    return found
+
+
+def _members(groups: Array) -> list[Array]:
+    """Return the positions of each cluster's runs."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, 1 + np.flatnonzero(np.diff(groups[order])))
 
 
 def _inner(solution: Solution) -> list[int]:
@@ -135,19 +161,23 @@ def satterthwaite(white: Array, groups: Array) -> float:
     scores of clusters g and h, Q's trace is the sum of all S_gg and that of its square the sum of
     the squares of all S_gh.
     """
-    hat = white.T @ white
-    leverage = np.clip(np.diag(hat), 0.0, _MOST_LEVERAGE)
-    covariance = np.eye(len(hat)) - hat
+    freed = _freed(white, white, np.eye(len(white)), groups)
+    members = _members(groups)
     # Of a normal c: E[(c'Sc)^2] = (tr S)^2 + 2 tr S^2.
-    if len(np.unique(groups)) == len(groups):
-        # One run a cluster: S_ij is z_i z_j' M_ij, so both traces are products of hat's elements.
-        scale = covariance**2 / np.outer(1.0 - leverage, 1.0 - leverage)
+    if len(members) == len(groups):
+        # One run a cluster: S_ij is z_i z_j' M_ij, so both traces are sums of inner products.
+        inner = freed.T @ freed
+        square = np.outer(np.diag(inner), np.diag(inner)) + 2 * inner**2
         above = len(white) * (len(white) + 2.0)
-        return above / float(np.sum((np.outer(leverage, leverage) + 2 * hat**2) * scale))
-    member = (groups[:, None] == np.unique(groups)).astype(float)
-    rows = (white / np.sqrt(1.0 - leverage))[:, :, None] * member  # (p, n, g)
-    blocks = np.einsum("ang,nm,bmh->ghab", rows, covariance, rows, optimize=True)
+        covariance = np.eye(len(groups)) - white.T @ white
+        return above / float(np.sum(square * covariance**2))
+    # The residuals' covariance is 1 - white'white: what a cluster has alone, less what all share.
+    alone = np.stack([freed[:, own] @ freed[:, own].T for own in members])
+    common = np.stack([freed[:, own] @ white[:, own].T for own in members])
+    blocks = -np.einsum("gac,hbc->ghab", common, common, optimize=True)
+    diagonal = np.arange(len(members))
+    blocks[diagonal, diagonal] += alone
     blocks = (blocks + blocks.transpose(0, 1, 3, 2)) / 2
-    total = np.einsum("ggab->ab", blocks)
+    total = blocks[diagonal, diagonal].sum(axis=0)
     top = float(np.trace(total)) ** 2 + 2 * float(np.sum(total**2))
     return top / float(np.sum(np.einsum("ghaa->gh", blocks) ** 2) + 2 * np.sum(blocks**2))

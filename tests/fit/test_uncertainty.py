@@ -1,16 +1,18 @@
 """Intervals: quantiles, covariances against the bootstrap, measured coverage."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from fit_examples import BESIROGLU, CHINCHILLA, isoflop_table, runs_of, with_columns
-from scipy import optimize, stats
+from fit_examples import BESIROGLU, CHINCHILLA, isoflop_table, runs_of, table_of, with_columns
+from scipy import linalg, optimize, stats
 
 from scalekit.fit.bootstrap import bca, bootstrap
 from scalekit.fit.describe import describe
 from scalekit.fit.intervals import t_quantile
 from scalekit.fit.judge import Solution
+from scalekit.fit.newton import minimise
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import errors, exponents, predict_loss
 from scalekit.fit.profile import exponent_interval, profile_interval
@@ -56,11 +58,12 @@ def test_the_degrees_of_freedom_are_those_of_the_sandwichs_own_spread() -> None:
     white = np.linalg.qr(rng.normal(size=(32, 5)))[0].T
     hat = white.T @ white
     for groups in (np.arange(32), np.repeat(np.arange(8), 4)):
+        member = groups[:, None] == np.unique(groups)
+        block = (hat * (member @ member.T)).astype(float)
+        root = np.linalg.inv(np.real(np.asarray(linalg.sqrtm(np.eye(32) - block))))
         above, below = [], []
         for _ in range(3000):
-            weight = rng.normal(size=5) @ white / np.sqrt(1 - np.diag(hat))
-            rows = np.zeros((int(groups.max()) + 1, 32))
-            np.add.at(rows, groups, weight[:, None] * (np.eye(32) - hat))
+            rows = member.T @ (np.diag(rng.normal(size=5) @ white @ root) @ (np.eye(32) - hat))
             form = rows @ rows.T
             above.append(np.trace(form) ** 2)
             below.append(np.sum(form**2))
@@ -73,6 +76,32 @@ def test_a_narrow_delta_takes_its_errors_from_resampling() -> None:
     assert covariance(solved(0.01), 0).method == "sandwich-t"
     narrow = solved(0.01, objective="hoffmann", budgets=np.geomspace(1e18, 1e21, 8), n_sizes=8)
     assert covariance(narrow, 0).method == RESAMPLED
+
+
+def test_a_clustered_sandwich_is_unbiased_for_even_noise() -> None:
+    """Four lengths a size, fitted as clusters: the mean of 800 estimates is the spread they had."""
+    N = np.repeat(np.geomspace(5e7, 2e9, 10), 4)
+    D = 8 * N * np.tile([1.0, 3.0, 10.0, 30.0], 10)
+    clean = table_of(N, D)
+    runs = replace(runs_of(N, D, clean["loss"]), cluster=np.repeat(np.arange(10), 4))
+    one = solve(CHINCHILLA, runs, find_objective("mse_log"))
+    noise = np.random.default_rng(0).normal(0, 0.002, (800, 40))
+    observed = np.log(clean["loss"]) + noise
+    many = replace(one.problem, log_observed=observed)
+    ends = minimise(many, np.tile(one.psi, (800, 1)))
+    state = CHINCHILLA.state(ends.psi, one.frame)
+    jacobian = CHINCHILLA.jacobian(state)
+    told = []
+    for k in range(800):
+        problem = replace(one.problem, log_observed=observed[k])
+        residual = observed[k] - state.log_loss[k]
+        found = replace(
+            one, problem=problem, psi=ends.psi[k], phi=ends.psi[k], residual=residual,
+            jacobian=jacobian[k], hessian=ends.hessian[k],
+        )  # fmt: skip
+        told.append(np.diag(sandwich(found)))
+    # 800 repetitions know each variance to 5 %, and the estimate's own mean to as much.
+    np.testing.assert_allclose(np.mean(told, axis=0), np.var(ends.psi, axis=0), rtol=0.16)
 
 
 def test_clustered_runs_have_wider_intervals_than_as_many_alone() -> None:
