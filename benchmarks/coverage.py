@@ -152,7 +152,8 @@ def measure(
     hits = []
     for seed in range(repetitions):
         error = np.exp(noise_of(kind, clean["flops"], rng) + shared(design, rng))
-        future = float(np.exp(rng.normal(0, NOISE)))
+        # Of the same kind as the largest run's.
+        future = float(np.exp(noise_of(kind, clean["flops"], rng)[np.argmax(clean["flops"])]))
         if cluster is not None:
             future *= float(np.exp(rng.normal(0, NOISE)))
         table = RunTable({**clean.columns, "loss": clean["loss"] * error}, clean.meta)

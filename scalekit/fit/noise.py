@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalekit.fit.intervals import LEVEL, normal_quantile
 from scalekit.fit.judge import Solution
 from scalekit.laws.base import Array
 
@@ -16,8 +17,9 @@ class Noise:
     """Standard deviations of log loss from run to run.
 
     Attributes:
-        total: Of the residuals; with a bounded objective by their median, so that an outlier does
-            not widen every prediction.
+        total: Of the residuals; with a bounded objective by their ninetieth percentile in size, so
+            that nine runs in ten lie where a normal law would have them and an outlier does not
+            widen every prediction.
         evaluation: Of the evaluation alone, from the table's `loss_sem`; None where it has none.
         seed: What is left of the total: seeds, data order, and what the law does not follow.
         repeats: Among runs of the same inputs, which no law can explain; None without such runs.
@@ -38,7 +40,10 @@ class Noise:
 def measure(solution: Solution) -> Noise:
     """Split the scatter of the runs about a fit."""
     if np.isfinite(solution.problem.objective.delta).all():
-        total = solution.spread
+        size = float(np.quantile(np.abs(solution.residual), LEVEL)) / normal_quantile(
+            0.5 + LEVEL / 2
+        )
+        total = size * float(np.sqrt(len(solution.residual) / solution.dof))
     else:
         total = float(np.sqrt(solution.residual @ solution.residual / solution.dof))
     evaluation = None

@@ -72,6 +72,22 @@ def test_repeated_seeds_measure_the_noise_that_no_law_can_explain() -> None:
     assert noise.measure(doubled).repeats is None
 
 
+def test_the_noise_of_a_robust_fit_is_where_nine_runs_in_ten_lie() -> None:
+    """Errors of t with 3 degrees of freedom, and then one run ten times as far off."""
+    table = isoflop_table(budgets=np.geomspace(1e18, 1e21, 16), n_sizes=16)
+    error = 0.005 * np.random.default_rng(2).standard_t(3, 256)
+    parts = []
+    for worst in (1.0, 1.3):
+        loss = table["loss"] * np.exp(error)
+        loss[100] *= worst
+        runs = runs_of(table["params"], table["tokens"], loss)
+        parts.append(noise.measure(solve(CHINCHILLA, runs, find_objective("robust"))).total)
+    # 256 runs know the share inside to 0.019; by their median size it is 0.84 here.
+    inside = np.mean(np.abs(error) < 1.645 * parts[0])
+    assert inside == pytest.approx(0.9, abs=0.03)
+    assert parts[1] == pytest.approx(parts[0], rel=0.05)
+
+
 def solved_with_numbers(table: RunTable):
     runs = runs_of(table["params"], table["tokens"], table["loss"])
     solution = solve(CHINCHILLA, runs, find_objective("mse_log"))
