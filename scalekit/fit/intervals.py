@@ -19,6 +19,15 @@ def normal_quantile(probability: float) -> float:
     return NormalDist().inv_cdf(probability)
 
 
+def normal_cdf(x: Array) -> Array:
+    """Return the standard normal distribution function of x (n,).
+
+    >>> normal_cdf(np.array([0.0, 1.6448536269514722])).round(9).tolist()
+    [0.5, 0.95]
+    """
+    return np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in x.tolist()])
+
+
 @lru_cache(maxsize=256)
 def t_quantile(probability: float, dof: float) -> float:
     """Return Student's t quantile.

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scalekit.fit.identify import exponent_names
-from scalekit.fit.judge import Solution, mean_slope
+from scalekit.fit.judge import Solution
 from scalekit.fit.newton import descend
-from scalekit.fit.objective import spread
 from scalekit.fit.result import Interval
-from scalekit.fit.uncertainty import Spread
+from scalekit.fit.uncertainty import Spread, curvature
 from scalekit.laws.base import Array
 
 METHOD = "profile"
@@ -153,7 +152,7 @@ def _ends(
 ) -> tuple[float, float]:
     gradient = level.gradient
     moves = solution.problem.free.T @ gradient
-    width = float(moves @ np.linalg.pinv(_curvature(solution)) @ moves)
+    width = float(moves @ np.linalg.pinv(curvature(solution)) @ moves)
     variance = float(gradient @ errors.matrix @ gradient)
     reach = errors.reach(confidence)
     rise = 0.5 * reach**2 * variance / max(width, 1e-300)
@@ -163,19 +162,6 @@ def _ends(
         return level.here, level.here
     low = _cross(solution, level, rise, -step)
     return low, _cross(solution, level, rise, step)
-
-
-def _curvature(solution: Solution) -> Array:
-    """Return the objective's curvature over the width of an interval.
-
-    At the optimum itself a narrow delta shows the curvature of the few runs inside it.
-    """
-    problem = solution.problem
-    residual, moves = solution.on_scale
-    if float(np.max(problem.objective.delta)) >= spread(residual, len(solution.psi)):
-        return solution.hessian
-    jac = solution.jacobian * moves
-    return mean_slope(problem, residual) * (jac @ jac.T)
 
 
 def _cross(solution: Solution, level: _Level, rise: float, step: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalekit.fit.bootstrap import internal_draws
-from scalekit.fit.intervals import t_quantile
+from scalekit.fit.intervals import normal_cdf, t_quantile
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import spread as spread_of
 from scalekit.laws.base import Array
@@ -15,6 +15,7 @@ from scalekit.laws.base import Array
 METHOD = "sandwich-t"
 RESAMPLED = "bootstrap-se-t"
 _DRAWS = 400
+_FEWEST_RESAMPLED = 100
 _CELLS = 400_000
 _MOST_LEVERAGE = 0.98
 _MANY_GROUPS = 300
@@ -43,21 +44,47 @@ class Spread:
 def covariance(solution: Solution, seed: int) -> Spread:
     """Return the covariance of the internal coordinates.
 
-    The sandwich needs the density of the residuals around zero where delta is narrower than their
-    spread; on Epoch's 240 rows with delta = 1e-3 no estimate of it came within 15 % of the
-    bootstrap's standard errors, while with wider deltas all parameters agree to 8 %. So a narrow
-    delta is answered by refitting resampled clusters, which the batched solver makes cheap.
+    Where delta is narrower than the residuals' spread the sandwich rests on their density around
+    zero. On 25 and 64 simulated runs the smoothed density gives 0.92 to 1.15 of the true standard
+    errors, and refitted resamples of 25 runs give 1.2 to 1.35; on Epoch's 240 rows, whose errors
+    are far from even, it misses the bootstrap's by up to 26 %. So many clusters are answered by
+    refitting resamples of them, which the batched solver makes cheap.
     """
-    delta = float(np.max(solution.problem.objective.delta))
-    residual, _ = solution.on_scale
     n_groups = int(solution.runs.cluster.max()) + 1
-    # With so few clusters many resamples cannot be fitted at all.
-    few = n_groups < 2 * len(solution.psi)
-    if few or delta >= spread_of(residual, len(solution.psi)):
+    if not is_narrow(solution):
         return Spread(sandwich(solution), METHOD, dof(solution))
+    if n_groups < _FEWEST_RESAMPLED:
+        # Nearly every score is delta, whatever the noise: the scores' own scatter costs nothing.
+        return Spread(sandwich(solution), METHOD, _most_dof(solution))
     n_draws = int(np.clip(_CELLS // len(solution.runs), 60, _DRAWS))
     phi = internal_draws(solution, n_draws, seed)
     return Spread(np.cov(phi.T), RESAMPLED, _most_dof(solution))
+
+
+def is_narrow(solution: Solution) -> bool:
+    """Whether delta is smaller than the residuals' spread, so that most runs lie beyond it."""
+    residual, _ = solution.on_scale
+    delta = float(np.max(solution.problem.objective.delta))
+    return delta < spread_of(residual, len(solution.psi))
+
+
+def curvature(solution: Solution) -> Array:
+    """Return the objective's curvature over the width of its own error, (m, m).
+
+    At the optimum itself a narrow delta shows the curvature of the few runs inside it; the
+    probability that a run lies inside is smoothed over a bandwidth of its residual instead.
+
+    Source: Powell 1991, for quantile regression; the bandwidth is Silverman's.
+    """
+    if not is_narrow(solution):
+        return solution.hessian
+    residual, moves = solution.on_scale
+    delta = float(np.max(solution.problem.objective.delta))
+    n = len(residual)
+    width = max(1.06 * spread_of(residual, len(solution.psi)) * n**-0.2, 1e-300)
+    low, high = (normal_cdf((side * delta - residual) / width) for side in (-1.0, 1.0))
+    columns = solution.jacobian * moves
+    return (columns * np.maximum(high - low, 1e-12)) @ columns.T
 
 
 def sandwich(solution: Solution) -> Array:
@@ -71,7 +98,7 @@ def sandwich(solution: Solution) -> Array:
     Source: Bell and McCaffrey 2002, Survey Methodology 28.
     """
     inner = _inner(solution)
-    bread = np.linalg.pinv(solution.hessian[np.ix_(inner, inner)])
+    bread = np.linalg.pinv(curvature(solution)[np.ix_(inner, inner)])
     _, moves = solution.on_scale
     columns = solution.jacobian[inner] * moves
     groups = solution.runs.cluster
@@ -86,6 +113,10 @@ def _pulls(solution: Solution, columns: Array, bread: Array) -> Array:
     """Return how each run would pull (n,) at the truth, judged by its residual at the fit."""
     residual, _ = solution.on_scale
     delta = solution.problem.objective.delta
+    if is_narrow(solution):
+        # A narrow delta's fit passes through as many runs as it has parameters. They lie inside
+        # for that reason alone; from the truth nearly every run is delta away or more.
+        return np.where(residual < 0, -delta, delta)
     inside = np.abs(residual) < delta
     pulls = np.clip(residual, -delta, delta)
     return _freed(pulls[None], columns * inside, bread, solution.runs.cluster)[0]
