@@ -152,7 +152,8 @@ def _ends(
 ) -> tuple[float, float]:
     gradient = level.gradient
     moves = solution.problem.free.T @ gradient
-    width = float(moves @ np.linalg.pinv(curvature(solution)) @ moves)
+    bent = np.linalg.pinv(curvature(solution)) @ moves
+    width = float(moves @ bent)
     variance = float(gradient @ errors.matrix @ gradient)
     reach = errors.reach(confidence)
     rise = 0.5 * reach**2 * variance / max(width, 1e-300)
@@ -160,33 +161,43 @@ def _ends(
     if not rise > 0:
         # An exact fit: no move is free.
         return level.here, level.here
-    low = _cross(solution, level, rise, -step)
-    return low, _cross(solution, level, rise, step)
+    tangent = bent / max(width, 1e-300)
+    low = _cross(solution, level, rise, -step, tangent)
+    return low, _cross(solution, level, rise, step, tangent)
 
 
-def _cross(solution: Solution, level: _Level, rise: float, step: float) -> float:
+def _cross(solution: Solution, level: _Level, rise: float, step: float, tangent: Array) -> float:
     """Find where the profile has risen by `rise`, on the side of `step`; its bound if nowhere.
 
     The root of the rise is a straight line for a parabola, so a secant on it is near the end after
-    two refits; each starts where the last one below the ceiling ended.
+    two refits. Each starts on the straight line through the two refits nearest to it, the first
+    along the `tangent` (m,) of the other coordinates at the fit.
     """
     bound = level.low if step < 0 else level.high
     near, far = (level.here, 0.0), (np.nan, np.inf)
-    psi, value = solution.psi, level.here + step
-    for _ in range(_TRIES):
+    path = [(level.here, solution.psi), (level.here + step, solution.psi + step * tangent)]
+    value = level.here + step
+    for tried in range(_TRIES):
         value = float(max(value, bound) if step < 0 else min(value, bound))
-        reached, end = _held(solution, level, value, psi)
+        reached, end = _held(solution, level, value, _on_line(path, value))
+        path = [path[0], (value, end)] if tried == 0 else [*path, (value, end)]
         root = float(np.sqrt(max(reached - solution.value, 0.0) / rise))
         if abs(root - 1.0) < _CLOSE or (value == bound and root < 1.0):
             break
         width = abs(far[0] - near[0])
         if root < 1.0:
-            near, psi = (value, root), end
+            near = (value, root)
         else:
             far = (value, root)
         shrunk = abs(far[0] - near[0]) < 0.5 * width
         value = _next(level.here, near, far, trusted=shrunk or not np.isfinite(width))
     return value
+
+
+def _on_line(path: list[tuple[float, Array]], value: float) -> Array:
+    """Return where (m,) the line through the two points nearest to a value reaches it."""
+    (at, psi), (other, end) = sorted(path, key=lambda point: abs(point[0] - value))[:2]
+    return psi if at == other else psi + (value - at) / (other - at) * (end - psi)
 
 
 def _next(
