@@ -157,12 +157,12 @@ def test_lines_left_out_of_a_fit_still_are_history() -> None:
         fit(whole.where(whole["step"] >= 1500), laws=["annealing"])
 
 
-def test_lines_of_a_tenth_of_a_curve_are_resampled_together() -> None:
+def test_lines_of_a_fifth_of_a_curve_are_resampled_together() -> None:
     _, runs = prepare("annealing", table("annealing"))
     sizes = np.bincount(runs.cluster)
-    assert len(sizes) == 30  # three curves
-    assert sizes.min() >= 7
-    for one in range(30):
+    assert len(sizes) == 15  # three curves
+    assert sizes.min() >= 15
+    for one in range(15):
         mine = runs.cluster == one
         assert len(np.unique(runs.inputs["i"][mine])) == 1
         assert np.ptp(runs.inputs["t"][mine]) <= 50 * sizes[one]
@@ -194,9 +194,9 @@ def test_intervals_by_parts_of_curves_hold_the_truth_more_often_than_by_lines() 
                 found[name].low < value < found[name].high
                 for name, value in TRUTHS["annealing"].items()
             )
-    # Of 80 intervals; seen elsewhere: 58 and 35.
-    assert held["parts"] > 48
-    assert held["parts"] > held["lines"] + 10
+    # Of 80 intervals, in four times as many repetitions 68 and 38.
+    assert held["parts"] > 58
+    assert held["parts"] > held["lines"] + 15
 
 
 def test_every_fit_of_curves_says_what_its_intervals_are_of() -> None:
