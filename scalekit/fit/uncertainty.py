@@ -128,18 +128,22 @@ def _freed(values: Array, columns: Array, bread: Array, groups: Array) -> Array:
     The hat matrix is columns' bread columns, with columns (p, n); a block of it has rank p at
     most, so a cluster of many runs costs no more than its length.
     """
-    members = _members(groups)
-    if len(members) == len(groups):
+    if _are_alone(groups):
         leverage = np.einsum("pn,pq,qn->n", columns, bread, columns)
         return values / np.sqrt(1.0 - np.clip(leverage, 0.0, _MOST_LEVERAGE))
     sizes, axes = np.linalg.eigh(bread)
     half = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
     found = values.copy()
-    for own in members:
+    for own in _members(groups):
         _, roots, rows = np.linalg.svd(half @ columns[:, own], full_matrices=False)
         grown = 1.0 / np.sqrt(1.0 - np.minimum(roots**2, _MOST_LEVERAGE)) - 1.0
         found[:, own] += (values[:, own] @ rows.T * grown) @ rows
     return found
+
+
+def _are_alone(groups: Array) -> bool:
+    """Whether each cluster is one run."""
+    return int(np.bincount(groups).max()) <= 1
 
 
 def _members(groups: Array) -> list[Array]:
@@ -193,9 +197,8 @@ def satterthwaite(white: Array, groups: Array) -> float:
     the squares of all S_gh.
     """
     freed = _freed(white, white, np.eye(len(white)), groups)
-    members = _members(groups)
     # Of a normal c: E[(c'Sc)^2] = (tr S)^2 + 2 tr S^2.
-    if len(members) == len(groups):
+    if _are_alone(groups):
         # One run a cluster: S_ij is z_i z_j' M_ij, so both traces are sums of inner products.
         inner = freed.T @ freed
         square = np.outer(np.diag(inner), np.diag(inner)) + 2 * inner**2
@@ -203,6 +206,7 @@ def satterthwaite(white: Array, groups: Array) -> float:
         covariance = np.eye(len(groups)) - white.T @ white
         return above / float(np.sum(square * covariance**2))
     # The residuals' covariance is 1 - white'white: what a cluster has alone, less what all share.
+    members = _members(groups)
     alone = np.stack([freed[:, own] @ freed[:, own].T for own in members])
     common = np.stack([freed[:, own] @ white[:, own].T for own in members])
     blocks = -np.einsum("gac,hbc->ghab", common, common, optimize=True)
