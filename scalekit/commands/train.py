@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -19,31 +20,67 @@ def train(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or the start of it")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="threads of this run; torch's choice unless given")
+        int | None, typer.Option(min=1, help="threads of each process; torch's choice unless given")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="processes that train it; the plan's unless given")
     ] = None,
 ) -> None:
-    """Train one run of a sweep here; started again it carries on where it was."""
+    """Train one run of a sweep here; started again it carries on where it was.
+
+    A run of several processes is started by one call, which starts itself once for each.
+    """
+    from scalekit.executors._team import die_with_launcher, find_place, run_team
+    from scalekit.executors.base import count_processes
     from scalekit.results.store import SweepFolder
     from scalekit.sweep.spec import RunSpec
 
     place = SweepFolder(folder)
     spec = RunSpec.from_json(_find_run(place.plan_lines(), run, folder))
+    mine = find_place(os.environ)
+    n_processes = processes or count_processes(spec.resources)
+    if mine is None and n_processes > 1:
+        n_nodes = 1 if processes else int(spec.resources.get("nodes") or 1)
+        words = _words(folder, spec.id, device=device, threads=threads)
+        raise typer.Exit(run_team(words, n_processes, n_nodes))
+    die_with_launcher()
 
     from scalekit.train.device import keep_freed_memory
     from scalekit.train.run import train_run
     from scalekit.train.stop import StopRequest
+    from scalekit.train.team import device_of, join
 
     keep_freed_memory()
     with StopRequest() as stop:
-        status = train_run(
-            spec, place, device=device, threads=threads, report=_Reporter(), stop=stop
-        )
-    print(f"{spec.id} {status}")
+        here = device_of(mine, device, wants_gpu=bool(spec.resources.get("gpus")))
+        team = join(mine, here)
+        report = _Reporter() if team.is_first else _silent
+        try:
+            status = train_run(
+                spec, place, device=here, threads=threads, report=report, stop=stop, team=team
+            )
+        except errors.ScalekitError as error:
+            if team.is_first:
+                raise
+            # The first process says it for all.
+            raise typer.Exit(error.exit_code) from error
+    if team.is_first:
+        print(f"{spec.id} {status}")
     if status == "stopped":
         interrupted = stop.signal == signal.SIGINT
         raise typer.Exit(errors.INTERRUPTED if interrupted else 128 + signal.SIGTERM)
     if status != "done":
         raise typer.Exit(errors.RUNS_FAILED)
+
+
+def _words(folder: Path, run: str, *, device: str, threads: int | None) -> list[str]:
+    """Return the command line of each of a run's processes."""
+    words = [sys.executable, "-m", "scalekit", "train", str(folder), run, "--device", device]
+    return words if threads is None else [*words, "--threads", str(threads)]
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 class _Reporter:

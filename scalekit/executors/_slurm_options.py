@@ -9,7 +9,7 @@ from typing import Any
 
 from scalekit.errors import InputError
 from scalekit.executors._slurm_limits import Limits
-from scalekit.executors.base import Job, Settings
+from scalekit.executors.base import Job, Settings, count_processes
 
 LEAD_SECONDS = 120
 """How long before its limit a job is told: checkpoints are written then, and Slurm looks at limits
@@ -31,9 +31,10 @@ class Group:
         pack: How many of them a job works on at a time.
         limit: Seconds a job may take, or None for the partition's default.
         gpus: GPUs a job, shared by its runs.
-        cpus: Cores a job.
-        memory_gb: Memory a job, or None for the partition's default.
+        cpus: Cores a job, on all its nodes together.
+        memory_gb: Memory a job, as the cores, or None for the partition's default.
         nodes: Nodes a job.
+        processes: Processes a run.
     """
 
     jobs: tuple[Job, ...]
@@ -43,6 +44,13 @@ class Group:
     cpus: int
     memory_gb: float | None
     nodes: int
+    processes: int = 1
+
+    @property
+    def cpus_per_node(self) -> int:
+        """Cores that a job has on each node: as many for every process there."""
+        on_each = max(1, self.processes // self.nodes)
+        return math.ceil(math.ceil(self.cpus / self.nodes) / on_each) * on_each
 
     @property
     def lead(self) -> int:
@@ -62,9 +70,12 @@ def group_jobs(jobs: Sequence[Job], settings: Settings, limits: Limits) -> list[
 def _group(jobs: Sequence[Job], settings: Settings, limits: Limits) -> Group:
     needs, profile = jobs[0].resources, settings.profile
     gpus = int(needs.get("gpus") or 0)
+    nodes = _nodes(gpus, int(needs.get("nodes") or 1), profile)
+    processes = count_processes({**needs, "nodes": nodes})
     # Runs share one GPU; what needs several takes them for itself, as in the local pool.
-    pack = int(needs.get("pack") or 1) if gpus <= 1 else 1
-    a_run = needs.get("cpus") or max(settings.threads or 1, _cpus_of_gpus(gpus, pack, profile))
+    pack = int(needs.get("pack") or 1) if gpus <= 1 and nodes == 1 else 1
+    threads = processes * (settings.threads or 1)
+    a_run = needs.get("cpus") or max(threads, _cpus_of_gpus(gpus, pack, profile))
     memory = needs.get("memory_gb")
     return Group(
         jobs=tuple(sorted(jobs, key=lambda job: (-(job.seconds or 0.0), -job.flops))),
@@ -73,7 +84,8 @@ def _group(jobs: Sequence[Job], settings: Settings, limits: Limits) -> Group:
         gpus=gpus,
         cpus=int(a_run) * pack,
         memory_gb=None if memory is None else float(memory) * pack,
-        nodes=_nodes(gpus, int(needs.get("nodes") or 1), profile),
+        nodes=nodes,
+        processes=processes,
     )
 
 
@@ -114,8 +126,9 @@ def check_group(group: Group, limits: Limits, profile: Mapping[str, Any]) -> Non
             f"run {run}: time.limit {group.limit / 60:g} minutes, {where} allows "
             f"{limits.seconds / 60:g}; lower it: a run saves at the limit and is continued"
         )
-    if group.gpus % group.nodes:
-        raise InputError(
-            f"run {run}: {group.gpus} GPUs are no whole number for each of {group.nodes} nodes; "
-            "change resources.gpus or resources.nodes"
-        )
+    for n, what in ((group.gpus, "GPUs"), (group.processes, "processes")):
+        if n % group.nodes:
+            raise InputError(
+                f"run {run}: {n} {what} are no whole number for each of {group.nodes} nodes; "
+                f"change resources.{what.lower()} or resources.nodes"
+            )

@@ -34,7 +34,7 @@ class Job:
         run: The run's id.
         argv: The command line; an executor appends `--threads N` where it decides on threads.
         log: Where the job's output goes, for people.
-        resources: What the run needs: gpus, cpus, nodes, memory_gb, pack, time_s.
+        resources: What the run needs: gpus, cpus, nodes, processes, memory_gb, pack, time_s.
         flops: Training FLOPs, for the order and for what remains.
         seconds: The plan's estimate, or None.
     """
@@ -45,6 +45,17 @@ class Job:
     resources: Mapping[str, Any]
     flops: float
     seconds: float | None = None
+
+
+def count_processes(resources: Mapping[str, Any]) -> int:
+    """Return in how many processes a run trains: as asked, else one a GPU and one a node at least.
+
+    >>> [count_processes(r) for r in ({}, {"gpus": 4}, {"nodes": 2, "processes": 6}, {"nodes": 2})]
+    [1, 4, 6, 2]
+    """
+    asked = resources.get("processes")
+    needs = (int(resources.get(key) or 0) for key in ("gpus", "nodes"))
+    return int(asked) if asked else max(1, *needs)
 
 
 @dataclass(frozen=True)

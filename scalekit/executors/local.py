@@ -24,6 +24,7 @@ from scalekit.executors.base import (
     Placed,
     Settings,
     Watch,
+    count_processes,
 )
 
 GRACE_SECONDS = 60.0
@@ -64,9 +65,15 @@ class Local:
         """Refuse runs that need more GPUs than this machine shows.
 
         Raises:
-            InputError: There is such a run.
+            InputError: There is such a run, or one of several nodes.
         """
         for job in jobs:
+            nodes = int(job.resources.get("nodes") or 1)
+            if nodes > 1:
+                raise InputError(
+                    f"run {job.run}: {nodes} nodes asked and this is one machine; lower "
+                    "resources.nodes, or take executor: {kind: slurm}"
+                )
             asked = int(job.resources.get("gpus") or 0)
             if asked > len(self.gpus):
                 raise InputError(
@@ -123,7 +130,7 @@ class Local:
     ) -> None:
         """Start jobs while there is room; a job that does not fit lets smaller ones pass."""
         for job in list(queue):
-            if len(running) >= self.max_parallel:
+            if len(running) >= self.max_parallel or not self._has_cores(job, running):
                 return
             gpus = _fitting(job, free)
             if gpus is None:
@@ -136,6 +143,13 @@ class Local:
                 free[gpu] -= _share(job)
             running.append(_Running(job, process, gpus))
             watch.started([job], process_handle(process.pid))
+
+    def _has_cores(self, job: Job, running: Sequence[_Running]) -> bool:
+        """Whether every process of a job would have its cores, where cores are what jobs share."""
+        if self._max_parallel is not None or self.gpus or not running:
+            return True
+        taken = sum(count_processes(one.job.resources) for one in running)
+        return taken + count_processes(job.resources) <= self._by_cores
 
     def _spawn(self, job: Job, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
         variables = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if self.gpus else {}

@@ -65,12 +65,6 @@ class Slurm:
         limits = self._limits = read_limits(self.settings.profile)
         for group in group_jobs(jobs, self.settings, limits):
             check_group(group, limits, self.settings.profile)
-            if group.nodes > 1 or group.gpus > 1:
-                many = f"{group.nodes} nodes" if group.nodes > 1 else f"{group.gpus} GPUs"
-                sys.stderr.write(
-                    f"run {group.jobs[0].run}: {many} asked, and a run trains in one process on "
-                    "one device; the others would idle\n"
-                )
 
     def _refuse_line_breaks(self) -> None:
         """Refuse what would break the lines of a job's script apart.
@@ -188,7 +182,9 @@ class Slurm:
             comment="scalekit",
             time=None if group.limit is None else -int(-group.limit // 60),
             nodes=group.nodes,
-            cpus_per_task=group.cpus,
+            # One task a node: the worker is on the first, and starts what runs on the others.
+            tasks_per_node=1,
+            cpus_per_task=group.cpus_per_node,
             gpus_per_node=group.gpus // group.nodes or None,
             # Until the worker is there to hear it, the signal would end the shell.
             setup=["trap '' USR2", *(profile.get("setup") or ())],
@@ -203,8 +199,7 @@ class Slurm:
                 "output": _output(folder),
                 **({"reservation": profile["reservation"]} if profile.get("reservation") else {}),
             },
-            # Slurm's M is 2**20 bytes.
-            mem=None if group.memory_gb is None else f"{-(-int(group.memory_gb * 1e9) // 2**20)}M",
+            mem=_memory(group),
             **{key: profile[key] for key in names if profile.get(key)},
         )
         module = "scalekit.executors._slurm_worker"
@@ -245,6 +240,13 @@ class Slurm:
         except SystemTroubleError as error:
             return str(error)
         return None
+
+
+def _memory(group: Group) -> str | None:
+    """Return the memory of a job on each of its nodes; Slurm's M is 2**20 bytes."""
+    if group.memory_gb is None:
+        return None
+    return f"{-(-int(group.memory_gb * 1e9 / group.nodes) // 2**20)}M"
 
 
 def _further_options(words: Sequence[str]) -> dict[str, str | bool]:

@@ -70,6 +70,10 @@ class LanguageModel(nn.Module, ABC):
         loss.backward()
         return loss.detach()
 
+    def recomputable(self) -> Mapping[str, list[nn.Module]]:
+        """Return, by name, modules whose activations may be computed again in the backward pass."""
+        return {}
+
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""
         return "torch"

@@ -165,13 +165,21 @@ class GPT(LanguageModel):
 
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""
-        if self.embedding.device.type != "cpu" or self.embedding.dtype != torch.float32:
+        table = self.embedding
+        if table.device.type != "cpu" or table.dtype != torch.float32:
             return "torch"
+        if type(table) is not nn.Parameter:
+            return "torch"  # it lies in parts on several processes
         try:
             kernels.load()
         except kernels.KernelsUnavailableError as error:
             return f"torch, without kernels: {error}"
         return "kernels"
+
+    def recomputable(self) -> Mapping[str, list[nn.Module]]:
+        """Return whole blocks, or their MLPs alone."""
+        blocks = list(self.blocks)
+        return {"blocks": blocks, "mlps": [block.mlp for block in blocks]}  # pyright: ignore[reportReturnType]
 
     def groups(self) -> list[ParamGroup]:
         """Return hidden matrices, input and output matrices, and gains."""

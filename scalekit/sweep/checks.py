@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from scalekit.executors.base import count_processes
 from scalekit.sweep.point import Point, RunProblemError, indivisible
 from scalekit.sweep.supply import check_supply
 from scalekit.sweep.width import d_ff_at
@@ -39,6 +43,19 @@ def check(p: Point) -> None:
         raise RunProblemError("model.parametrization", what, "set model.base_width")
     _check_schedule(p)
     check_supply(p)
+
+
+def check_processes(p: Point, needs: Mapping[str, Any]) -> None:
+    """Refuse a run in so many processes that some of them would have nothing to learn from.
+
+    Raises:
+        RunProblemError: More processes than rows a step.
+    """
+    n, rows = count_processes(needs), p["train.batch_tokens"] // p["model.context"]
+    if n > rows:
+        what = f"batch_tokens {p['train.batch_tokens']} are {rows} rows a step for {n} processes"
+        todo = f"take at most {rows} processes in `resources`, or more tokens a step"
+        raise RunProblemError("train.batch_tokens", what, todo)
 
 
 def _check_schedule(p: Point) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from scalekit.counting import memory_bytes
+from scalekit.executors.base import count_processes
 from scalekit.sweep.cost import Cost, cost_runs
 from scalekit.sweep.sections import Profile
 from scalekit.sweep.spec import RunSpec, shape_of
@@ -33,7 +34,7 @@ class Estimate:
     """What a set of runs is expected to take.
 
     Attributes:
-        device_seconds: Summed over runs and over the GPUs of each (its core where it has none);
+        device_seconds: Summed over runs and over the GPUs of each (its cores where it has none);
             None if unknown.
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
         at_once: Runs at a time.
@@ -55,7 +56,8 @@ def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | Non
     flops = float(run.plan["flops"]["exact"])
     gpus = _gpus(run)
     if not gpus:
-        return flops / _core_flops(float(run.plan["params"]["non_embedding"]))
+        cores = count_processes(run.resources)
+        return flops / _core_flops(float(run.plan["params"]["non_embedding"])) / cores
     if profile is None or profile.peak_flops is None:
         return None
     return flops / (gpus * profile.peak_flops * (profile.mfu or ASSUMED_MFU))
@@ -96,7 +98,7 @@ def estimate_runs(
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
         cost = cost_runs(runs, None, at_once=at_once, profile=profile)
         return Estimate(None, None, at_once, source, memory, cost)
-    total = sum(s * max(1, _gpus(run)) for s, run in zip(known, runs, strict=True))
+    total = sum(s * count_processes(run.resources) for s, run in zip(known, runs, strict=True))
     on_gpus = sum(s * _gpus(run) for s, run in zip(known, runs, strict=True))
     cost = cost_runs(runs, on_gpus, at_once=at_once, profile=profile)
     return Estimate(total, _wall(known, at_once), at_once, _source(runs, speed), memory, cost)

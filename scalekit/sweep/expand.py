@@ -10,7 +10,7 @@ from typing import Any
 from scalekit.config.problems import ConfigError, Place, Problem, Problems
 from scalekit.counting import FLOPS_KINDS
 from scalekit.quantities import write_count, write_flops
-from scalekit.sweep.checks import check
+from scalekit.sweep.checks import check, check_processes
 from scalekit.sweep.expressions import Expression, ExpressionError
 from scalekit.sweep.identity import build_config, run_id, section_values
 from scalekit.sweep.keys import ValueProblemError, check_value
@@ -144,6 +144,7 @@ class _Expander:
         check_repetition(point)
         plan = _plan(point)
         needs = self._needs(point)
+        check_processes(point, needs)
         point.update(_resolved(point))
         values = section_values(point)
         name = run_id(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scalekit import registry
 from scalekit.config.nodes import Items, Node, Table, Text
@@ -21,7 +22,7 @@ from scalekit.sweep.keys import (
     UnknownKeyError,
     resolve_key,
 )
-from scalekit.sweep.sections import SweepFile
+from scalekit.sweep.sections import ResourceRule, SweepFile
 from scalekit.sweep.sweep_spec import (
     BUDGET,
     Axis,
@@ -169,7 +170,7 @@ class _Sections:
         whens = self.compiled("resources", "when")
         rules = (file.resources if file else None) or []
         pairs = zip(whens, rules, strict=False)
-        return tuple(Resources(when, rule.model_dump(exclude={"when"})) for when, rule in pairs)
+        return tuple(Resources(when, _needs(rule)) for when, rule in pairs)
 
     def compiled(self, section: str, key: str) -> list[Expression | None]:
         """Compile one key of every rule of a section, even where the rest of the file is wrong."""
@@ -191,6 +192,13 @@ class _Sections:
         except ExpressionError as error:
             self.problems.append(error.problem)
             return None
+
+
+def _needs(rule: ResourceRule) -> dict[str, Any]:
+    """Return what a rule asks for; what few rules ask for stands there only where it is asked."""
+    rare = {"processes", "shard", "recompute", "micro_batch_tokens"}
+    asked = rule.model_dump(include=rare, exclude_defaults=True)
+    return {**rule.model_dump(exclude={"when", *rare}), **asked}
 
 
 def _refuse_conflicts(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from scalekit.config.validate import GIGABYTES, SECONDS
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
+from scalekit.executors.base import count_processes
 from scalekit.sweep.spec import Part
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -68,6 +69,37 @@ class ResourceRule(Part):
     cpus: int | None = Field(default=None, gt=0, description="CPU cores a run")
     memory_gb: Annotated[float, GIGABYTES] | None = Field(default=None, gt=0)
     pack: int = Field(default=1, gt=0, description="runs that share one job's resources")
+    processes: int | None = Field(
+        default=None, gt=0, description="processes a run; one a GPU and one a node unless given"
+    )
+    shard: bool = Field(
+        default=False, description="each process keeps a part of the model only (FSDP2)"
+    )
+    recompute: Literal["none", "mlps", "blocks"] = Field(
+        default="none", description="activations computed again in the backward pass, not kept"
+    )
+    micro_batch_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="tokens a process learns from at once; by memory unless given",
+    )
+
+    @model_validator(mode="after")
+    def _one_process_a_gpu(self) -> ResourceRule:
+        if self.gpus and self.processes and self.processes != self.gpus:
+            raise ValueError(
+                f"processes {self.processes} with gpus {self.gpus}: each has a GPU of its own; "
+                "leave processes out"
+            )
+        many = count_processes(
+            {"gpus": self.gpus, "nodes": self.nodes, "processes": self.processes}
+        )
+        if many % self.nodes:
+            raise ValueError(
+                f"{many} processes are no whole number for each of {self.nodes} nodes; "
+                "change processes or nodes"
+            )
+        return self
 
 
 class TimeSpec(Part):

@@ -18,7 +18,7 @@ from scalekit.results.store import write_whole
 
 SCHEMA = "scalekit.checkpoint/1"
 _KEPT = 2
-_NAME = re.compile(r"step-(\d+)\.pt")
+_NAME = re.compile(r"step-(\d+)(\.pt)?")
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,43 @@ class Checkpoints:
         torch.save({"schema": SCHEMA, "run": self.run_id, "step": step, **state}, buffer)
         path = self.folder / f"step-{step:09d}.pt"
         write_whole(path, buffer.getvalue())
+        self.drop_old()
+        return path
+
+    def shards(self, step: int) -> Path:
+        """Return the folder of a checkpoint that is written in parts."""
+        return self.folder / f"step-{step:09d}"
+
+    def drop_old(self) -> None:
+        """Remove the checkpoints before the last but one and what a kill left half written.
+
+        Raises:
+            SystemTroubleError: The disk refuses.
+        """
         try:
             for old in (*self.newest_first()[_KEPT:], *self.folder.glob(".step-*.tmp")):
-                old.unlink(missing_ok=True)
+                if old.is_dir():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink(missing_ok=True)
         except OSError as error:
             raise SystemTroubleError(
                 f"{self.folder}: an old checkpoint cannot be removed, {error.strerror}; free the "
                 "folder and run again"
             ) from error
-        return path
 
     def load(self, device: torch.device, report: Callable[[str], None]) -> Mapping[str, Any] | None:
         """Return the newest checkpoint that can be read, or None when there is none.
 
-        A damaged one is reported and passed over: the one before it gives the same run.
+        A damaged one is reported and passed over: the one before it gives the same run. Of one
+        that was written in parts only the facts are returned, and the folder as `shards`.
 
         Raises:
             InputError: The newest readable one belongs to another run or to another program.
         """
         for path in self.newest_first():
             try:
-                state = _read(path, device)
+                state = _read_parts(path) if path.is_dir() else _read(path, device)
             except Exception as error:  # torch raises whatever the damaged bytes make of it
                 reason = str(error).partition("\n")[0]
                 report(f"{path}: damaged, {reason}; trying the one before")
@@ -77,7 +93,7 @@ class Checkpoints:
         return None
 
     def newest_first(self) -> list[Path]:
-        """List the checkpoint files."""
+        """List the checkpoints."""
         if not self.folder.is_dir():
             return []
         return sorted((p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
@@ -85,6 +101,13 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete them all: a finished run needs none."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read_parts(path: Path) -> dict[str, Any]:
+    """Read the facts of a checkpoint in parts, all of them as they were written."""
+    from scalekit.train.sharded_checkpoint import read_facts  # it loads half of torch.distributed
+
+    return {**read_facts(path), "shards": path}
 
 
 def _read(path: Path, device: torch.device) -> Any:

@@ -11,6 +11,7 @@ import torch
 from scalekit.datasets.base import Rows
 from scalekit.models.base import LanguageModel
 from scalekit.train.device import Device
+from scalekit.train.team import SOLO, Team
 
 _TOKENS_AT_ONCE = 8192
 
@@ -34,17 +35,25 @@ class HeldOut:
 
 @torch.inference_mode()
 def evaluate(
-    model: LanguageModel, val: Rows, device: Device, bytes_per_token: float | None
+    model: LanguageModel,
+    val: Rows,
+    device: Device,
+    bytes_per_token: float | None,
+    team: Team = SOLO,
 ) -> HeldOut:
-    """Measure the loss on every held-out row."""
+    """Measure the loss on every held-out row, each process of a team on a part of them."""
     assert val.n_rows is not None
     model.eval()
     means: list[np.ndarray] = []
     at_once = 0
     start, context = 0, 0
-    while start < val.n_rows:
-        stop = min(val.n_rows, start + max(1, at_once))
-        rows = val.take(np.arange(start, stop))
+    # All take equally many, since a model in parts is computed by all together: some at the end
+    # are looked at twice, and counted once.
+    n_each = -(-val.n_rows // team.size)
+    mine = np.minimum(np.arange(n_each) + team.rank * n_each, val.n_rows - 1)
+    while start < n_each:
+        stop = min(n_each, start + max(1, at_once))
+        rows = val.take(mine[start:stop])
         context = rows.shape[1] - 1
         at_once = _TOKENS_AT_ONCE // context
         tokens, targets = device.batch(rows)
@@ -53,7 +62,8 @@ def evaluate(
         means.append(losses.double().mean(dim=1).cpu().numpy())
         start = stop
     model.train()
-    return summarise(np.concatenate(means), context, bytes_per_token)
+    all_means = team.gather(torch.from_numpy(np.concatenate(means))).flatten().numpy()
+    return summarise(all_means[: val.n_rows], context, bytes_per_token)
 
 
 def summarise(row_means: np.ndarray, context: int, bytes_per_token: float | None) -> HeldOut:

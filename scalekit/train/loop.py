@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut, evaluate
 from scalekit.train.optimizer import AdamW, clip_gradients, set_lr
+from scalekit.train.restore import save_state
 from scalekit.train.schedule import lr_factor
+from scalekit.train.spread import Gradients, Spread
 from scalekit.train.stop import StopRequest
 
 EXPLOSION_NATS = 1.0
@@ -59,6 +62,9 @@ class Job:
     stop: StopRequest
     report: Callable[[str], None]
     wall_before: float
+    spread: Spread
+    gradients: Gradients
+    device_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -71,6 +77,10 @@ class Job:
         """Return the seconds that this and all earlier attempts took."""
         return self.wall_before + time.perf_counter() - self.started
 
+    def device_seconds(self, wall: float) -> float:
+        """Return the same of all devices together, at that moment of the wall clock."""
+        return self.device_before + (wall - self.wall_before) * self.spread.team.size
+
 
 class Learner:
     """What a step does to a model: gradients, clipping, update.
@@ -80,19 +90,31 @@ class Learner:
         optimizer: From `build_optimizer`.
         device: Where both are.
         clip: Largest gradient norm.
+        gradients: How gradients come about; the model's own way in one go when None.
     """
 
-    def __init__(self, model: LanguageModel, optimizer: AdamW, device: Device, clip: float) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: AdamW,
+        device: Device,
+        clip: float,
+        gradients: Gradients | None = None,
+    ) -> None:
         self.model, self.optimizer, self.device, self.clip = model, optimizer, device, clip
+        self.gradients = gradients or self._gradients
         self.params = [p for group in optimizer.param_groups for p in group["params"]]
 
     def learn(self, tokens: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """Learn from a batch (B, T) at a learning rate; return its loss and the gradient's norm."""
         set_lr(self.optimizer, lr)
-        loss = self.model.gradients(tokens, targets, self.device.autocast())
+        loss = self.gradients(tokens, targets)
         norm = clip_gradients(self.params, self.clip)
         self.optimizer.step()
         return loss, norm
+
+    def _gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return self.model.gradients(tokens, targets, self.device.autocast())
 
 
 def eval_steps(steps: int, evals: int) -> frozenset[int]:
@@ -109,7 +131,8 @@ def run_loop(job: Job, progress: Progress) -> str:
     config, train = job.config, job.config.train
     batch = train.batch_tokens // config.model.context
     order = Order(job.corpus.train.n_rows, train.seed)
-    learner = Learner(job.model, job.optimizer, job.device, train.clip)
+    learner = Learner(job.model, job.optimizer, job.device, train.clip, job.gradients)
+    team = job.spread.team
     measured = eval_steps(job.steps, config.log.evals)
     clock = _Clock()
     pending: list[Tensor] = []
@@ -117,7 +140,7 @@ def run_loop(job: Job, progress: Progress) -> str:
     while progress.step < job.steps:
         step = progress.step + 1
         lr = train.lr * lr_factor(step, job.steps, train)
-        rows = job.corpus.train.take(order.rows(step, batch))
+        rows = job.corpus.train.take(team.share(order.rows(step, batch)))
         _check_vocab(int(rows.max()), config)
         loss, norm = learner.learn(*job.device.batch(rows), lr)
         pending.append(loss)
@@ -134,11 +157,12 @@ def run_loop(job: Job, progress: Progress) -> str:
             return "diverged"
         if is_last:
             break
-        if job.stop.signal is not None or _is_due(config, step, clock):
-            _collect(progress, pending)
+        stops, is_time = team.any(job.stop.signal is not None, _is_time(config, clock))
+        if stops or is_time or _is_due(config, step):
+            _collect(job, progress, pending)
             save(job, progress)
             clock.saved(step)
-        if job.stop.signal is not None:
+        if stops:
             return "stopped"
     return "done"
 
@@ -146,13 +170,7 @@ def run_loop(job: Job, progress: Progress) -> str:
 def save(job: Job, progress: Progress) -> None:
     """Write a checkpoint of everything that decides the numbers from here on."""
     job.record.sync()
-    state = {
-        "model": job.model.state_dict(),
-        "optimizer": job.optimizer.state_dict(),
-        "progress": vars(progress),
-        "torch_rng": torch.get_rng_state(),
-    }
-    job.checkpoints.save(progress.step, state)
+    save_state(job.checkpoints, job.model, job.optimizer, vars(progress), job.spread)
 
 
 class _Clock:
@@ -170,19 +188,32 @@ class _Clock:
         self.restart(step)
 
 
-def _collect(progress: Progress, pending: list[Tensor]) -> None:
+def _collect(job: Job, progress: Progress, pending: list[Tensor]) -> None:
     """Add the losses of the steps since the last time to the sum; this waits for the device."""
-    for loss in pending:
-        progress.loss_sum += float(loss)
+    for loss in mean_losses(pending, job.spread):
+        progress.loss_sum += loss
         progress.loss_steps += 1
     pending.clear()
+
+
+def mean_losses(losses: list[Tensor], spread: Spread) -> list[float]:
+    """Return the mean loss of each step's whole batch, from this process's mean losses.
+
+    Added up in the order of ranks, so that a loss does not depend on which steps it is sent with.
+    """
+    if spread.team.size == 1 or not losses:
+        return [float(loss) for loss in losses]
+    shares = np.array_split(np.arange(spread.batch_rows), spread.team.size)
+    weights = torch.tensor([len(share) for share in shares], dtype=torch.float64)
+    means = spread.team.gather(torch.stack(losses).double())
+    return [sum(column) for column in (means * weights[:, None] / spread.batch_rows).T.tolist()]
 
 
 def _write_step(
     job: Job, progress: Progress, pending: list[Tensor], clock: _Clock, *, lr: float, norm: float
 ) -> bool:
     """Write a step line with the mean loss since the line before; say whether it diverged."""
-    _collect(progress, pending)
+    _collect(job, progress, pending)
     train, step = job.config.train, progress.step
     loss = progress.loss_sum / progress.loss_steps
     progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -191,6 +222,8 @@ def _write_step(
     if clock.line_step is not None and step > clock.line_step:
         speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)
     clock.restart(step)
+    wall = job.wall_seconds()
+    devices = job.device_seconds(wall)
     job.record.write(
         "step",
         step=step,
@@ -199,7 +232,8 @@ def _write_step(
         lr=lr,
         grad_norm=norm,
         tokens_per_second=speed,
-        wall_s=job.wall_seconds(),
+        wall_s=wall,
+        **({"device_s": devices} if devices != wall else {}),
     )
     job.report(
         f"step {step:,}/{job.steps:,}  loss {loss:.4f}  lr {lr:.2e}"
@@ -214,7 +248,8 @@ def _write_step(
 
 
 def _write_eval(job: Job, step: int) -> HeldOut:
-    held = evaluate(job.model, job.corpus.val, job.device, job.corpus.facts.get("bytes_per_token"))
+    per_token = job.corpus.facts.get("bytes_per_token")
+    held = evaluate(job.model, job.corpus.val, job.device, per_token, job.spread.team)
     tokens = step * job.config.train.batch_tokens
     job.record.write(
         "eval",
@@ -230,10 +265,12 @@ def _write_eval(job: Job, step: int) -> HeldOut:
     return held
 
 
-def _is_due(config: RunConfig, step: int, clock: _Clock) -> bool:
+def _is_due(config: RunConfig, step: int) -> bool:
     every = config.log.checkpoint_steps
-    if every is not None and step % every == 0:
-        return True
+    return every is not None and step % every == 0
+
+
+def _is_time(config: RunConfig, clock: _Clock) -> bool:
     return time.perf_counter() - clock.save_at >= config.log.checkpoint_seconds
 
 

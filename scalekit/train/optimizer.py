@@ -118,6 +118,8 @@ def clip_gradients(params: list[nn.Parameter], limit: float) -> Tensor:
         norm = torch.linalg.vector_norm(whole)
     else:
         norm = nn.utils.get_total_norm(gradients)
+        # Of gradients that lie in parts on several processes it is a DTensor.
+        norm = getattr(norm, "full_tensor", lambda: norm)()
     if norm.device.type == "cpu" and norm <= limit:
         return norm
     if whole is not None:

@@ -11,10 +11,13 @@ import torch
 
 from scalekit.results.code import code_state
 from scalekit.train.device import Device
+from scalekit.train.team import SOLO, Team
 
 
-def describe_attempt(n: int, resumed_from: int, device: Device) -> dict[str, Any]:
-    """Return the fields of an attempt line."""
+def describe_attempt(
+    n: int, resumed_from: int, device: Device, team: Team = SOLO
+) -> dict[str, Any]:
+    """Return the fields of an attempt line; host and device are the first process's."""
     return {
         "n": n,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -22,6 +25,9 @@ def describe_attempt(n: int, resumed_from: int, device: Device) -> dict[str, Any
         "host": socket.gethostname(),
         "device": device.name,
         "threads": torch.get_num_threads(),
+        "processes": team.size,
+        "nodes": team.n_nodes,
+        "hosts": list(dict.fromkeys(team.hosts)),
         "code": code_state(),
         "torch": str(torch.__version__),
         "resumed_from": resumed_from,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,13 +25,23 @@ from scalekit.results.record import (
     read_record,
 )
 from scalekit.results.store import SweepFolder
-from scalekit.sweep.spec import RunConfig, RunSpec
+from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device, choose_device
 from scalekit.train.loop import Job, Progress, run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt
+from scalekit.train.restore import restore_state
+from scalekit.train.spread import (
+    Spread,
+    gradients_of,
+    plan_spread,
+    recompute_activations,
+    shard_model,
+    uses_kernels,
+)
 from scalekit.train.stop import StopRequest
+from scalekit.train.team import SOLO, Team
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Setting:
         checkpoints: Where it saves.
         stop: What asks it to stop.
         report: Called with a line for a person now and then.
+        spread: Over which processes, and how.
     """
 
     device: Device
@@ -50,6 +62,23 @@ class Setting:
     checkpoints: Checkpoints
     stop: StopRequest
     report: Callable[[str], None]
+    spread: Spread
+
+
+class _Unwritten(RecordWriter):
+    """The record in the hands of a process that does not write it."""
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, t: str, **fields: Any) -> None:
+        """Leave it to the first process of the team."""
+
+    def sync(self) -> None:
+        """Leave it to the first process of the team."""
 
 
 def train_run(
@@ -60,10 +89,12 @@ def train_run(
     threads: int | None = None,
     report: Callable[[str], None] = lambda line: None,
     stop: StopRequest | None = None,
+    team: Team = SOLO,
 ) -> str:
     """Train one run, or carry on with it, and write its record.
 
     A run that is done, diverged or pruned already is left alone; one that failed is tried again.
+    Of a team every process calls this; the first writes the record.
 
     Args:
         spec: The resolved run.
@@ -72,6 +103,7 @@ def train_run(
         threads: Threads of torch in this process; left as they are when None.
         report: Called with a line for a person now and then.
         stop: When it notes a signal, the run saves a checkpoint and stops.
+        team: The processes that train this run together, from `join`.
 
     Returns:
         The status: `done`, `diverged`, `failed`, or `stopped`, which leaves no end line.
@@ -82,20 +114,44 @@ def train_run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    try:
+        told = stop or StopRequest()
+        status = _train(spec, folder, device=device, report=report, stop=told, team=team)
+        if status != "failed":  # then the others are where this one failed
+            team.leave()
+    except Exception as error:
+        team.confess(error)
+        raise
+    return status
+
+
+def _train(
+    spec: RunSpec,
+    folder: SweepFolder,
+    *,
+    device: str,
+    report: Callable[[str], None],
+    stop: StopRequest,
+    team: Team,
+) -> str:
     config = _read_config(spec)
     where = choose_device(device, config.train.dtype)
-    _check_rows(config)
-    with RecordWriter(folder.record(spec.id)) as record:
-        before = _read_before(folder, spec.id)
+    batch_rows = _count_rows(config)
+    spread = plan_spread(team, spec.resources, shape_of(spec.config["model"]), batch_rows, where)
+    writer = RecordWriter if team.is_first else _Unwritten
+    with writer(folder.record(spec.id)) as record:
+        before = team.agree(lambda: _read_before(folder, spec.id))
         checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
         status = before.end.get("status") if before and before.end else None
         if status in STATUSES and status != "failed":
             # A run killed between its end line and this still has them.
-            checkpoints.remove()
+            if team.is_first:
+                checkpoints.remove()
             return str(status)
         corpus = _open_corpus(config)
-        if before is None:
+        if before is None and team.is_first:
             _drop_strays(checkpoints, report)
+        if before is None:
             record.write(
                 "run",
                 schema=SCHEMA,
@@ -104,7 +160,7 @@ def train_run(
                 plan=spec.plan,
                 facts=_facts(corpus, config),
             )
-        setting = Setting(where, record, checkpoints, stop or StopRequest(), report)
+        setting = Setting(where, record, checkpoints, stop, report, spread)
         return _attempt(spec, config, corpus, setting, before)
 
 
@@ -127,11 +183,12 @@ def _attempt(
     n = 1 + (len(before.attempts) if before else 0)
     job = None
     try:
-        job, progress = _prepare(spec, config, corpus, setting, _wall_seconds(before))
+        job, progress = _prepare(spec, config, corpus, setting, _seconds(before, "wall_s"))
+        job = replace(job, device_before=_seconds(before, "device_s"))
         setting.record.write(
             "attempt",
-            **describe_attempt(n, progress.step, setting.device),
-            computed_by=job.model.computed_by(),
+            **describe_attempt(n, progress.step, setting.device, setting.spread.team),
+            **_describe_spread(job),
         )
         resumed_from = progress.step
         status = run_loop(job, progress)
@@ -143,7 +200,7 @@ def _attempt(
     except SystemTroubleError:
         raise
     except Exception as error:  # the edge of a job: the traceback belongs into the record
-        wall = job.wall_seconds() if job else _wall_seconds(before)
+        wall = job.wall_seconds() if job else _seconds(before, "wall_s")
         setting.record.write(
             "end",
             status="failed",
@@ -154,9 +211,12 @@ def _attempt(
         )
         if isinstance(error, ScalekitError):
             raise
+        if not setting.spread.team.is_first:
+            raise  # the first writes it down
         traceback.print_exception(error, file=sys.stderr)
         return "failed"
-    setting.checkpoints.remove()
+    if setting.spread.team.is_first:
+        setting.checkpoints.remove()
     return status
 
 
@@ -165,15 +225,23 @@ def _prepare(
 ) -> tuple[Job, Progress]:
     """Build model and optimizer, and put them where the newest checkpoint left off."""
     member = registry.find("models", config.model.arch)
-    model = build_seeded(member, spec.config["model"], config.train.seed).to(setting.device.torch)
+    model = build_seeded(member, spec.config["model"], config.train.seed)
+    device, spread = setting.device, setting.spread
+    recompute_activations(model, spread.recompute)
+    if spread.shards:
+        shard_model(model, spread.team, device)
+    else:
+        model.to(device.torch)
     optimizer = build_optimizer(model, config.train)
-    progress = Progress()
-    state = setting.checkpoints.load(setting.device.torch, setting.report)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_rng"].cpu())
-        progress = Progress(**state["progress"])
+    state = restore_state(
+        setting.checkpoints,
+        model,
+        optimizer,
+        spread=spread,
+        device=device.torch,
+        report=setting.report,
+    )
+    progress = Progress() if state is None else Progress(**state)
     job = Job(
         config=config,
         flops_per_token=float(spec.plan["flops_per_token"][spec.plan["flops_kind"]]),
@@ -186,20 +254,43 @@ def _prepare(
         stop=setting.stop,
         report=setting.report,
         wall_before=wall_before,
+        spread=spread,
+        gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
     )
     return job, progress
+
+
+def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
+    """Write down that memory ran out and that the run goes on with fewer rows at once."""
+    tokens = rows * config.model.context
+    setting.record.write("note", what="out of memory", micro_batch_tokens=tokens)
+    setting.report(f"out of memory; going on with {tokens:,} tokens at once")
+
+
+def _describe_spread(job: Job) -> dict[str, Any]:
+    """Return what an attempt says of how its gradients come about."""
+    spread = job.spread
+    # The kernels split the rows by a rule of their own and compute nothing again.
+    is_told = not uses_kernels(job.model, job.device)
+    return {
+        "computed_by": job.model.computed_by(),
+        "shard": spread.shards,
+        "micro_batch_tokens": spread.micro_rows * job.config.model.context if is_told else None,
+        "recompute": spread.recompute if is_told else None,
+    }
 
 
 def _write_end(job: Job, status: str, attempts: int, tokens: int) -> None:
     """Write the end line; speed and MFU are those of the last attempt, evaluation included."""
     wall = job.wall_seconds()
     speed = tokens / (wall - job.wall_before) if tokens else None
-    peak = job.device.peak_flops
+    one = job.device.peak_flops
+    peak = one * job.spread.team.size if one else None
     job.record.write(
         "end",
         status=status,
         wall_s=wall,
-        device_s=wall,
+        device_s=job.device_seconds(wall),
         energy_j=None,
         mfu=speed * job.flops_per_token / peak if speed and peak else None,
         attempts=attempts,
@@ -216,12 +307,18 @@ def _facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:
     return {**corpus.facts, "unique_tokens": different}
 
 
-def _check_rows(config: RunConfig) -> None:
+def _count_rows(config: RunConfig) -> int:
+    """Return the rows of a step.
+
+    Raises:
+        InputError: They are not whole.
+    """
     if config.train.batch_tokens % config.model.context:
         raise InputError(
             f"train.batch_tokens: {config.train.batch_tokens} is not a whole number of rows of "
             f"model.context {config.model.context}; choose a multiple"
         )
+    return config.train.batch_tokens // config.model.context
 
 
 def _open_corpus(config: RunConfig) -> Corpus:
@@ -276,10 +373,15 @@ def _drop_strays(checkpoints: Checkpoints, report: Callable[[str], None]) -> Non
         checkpoints.remove()
 
 
-def _wall_seconds(before: RunRecord | None) -> float:
-    """Return the seconds that earlier attempts are known to have taken."""
+def _seconds(before: RunRecord | None, kind: str) -> float:
+    """Return the seconds that earlier attempts are known to have taken.
+
+    Args:
+        before: What they wrote.
+        kind: `wall_s`, or `device_s`, which lines of runs on one device leave out.
+    """
     if before is None:
         return 0.0
     lines = [*before.steps[-1:], *([before.end] if before.end else [])]
-    known = (line.get("wall_s") for line in lines)
+    known = (line.get(kind, line.get("wall_s")) for line in lines)
     return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)

@@ -1,0 +1,292 @@
+"""One run as several processes: started together, told together, none of them left behind.
+
+The command that trains a run becomes their launcher and starts itself once for each: here, or with
+srun on all nodes of the Slurm job that it is in. The first speaks for the run: its exit code is the
+run's. They find each other by the variables of torchrun and of submitit's
+`TorchDistributedEnvironment`, so that either can start them as well. Two things differ from
+submitit's: the port is a free one, not drawn from the job's number, because a worker starts many
+runs in one job; and the address is the machine's own name, because Slurm's need not resolve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from scalekit.errors import OK, SYSTEM_TROUBLE, InputError, SystemTroubleError
+from scalekit.executors.base import STOPPED
+
+GRACE_SECONDS = 30.0
+"""How long the others may go on once one has ended: the first to write down why, and no longer."""
+
+POLL_SECONDS = 0.05
+LIFELINE = "SCALEKIT_LIFELINE"
+LISTENER = "SCALEKIT_LISTENER"
+BY_SRUN = "SCALEKIT_BY_SRUN"
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process's place among those that train one run.
+
+    Attributes:
+        rank: Its number, counted through all nodes.
+        size: How many there are.
+        local_rank: Its number on its node.
+        local_size: How many there are on its node.
+        address: Where the first one is found.
+        port: And at which port.
+        listener: A socket at that port, opened for the first by its launcher; None elsewhere.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+    listener: int | None = None
+
+
+def find_place(environment: Mapping[str, str]) -> Place | None:
+    """Read from the environment which place this process was given; None where nobody gave one.
+
+    Raises:
+        InputError: A variable is missing, or is no number.
+    """
+    if environment.get(BY_SRUN):
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", None)
+    elif "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    else:
+        return None
+    try:
+        rank, size, local_rank = (int(environment[name]) for name in names[:3])
+        if names[3] is None:
+            local_size = size // int(environment["SLURM_STEP_NUM_NODES"])
+        else:
+            local_size = int(environment.get(names[3], size))
+        listener = environment.get(LISTENER)
+        return Place(
+            rank,
+            size,
+            local_rank,
+            local_size,
+            environment["MASTER_ADDR"],
+            int(environment["MASTER_PORT"]),
+            None if listener is None or rank else int(listener),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"environment: {error} where torch.distributed's variables are read; unset RANK and "
+            "WORLD_SIZE, or start the run with torchrun or srun"
+        ) from error
+
+
+def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
+    """Train a run in several processes and return its exit code.
+
+    Inside a Slurm job of several nodes they are spread over its nodes; else they are all here.
+
+    Args:
+        argv: What each of them calls.
+        n_processes: How many.
+        n_nodes: How many nodes the run asks for.
+
+    Raises:
+        InputError: Several nodes, and no Slurm job that has them; or uneven shares.
+        SystemTroubleError: They cannot be started.
+    """
+    has = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
+    if has < n_nodes:
+        raise InputError(
+            f"resources.nodes: {n_nodes}, and this is "
+            + ("one machine" if has == 1 else f"a job of {has} nodes")
+            + "; submit the sweep with executor: {kind: slurm}, or train in other processes with "
+            "--processes"
+        )
+    if n_nodes == 1 and n_processes % has:
+        has = 1  # as a person would who tries a run inside a larger job
+    if n_processes % has:
+        raise InputError(
+            f"resources.processes: {n_processes} are no whole number for each of {has} nodes; "
+            "choose a multiple"
+        )
+    with _told() as told:
+        try:
+            if has > 1:
+                return _run_by_srun(argv, n_processes, has, told)
+            return _run_here(argv, n_processes, told)
+        except OSError as error:
+            raise SystemTroubleError(
+                f"{error.filename or argv[0]}: cannot be started, {error.strerror}"
+            ) from error
+
+
+def die_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """Kill this process when its launcher is gone, whatever it is doing then.
+
+    A launcher that is killed cannot tell its processes; the pipe that it held open ends.
+    """
+    pipe = environment.get(LIFELINE)
+    if pipe is not None:
+        threading.Thread(target=_wait_for_end, args=(int(pipe),), daemon=True).start()
+
+
+def _wait_for_end(pipe: int) -> None:
+    with contextlib.suppress(OSError):
+        os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- here ------------------------------------------------------------------------------------
+
+
+def _run_here(argv: Sequence[str], n: int, told: list[int]) -> int:
+    lifeline, held = os.pipe()
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        with socket.create_server(("127.0.0.1", 0), backlog=max(64, n)) as listener:
+            shared = _variables(n, listener.getsockname()[1]) | {LIFELINE: str(lifeline)}
+            for rank in range(n):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                fds = [lifeline]
+                if rank == 0:
+                    own[LISTENER] = str(listener.fileno())
+                    fds.append(listener.fileno())
+                children.append(_start(argv, {**os.environ, **shared, **own}, fds))
+        return _watch(children, told)
+    finally:
+        os.close(lifeline)
+        os.close(held)
+        for child in children:
+            child.wait()
+
+
+def _variables(n: int, port: int) -> dict[str, str]:
+    found = {
+        "WORLD_SIZE": str(n),
+        "LOCAL_WORLD_SIZE": str(n),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if loopback and "GLOO_SOCKET_IFNAME" not in os.environ:
+        # A host's own name may lead to no address, or to one that a container cannot reach.
+        found["GLOO_SOCKET_IFNAME"] = loopback[0]
+    return found
+
+
+def _start(
+    argv: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    # A group of its own: what a person or an executor tells the launcher is told on once.
+    return subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, env=environment, pass_fds=fds, start_new_session=True
+    )
+
+
+def _watch(children: Sequence[subprocess.Popen[bytes]], told: list[int]) -> int:
+    """Wait for all; once one has ended, the others have a grace. Return the run's exit code."""
+    n_told, deadline = 0, None
+    while any(child.poll() is None for child in children):
+        for number in told[n_told:]:
+            _tell(children, number)
+        n_told = len(told)
+        if deadline is None and any(child.poll() is not None for child in children):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            _tell(children, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+    for rank, child in enumerate(children):
+        if child.returncode < 0:
+            _say(f"process {rank} of {len(children)} was killed by signal {-child.returncode}")
+    first = children[0].returncode
+    return first if first >= 0 else SYSTEM_TROUBLE
+
+
+def _tell(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(number)
+
+
+# --- on the nodes of a Slurm job -----------------------------------------------------------------
+
+
+def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> int:
+    """Start the processes with srun, which tells and ends them."""
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    found = {
+        BY_SRUN: "1",
+        "MASTER_ADDR": os.environ.get("MASTER_ADDR", socket.gethostname()),
+        "MASTER_PORT": str(port),
+    }
+    words = srun_words(n, nodes, os.environ.get("SLURM_CPUS_PER_TASK"))
+    process = subprocess.Popen(
+        [*words, *argv],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **found},
+        start_new_session=True,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509
+    )
+    while process.poll() is None:
+        while told:
+            told.pop()
+            # Of the signals that runs listen to, the one that srun passes on without its own part.
+            process.send_signal(signal.SIGUSR2)
+        time.sleep(POLL_SECONDS)
+    code = process.returncode
+    if code in (OK, *STOPPED) or 0 < code < 128:
+        return code
+    _say(f"a process on one of {nodes} nodes was killed, srun's exit code is {code}")
+    return SYSTEM_TROUBLE
+
+
+def srun_words(n: int, nodes: int, cpus_per_node: str | None) -> list[str]:
+    """Return the call of srun that starts so many processes, as many on each node."""
+    on_each = n // nodes
+    words = ["srun", f"--nodes={nodes}", f"--ntasks={n}", f"--ntasks-per-node={on_each}"]
+    if cpus_per_node is not None:
+        words.append(f"--cpus-per-task={max(1, int(cpus_per_node) // on_each)}")
+    # One that fails ends the others; what they print is not held back.
+    return [*words, "--kill-on-bad-exit=1", "--unbuffered", "--distribution=block"]
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process with the one that starts it; Slurm is nowhere else."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[list[int]]:
+    """Collect the signals that ask the run to stop."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # Python allows handlers in the main thread only
+        return
+    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in _SIGNALS}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,73 @@
+"""How much of a batch is learnt from at once: what memory holds, then the gradients add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from scalekit.counting import Shape, memory_bytes
+
+GPU_SHARE = 0.9
+"""Of a GPU's memory: the rest is the library's own, and what the estimate does not know."""
+
+
+def memory_for(device: torch.device, resources: Mapping[str, Any], n_here: int) -> float | None:
+    """Return the bytes that a process may take, or None where nothing limits them.
+
+    It is what was asked for or what the GPU has, never what happens to be free: the size of a
+    micro-batch changes the rounding of sums, and a resumed run must round alike.
+
+    Args:
+        device: Where it computes.
+        resources: Of the run.
+        n_here: Processes of the run on this node.
+    """
+    if device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        return GPU_SHARE * whole / int(resources.get("pack") or 1)
+    asked = resources.get("memory_gb")
+    nodes = int(resources.get("nodes") or 1)
+    return None if asked is None else float(asked) * 1e9 / nodes / n_here
+
+
+def choose_rows(
+    shape: Shape, rows: int, memory: float | None, *, n_shards: int = 1, recompute: str = "none"
+) -> int:
+    """Return the most rows at once, in even parts of `rows`, whose training fits into memory.
+
+    Args:
+        shape: The model's.
+        rows: Rows of a step in this process.
+        memory: Bytes, or None for no limit.
+        n_shards: Over how many processes weights, gradients and moments are spread.
+        recompute: Of `RECOMPUTES`: what is not kept for the backward pass.
+    """
+    if memory is None:
+        return rows
+    n_parts = 1
+    while n_parts < rows and _bytes(shape, -(-rows // n_parts), n_shards, recompute) > memory:
+        n_parts += 1
+    return math.ceil(rows / n_parts)
+
+
+def _bytes(shape: Shape, rows: int, n_shards: int, recompute: str) -> float:
+    state, all_kept = memory_bytes(shape, batch_tokens=rows * shape.context)
+    if recompute == "none":
+        return state / n_shards + all_kept
+    tokens = rows * shape.context
+    _, ends = memory_bytes(_with_layers(shape, 0), batch_tokens=tokens)
+    a_layer = (all_kept - ends) / shape.n_layers
+    if recompute == "blocks":
+        # Of each block its input; the whole of one while it is computed again.
+        kept = shape.n_layers * 4.0 * tokens * shape.d_model + a_layer
+    else:
+        mlp = 4.0 * tokens * shape.d_ff * (4 if shape.mlp == "swiglu" else 2)
+        kept = shape.n_layers * (a_layer - mlp) + mlp
+    return state / n_shards + ends + kept
+
+
+def _with_layers(shape: Shape, n_layers: int) -> Shape:
+    return Shape(**{**vars(shape), "n_layers": n_layers})
