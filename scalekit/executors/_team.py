@@ -243,14 +243,16 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
         start_new_session=True,
         preexec_fn=_die_with_parent,  # noqa: PLW1509
     )
+    n_told = 0
     while process.poll() is None:
-        while told:
-            told.pop()
+        if len(told) > n_told:
+            n_told = len(told)
             # Of the signals that runs listen to, the one that srun passes on without its own part.
             process.send_signal(signal.SIGUSR2)
         time.sleep(POLL_SECONDS)
     code = process.returncode
-    if code in (OK, *STOPPED) or 0 < code < 128:
+    # Untold, they say that one ended and srun ended the others: the highest code is srun's own.
+    if code == OK or (told and code in STOPPED) or 0 < code < 128:
         return code
     _say(f"a process on one of {nodes} nodes was killed, srun's exit code is {code}")
     return SYSTEM_TROUBLE

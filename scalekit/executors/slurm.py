@@ -183,7 +183,7 @@ class Slurm:
             time=None if group.limit is None else -int(-group.limit // 60),
             nodes=group.nodes,
             # One task a node: the worker is on the first, and starts what runs on the others.
-            tasks_per_node=1,
+            ntasks_per_node=1,
             cpus_per_task=group.cpus_per_node,
             gpus_per_node=group.gpus // group.nodes or None,
             # Until the worker is there to hear it, the signal would end the shell.

@@ -34,7 +34,14 @@ class ParamGroup:
 
 
 class LanguageModel(nn.Module, ABC):
-    """A module that predicts the next token."""
+    """A module that predicts the next token.
+
+    Attributes:
+        lies_in_parts: Whether its parameters are spread over several processes, so that no process
+            may compute with them on its own.
+    """
+
+    lies_in_parts: bool = False
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:

@@ -166,10 +166,8 @@ class GPT(LanguageModel):
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""
         table = self.embedding
-        if table.device.type != "cpu" or table.dtype != torch.float32:
+        if table.device.type != "cpu" or table.dtype != torch.float32 or self.lies_in_parts:
             return "torch"
-        if type(table) is not nn.Parameter:
-            return "torch"  # it lies in parts on several processes
         try:
             kernels.load()
         except kernels.KernelsUnavailableError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +21,7 @@ def describe_attempt(
         "n": n,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "job": os.environ.get("SLURM_JOB_ID"),
-        "host": socket.gethostname(),
+        "host": team.hosts[team.rank],
         "device": device.name,
         "threads": torch.get_num_threads(),
         "processes": team.size,

@@ -124,6 +124,7 @@ def shard_model(model: LanguageModel, team: Team, device: Device) -> None:
             for block in child:
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    model.lies_in_parts = True
 
 
 def gradients_of(

@@ -384,3 +384,34 @@ def test_ten_thousand_runs_expand_in_time_and_without_heavy_packages(tmp_path):
     assert int(n_runs) == 10_000
     # CPU seconds, so that a busy machine does not fail; 0.7 were measured.
     assert float(seconds) < 1.5
+
+
+def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_asked(tmp_path):
+    (plain,) = sweep(tmp_path, {"steps": 2}).runs
+    rule = {"processes": 4, "nodes": 2, "shard": True, "recompute": "blocks"}
+    (spread,) = sweep(tmp_path, {"steps": 2}, resources=[rule]).runs
+    assert spread.id == plain.id
+    assert spread.config == plain.config
+    assert rule.items() <= spread.resources.items()
+    (one,) = sweep(tmp_path, {"steps": 2}, resources=[{"gpus": 1}]).runs
+    assert not {"processes", "shard", "recompute", "micro_batch_tokens"} & set(one.resources)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"gpus": 4, "processes": 2}, "processes 2 with gpus 4: each has a GPU of its own"),
+        ({"nodes": 2, "processes": 3}, "3 processes are no whole number for each of 2 nodes"),
+        ({"recompute": "block"}, "did you mean 'blocks'?"),
+        ({"micro_batch_tokens": 0}, "'micro_batch_tokens' must be above 0"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused_where_it_stands(tmp_path, rule, said):
+    assert said in refusal(tmp_path, {"steps": 2}, resources=[rule])
+
+
+def test_more_processes_than_rows_a_step_are_refused_before_anything_is_submitted(tmp_path):
+    train, model = {"steps": 2, "batch_tokens": 512}, {**MODEL, "context": 256}
+    said = refusal(tmp_path, train, model, resources=[{"processes": 3}])
+    assert "batch_tokens 512 are 2 rows a step for 3 processes" in said
+    assert "take at most 2 processes" in said

@@ -1,0 +1,159 @@
+"""One run as several processes: the place each is given, whose word counts, who is left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.executors import _team
+from scalekit.executors._team import Place, find_place, run_team, srun_words
+from scalekit.executors.base import count_processes
+
+MEMBER = """
+import json, os, signal, sys, time
+from pathlib import Path
+from scalekit.executors._team import die_with_launcher, find_place
+die_with_launcher()
+place = find_place(os.environ)
+told = []
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda n, _: told.append(n))
+Path(sys.argv[1], str(place.rank)).write_text(json.dumps({"pid": os.getpid(), **vars(place)}))
+does = sys.argv[2 + place.rank]
+end = time.monotonic() + 60
+while does == "waits" and not told and time.monotonic() < end:
+    time.sleep(0.01)
+if does == "dies":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(143 if does == "waits" else int(does))
+"""
+
+
+@pytest.fixture
+def member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line of a process that says where it is; what it does follows, by rank."""
+    for name in ("SLURM_JOB_NUM_NODES", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    (tmp_path / "member.py").write_text(MEMBER)
+    (tmp_path / "places").mkdir()
+    return [sys.executable, str(tmp_path / "member.py"), str(tmp_path / "places")]
+
+
+def places(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((tmp_path / "places").iterdir())]
+
+
+def test_every_process_has_a_place_of_its_own_and_one_meeting_point(member, tmp_path: Path) -> None:
+    assert run_team([*member, "0", "0", "0"], 3, 1) == 0
+    found = places(tmp_path)
+    assert [(p["rank"], p["size"], p["local_rank"], p["local_size"]) for p in found] == [
+        (rank, 3, rank, 3) for rank in range(3)
+    ]
+    assert {p["address"] for p in found} == {"127.0.0.1"}
+    assert len({p["port"] for p in found}) == 1
+    # The port is held open from the beginning, so that nobody else takes it meanwhile.
+    assert [p["listener"] is not None for p in found] == [True, False, False]
+
+
+def test_the_first_processs_exit_code_is_the_runs(member) -> None:
+    assert run_team([*member, "4", "0"], 2, 1) == 4
+    assert run_team([*member, "0", "3"], 2, 1) == 0
+
+
+def test_a_process_that_is_killed_is_trouble_of_the_system(member, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(_team, "GRACE_SECONDS", 0.5)
+    assert run_team([*member, "waits", "dies"], 2, 1) == 7
+    said = capsys.readouterr().err
+    assert "process 1 of 2 was killed by signal 9" in said
+    # The other one is not left waiting for it.
+    assert "process 0 of 2 was killed by signal 9" in said
+
+
+def test_a_signal_to_the_launcher_reaches_every_process_and_its_death_does(
+    member, tmp_path: Path
+) -> None:
+    start = "import sys; from scalekit.executors._team import run_team; "
+    start += "sys.exit(run_team(sys.argv[1:], 2, 1))"
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+        for path in (tmp_path / "places").iterdir():
+            path.unlink()
+        launcher = subprocess.Popen([sys.executable, "-c", start, *member, "waits", "waits"])
+        wait_until(lambda: len(list((tmp_path / "places").glob("?"))) == 2)
+        time.sleep(0.2)  # a file may be there and still be empty
+        pids = [place["pid"] for place in places(tmp_path)]
+        launcher.send_signal(number)
+        assert launcher.wait(timeout=60) == code
+        wait_until(lambda pids=pids: not any(map(is_alive, pids)))
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_several_nodes_need_a_job_that_has_them(member, monkeypatch) -> None:
+    with pytest.raises(InputError, match=r"resources\.nodes: 2, and this is one machine; submit"):
+        run_team(member, 2, 2)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with pytest.raises(InputError, match="this is a job of 2 nodes"):
+        run_team(member, 3, 3)
+    with pytest.raises(InputError, match="3 are no whole number for each of 2 nodes"):
+        run_team(member, 3, 2)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemTroubleError, match="srun: cannot be started"):
+        run_team(member, 2, 2)
+
+
+def test_the_places_of_torchrun_and_of_srun_are_read() -> None:
+    meeting = {"MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    assert find_place(torchrun | meeting) == Place(3, 4, 1, 2, "n1", 29500)
+    # A batch job has the variables of a step as well, of its own one task.
+    slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
+    slurm |= {"SLURM_STEP_NUM_NODES": "2"}
+    assert find_place(slurm | meeting) is None
+    by_srun = {_team.BY_SRUN: "1"}
+    assert find_place(slurm | meeting | by_srun) == Place(3, 4, 1, 2, "n1", 29500)
+    with pytest.raises(InputError, match="environment: 'MASTER_ADDR'"):
+        find_place(torchrun)
+    with pytest.raises(InputError, match="environment: invalid literal"):
+        find_place(torchrun | meeting | {"RANK": "x"})
+
+
+def test_srun_starts_as_many_on_each_node_and_shares_its_cores_out() -> None:
+    words = srun_words(6, 2, "7")
+    assert words[:5] == [
+        "srun",
+        "--nodes=2",
+        "--ntasks=6",
+        "--ntasks-per-node=3",
+        "--cpus-per-task=2",
+    ]
+    assert "--kill-on-bad-exit=1" in words
+    assert not any(word.startswith("--cpus") for word in srun_words(2, 2, None))
+
+
+def test_a_run_has_a_process_for_each_gpu_and_node_unless_it_says() -> None:
+    assert count_processes({"gpus": 0, "nodes": 1, "processes": None}) == 1
+    assert count_processes({"gpus": 1}) == 1
+    assert count_processes({"gpus": 8, "nodes": 2}) == 8
+    assert count_processes({"nodes": 2, "processes": 4}) == 4
