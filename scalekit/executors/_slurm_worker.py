@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalekit.errors import OK, RUNS_FAILED
+from scalekit.errors import OK, RUNS_FAILED, SYSTEM_TROUBLE
 from scalekit.executors._child import signal_group, start_child
 from scalekit.executors._slurm_board import (
     CANCELLED,
@@ -67,12 +67,13 @@ class Worker:
         self.asked: dict[int, float] = {}
         self.codes: list[int] = []
         self.is_quiet = True
+        self.is_ending = False
         limit = self.header["limit_s"]
         self.until = None if limit is None else time.monotonic() + limit - self.header["lead_s"]
 
     def work(self, signals: Sequence[int]) -> int:
         """Train runs until none is left, the time is over, or a signal asks to stop."""
-        while not signals:
+        while not signals and not self.is_ending:
             self._look_for_cancels()
             self._fill()
             if not self.running:
@@ -138,10 +139,17 @@ class Worker:
                 self.board.note(one.number, CANCELLED, code)
             elif code in (*STOPPED, -signal.SIGTERM):
                 self.board.note(one.number, stopped, code)
+            elif code == SYSTEM_TROUBLE and self._lost_a_node():
+                self.board.note(one.number, KILLED, code)
+                self.is_ending = True
             else:
                 self.board.note(one.number, FAILED, code)
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 self._trouble(f"{self.jobs[one.number]['run']}: {how}")
+
+    def _lost_a_node(self) -> bool:
+        """Whether this job is coming to its end: a run notices before us that a node is gone."""
+        return self.me.ask().word not in ("RUNNING", "UNKNOWN")
 
     def _ask_to_stop(self, one: _Running) -> None:
         self.asked.setdefault(one.number, time.monotonic())

@@ -98,6 +98,22 @@ def test_never_more_than_the_bound_run_at_once(job, tmp_path: Path, bound: int) 
 
 
 @pytest.mark.usefixtures("no_gpus")
+def test_a_run_of_several_processes_takes_a_core_for_each(job, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    jobs = [job(f"r{i}", sleep=0.3, processes=2) for i in range(2)]
+    run_all([*jobs, job("one", sleep=0.3)])
+    wide = [found(tmp_path, one.run) for one in jobs]
+    assert most_at_once(wide) == 1
+    assert most_at_once([*wide, found(tmp_path, "one")]) == 2
+
+
+@pytest.mark.usefixtures("no_gpus")
+def test_a_run_of_several_nodes_is_refused_on_one_machine(job) -> None:
+    with pytest.raises(InputError, match="run a: 2 nodes asked and this is one machine"):
+        Local(Settings()).check([job("a", nodes=2)])
+
+
+@pytest.mark.usefixtures("no_gpus")
 def test_the_longest_run_starts_first(job, tmp_path: Path) -> None:
     jobs = [job("a", flops=1.0), job("b", flops=3.0), job("c", flops=2.0)]
     run_all(jobs, max_parallel=1)

@@ -63,6 +63,21 @@ def test_more_gpus_than_a_node_has_take_several_nodes_in_even_shares() -> None:
         check_group(uneven, WIDE, {})
 
 
+def test_a_run_of_several_processes_has_cores_for_each_and_evenly_on_its_nodes() -> None:
+    two = group(job("a", nodes=2, processes=6, memory_gb=12.0), threads=2)
+    assert (two.nodes, two.processes, two.cpus, two.cpus_per_node) == (2, 6, 12, 6)
+    # Ten cores on two nodes are five each, and six where three processes share them evenly.
+    assert group(job("a", nodes=2, processes=6, cpus=10)).cpus_per_node == 6
+    # What takes several nodes takes them for itself.
+    assert group(job("a", nodes=2, pack=4)).pack == 1
+    assert group(job("a", processes=2, pack=4)).pack == 4
+    uneven = group(job("a", gpus=8, processes=8), profile={"gpus_per_node": 3})
+    with pytest.raises(InputError, match="run a: 8 GPUs are no whole number for each of 3 nodes"):
+        check_group(uneven, WIDE, {})
+    with pytest.raises(InputError, match="run a: 3 processes are no whole number for each of 2"):
+        check_group(group(job("a", nodes=2, processes=3)), WIDE, {})
+
+
 @pytest.mark.parametrize(
     ("seconds", "limits", "limit"),
     [

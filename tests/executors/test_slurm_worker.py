@@ -188,6 +188,17 @@ def test_crashes_and_ends_that_are_no_success_are_noted_and_neighbours_go_on(sta
     assert stage.states() == "ffd"
 
 
+@pytest.mark.parametrize(("word", "states"), [("RUNNING", "fd"), ("NODE_FAIL", "k.")])
+def test_a_run_that_lost_another_node_is_left_to_the_next_life_of_its_job(
+    stage: Stage, word: str, states: str
+) -> None:
+    stage.plan({"code": 7}, {"code": 0})
+    stage.scheduler(word, "50:00")
+    assert stage.run() == 4
+    assert stage.states() == states
+    assert not stage.is_requeued, "Slurm does that"
+
+
 def test_a_command_that_is_not_there_is_a_failure_of_the_run_and_not_of_the_worker(
     stage: Stage,
 ) -> None:
