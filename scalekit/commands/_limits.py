@@ -16,13 +16,14 @@ from scalekit.quantities import (
 from scalekit.sweep.cost import Cost
 from scalekit.sweep.estimate import Estimate, memory_gb
 from scalekit.sweep.review import Check, Level
-from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.spec import RunSpec, own_share
 
 
 def check_limit(limit: str, start: Sequence[RunSpec], estimate: Estimate) -> None:
     """Compare what is to be started with a limit: FLOPs (1e18), device time (30h), money, energy.
 
-    A run that continues is counted whole. Money is written in the profile's currency (500USD).
+    A run that continues is counted whole, a branch from where it leaves its trunk. Money is written
+    in the profile's currency (500USD).
 
     Raises:
         UsageError: The limit is none of these.
@@ -37,7 +38,9 @@ def check_limit(limit: str, start: Sequence[RunSpec], estimate: Estimate) -> Non
     except InputError:
         pass
     else:
-        flops = sum(float(run.plan["flops"][run.plan["flops_kind"]]) for run in start)
+        flops = sum(
+            float(run.plan["flops"][run.plan["flops_kind"]]) * own_share(run.plan) for run in start
+        )
         return _compare(flops, most, limit, f"{write_flops(flops)} FLOPs")
     try:
         most = read_duration(limit)

@@ -9,6 +9,7 @@ from typing import Any
 from scalekit.commands._output import format_table
 from scalekit.quantities import write_count, write_duration, write_flops
 from scalekit.sweep.cost import Cost
+from scalekit.sweep.ladder import Saving
 from scalekit.sweep.plan import Plan
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.sweep_spec import SweepSpec
@@ -42,7 +43,9 @@ def plan_rows(spec: SweepSpec, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
 
 def swept_keys(spec: SweepSpec) -> list[str]:
     """List the settings that differ between runs by the sweep's own words, in its order."""
-    keys = [key for axis in spec.axes for key in axis.keys if key != "budget"]
+    # Rungs are told apart by their tokens.
+    axes = [axis for axis in spec.axes if axis is not spec.ladder]
+    keys = [key for axis in axes for key in axis.keys if key != "budget"]
     keys += [key for case in spec.cases for key in case.values]
     return list(dict.fromkeys(keys))
 
@@ -117,6 +120,8 @@ def _totals(plan: Plan) -> Iterator[str]:
         f"{_span(*plan.params)} params ({plan.params_kind}), "
         f"{_span(*plan.tokens_per_param)} tokens per parameter"
     )
+    if plan.ladder is not None:
+        yield _saving(plan.ladder)
     estimate = plan.estimate
     memory = (
         f"largest run about {estimate.memory_gb:.2g} GB of memory, the folder about "
@@ -143,6 +148,15 @@ def _cost(cost: Cost) -> Iterator[str]:
     told = [f"{write_count(value)} {unit}" for value, unit in pairs if value is not None]
     unknown = f"; not known: {', '.join(cost.missing)}, give them in the profile"
     yield f"cost: {', '.join(told)}{unknown if cost.missing else ''}"
+
+
+def _saving(ladder: Saving) -> str:
+    trunks = f"{ladder.n_trunks:,} trunk{'s' * (ladder.n_trunks != 1)}"
+    branches = f"{ladder.n_branches:,} branch{'es' * (ladder.n_branches != 1)}"
+    return (
+        f"ladder: {trunks}, {branches}; {1 - ladder.flops / ladder.separate_flops:.0%} less than "
+        f"the {write_flops(ladder.separate_flops)} FLOPs of separate runs"
+    )
 
 
 def _budgets(plan: Plan) -> Iterator[str]:

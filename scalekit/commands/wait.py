@@ -20,6 +20,7 @@ from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import Count, Progress
 from scalekit.results.live import Standing, ask_executors
 from scalekit.results.states import TROUBLES, RunState, verdict
+from scalekit.sweep.spec import own_share, share_done
 
 POLL_SECONDS = 1.0
 LEAST_QUEUE_SECONDS, MOST_QUEUE_SECONDS = 2.0, 30.0
@@ -72,9 +73,9 @@ def _count(lines: Sequence[Mapping[str, Any]], states: Mapping[str, RunState]) -
     total = done = 0.0
     for line in lines:
         plan, state = line["plan"], states[line["id"]]
-        flops = plan["flops"][plan["flops_kind"]]
+        flops = plan["flops"][plan["flops_kind"]] * own_share(plan)
         total += flops
-        share = 1.0 if state.is_finished else min(1.0, state.step / plan["steps"])
+        share = 1.0 if state.is_finished else share_done(plan, state.step)
         done += flops * share
     return Count(
         done=words.count("done") + words.count("pruned"),

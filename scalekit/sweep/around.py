@@ -9,7 +9,7 @@ from typing import Any
 
 from scalekit.errors import InputError
 from scalekit.sweep.expand import resolver
-from scalekit.sweep.keys import DEFAULTS, HORIZON, ValueProblemError
+from scalekit.sweep.keys import DEFAULTS, HORIZON, SPANS, ValueProblemError
 from scalekit.sweep.point import RunProblemError
 from scalekit.sweep.propose import follow, unit_of
 from scalekit.sweep.sweep_spec import Axis, Option, SweepSpec
@@ -148,7 +148,7 @@ def shapes_near(spec: SweepSpec, family: Family, params: Sequence[float]) -> lis
 
 def _counter(spec: SweepSpec) -> Any:
     """Return a function from the model's keys to params, by the sweep's own rules."""
-    base = {k: v for k, v in spec.base.values.items() if k not in HORIZON}
+    base = {k: v for k, v in spec.base.values.items() if k not in (*HORIZON, *SPANS)}
     # One step of one row: only params are wanted.
     row = base.get("model.context", DEFAULTS["model.context"])
     bare = replace(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalekit.executors.base import count_processes
+from scalekit.quantities import write_count
+from scalekit.sweep.keys import SPANS
 from scalekit.sweep.point import Point, RunProblemError, indivisible
 from scalekit.sweep.supply import check_supply
 from scalekit.sweep.width import d_ff_at
@@ -59,6 +61,15 @@ def check_processes(p: Point, needs: Mapping[str, Any]) -> None:
 
 
 def _check_schedule(p: Point) -> None:
+    for span, share in SPANS.items():
+        if p[span] is None:
+            continue
+        if p.is_given(share):
+            raise RunProblemError(span, f"{share} says the same again", "keep one of them")
+        if p[span] >= p["D"]:
+            found, length = write_count(p[span]), write_count(p["D"])
+            what = f"{found} tokens are as long as a run of {length}, or longer"
+            raise RunProblemError(span, what, "shorten it, or train longer")
     if p["train.schedule"] == "wsd" and p["train.warmup_frac"] + p["train.decay_frac"] > 1:
         what = "warmup_frac and decay_frac together exceed the run"
         raise RunProblemError("train.decay_frac", what, "shorten one of them")

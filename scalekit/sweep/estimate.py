@@ -11,7 +11,7 @@ from scalekit.counting import memory_bytes
 from scalekit.executors.base import count_processes
 from scalekit.sweep.cost import Cost, cost_runs
 from scalekit.sweep.sections import Profile
-from scalekit.sweep.spec import RunSpec, shape_of
+from scalekit.sweep.spec import RunSpec, own_share, shape_of
 
 # FLOP/s of one AVX-512 core by non-embedding params, float32 and one thread: the smallest from
 # isoFLOP sweeps of 3k to 300k params, the others from a plain GPT's forward and backward pass.
@@ -53,7 +53,7 @@ class Estimate:
 
 def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | None:
     """Return the seconds a run takes by assumption; None for a GPU whose peak nobody gave."""
-    flops = float(run.plan["flops"]["exact"])
+    flops = float(run.plan["flops"]["exact"]) * own_share(run.plan)
     gpus = _gpus(run)
     if not gpus:
         cores = count_processes(run.resources)

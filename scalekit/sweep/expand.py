@@ -13,7 +13,8 @@ from scalekit.quantities import write_count, write_flops
 from scalekit.sweep.checks import check, check_processes
 from scalekit.sweep.expressions import Expression, ExpressionError
 from scalekit.sweep.identity import build_config, run_id, section_values
-from scalekit.sweep.keys import ValueProblemError, check_value
+from scalekit.sweep.keys import SPANS, ValueProblemError, check_value
+from scalekit.sweep.ladder import link_rungs
 from scalekit.sweep.load import BEFORE
 from scalekit.sweep.point import Point, Rule, RunProblemError
 from scalekit.sweep.resolve import RULES, UNGIVEN
@@ -62,6 +63,8 @@ def expand(spec: SweepSpec) -> Expansion:
     for options in spec.points():
         expander.add(options)
     expander.raise_if_any()
+    expander.link()
+    expander.raise_if_any()
     if not expander.runs:
         raise ConfigError([_nothing_left(spec, expander.dropped)])
     return Expansion(spec, tuple(expander.runs.values()), tuple(expander.dropped))
@@ -100,6 +103,7 @@ class _Expander:
         self.found: dict[tuple[Place, str], Problem] = {}
         self.hits: Counter[tuple[Place, str]] = Counter()
         self.given = _without_open({**UNGIVEN, **spec.base.values})
+        self.ladders: dict[tuple[int, ...], list[tuple[str, tuple[Option, ...]]]] = {}
         self.rules: dict[str, Rule] = {**RULES, "facts": facts_rule()}
         for key, expression in spec.derive.items():
             self.rules[key] = _derived(key, expression)
@@ -116,6 +120,17 @@ class _Expander:
         except ArithmeticError as error:
             what = f"numbers too large to count with, {error}"
             self._note("", self._blame((BUDGET,), options), what, "make them smaller")
+
+    def link(self) -> None:
+        """Make the rungs of each ladder a trunk and its branches."""
+        for rungs in self.ladders.values():
+            try:
+                linked = link_rungs([self.runs[run] for run, _ in rungs])
+            except RunProblemError as error:
+                options = rungs[-1][1]
+                self._note(error.keys[0], self._blame(error.keys, options), error.what, error.todo)
+                continue
+            self.runs |= {run.id: run for run in linked}
 
     def _note(self, key: str, place: Place, what: str, todo: str) -> None:
         """Note a problem once a place and key; a setting is often wrong in many runs."""
@@ -155,6 +170,8 @@ class _Expander:
             self.dropped.append(Dropped(varied, f"same as run {name}"))
             return
         self.runs[name] = RunSpec(name, config, plan, needs)
+        if self.spec.ladder and options[-1] in self.spec.ladder.options:
+            self.ladders.setdefault(tuple(map(id, options[:-1])), []).append((name, options))
 
     def point(self, varied: Mapping[str, Any]) -> Point:
         given = {**self.given, **_without_open(varied)}
@@ -240,6 +257,7 @@ def _resolved(point: Point) -> dict[str, Any]:
         "train.steps": point["steps"],
         "train.flops": None,
         "train.tokens_per_param": None,
+        **dict.fromkeys(SPANS),
         "model.ffn_mult": None,
         "data.fingerprint": point["facts"].get("fingerprint") or point["data.fingerprint"],
     }

@@ -59,9 +59,15 @@ def _fits(spec: SweepSpec, option: Option, run: RunSpec) -> bool:
     for key, value in option.values.items():
         has = run.plan["budget"] if key == BUDGET else _at(run.config, key)
         # What says the horizon or the MLP in other words is resolved away.
-        if key not in spec.derive and has is not None and has != value:
+        if key not in spec.derive and has is not None and not _is_same(run, key, has, value):
             return False
     return True
+
+
+def _is_same(run: RunSpec, key: str, has: Any, value: Any) -> bool:
+    if key == "train.tokens":  # resolved to whole steps
+        return abs(has - value) <= run.config["train"]["batch_tokens"] / 2
+    return has == value
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

@@ -14,7 +14,7 @@ from scalekit.sweep.axes import flatten
 from scalekit.sweep.keys import UnknownKeyError, resolve_key
 from scalekit.sweep.sections import Profile, ProfileFile, SweepFile
 
-_OF_KEYS = ("base", "grid", "zip", "derive")
+_OF_KEYS = ("base", "grid", "zip", "ladder", "derive")
 _MERGED = (*SweepFile.model_fields, "sizes")
 _MOST_FILES = 32
 

@@ -26,6 +26,10 @@ HORIZON = ("train.tokens", "train.steps", "train.flops", "train.tokens_per_param
 """How long to train may be said by any one of these."""
 
 
+SPANS = {"train.warmup_tokens": "train.warmup_frac", "train.decay_tokens": "train.decay_frac"}
+"""Parts of a schedule in tokens, and the shares of the run in which they are resolved."""
+
+
 @dataclass(frozen=True)
 class Key:
     """One setting of a run."""

@@ -22,6 +22,7 @@ from scalekit.sweep.keys import (
     UnknownKeyError,
     resolve_key,
 )
+from scalekit.sweep.ladder import read_ladder
 from scalekit.sweep.sections import ResourceRule, SweepFile
 from scalekit.sweep.sweep_spec import (
     BUDGET,
@@ -59,10 +60,12 @@ def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
     zipped = read_zip(sections.node("zip"), problems)
     cases = read_cases(sections.node("cases"), problems)
     isoflop = sections.isoflop(file)
+    ladder = read_ladder(sections.node("ladder"), problems)
     derive = sections.derive()
     where = sections.where(file)
     resources = sections.resources(file)
     axes = [*grid, *([zipped] if zipped else []), *([isoflop.sizes] if isoflop else [])]
+    axes += [ladder] if ladder else []
     _refuse_conflicts(axes, derive, base, set_keys(table), problems)
     kind = node_at(table, ("executor", "kind"))
     known = registry.names("executors")
@@ -87,6 +90,7 @@ def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
         time=file.time,
         executor=file.executor,
         profile=profile,
+        ladder=ladder,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scalekit.sweep.design import BESIROGLU, PriorLaw
 from scalekit.sweep.estimate import Estimate, Speed, estimate_runs
 from scalekit.sweep.expand import Dropped, Expansion
+from scalekit.sweep.ladder import Saving, saving
 from scalekit.sweep.propose import available_sizes
 from scalekit.sweep.recipe import check_recipe
 from scalekit.sweep.review import (
@@ -21,6 +22,7 @@ from scalekit.sweep.review import (
     group_budgets,
     read_point,
 )
+from scalekit.sweep.spec import own_share
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class Plan:
     """What a sweep will do.
 
     Attributes:
-        flops: Training FLOPs of all runs, by `flops_kind`.
-        tokens: Tokens of all runs.
+        flops: Training FLOPs of all runs, by `flops_kind`; what branches share counts once.
+        tokens: Tokens of all runs, in the same way.
         params: Smallest and largest, by `params_kind`.
         tokens_per_param: Smallest and largest.
+        ladder: What branching saves, or None where nothing branches.
         exponent_sd: What `checks` says of the exponent's precision under the prior law.
     """
 
@@ -57,6 +60,7 @@ class Plan:
     checks: tuple[Check, ...]
     exponent_sd: float
     estimate: Estimate
+    ladder: Saving | None = None
 
     @property
     def refusals(self) -> tuple[Check, ...]:
@@ -81,6 +85,7 @@ def plan_sweep(
     """
     runs, spec = expansion.runs, expansion.spec
     points = [read_point(run) for run in runs]
+    shares = [own_share(run.plan) for run in runs]
     ratios = [p.D / p.N for p in points]
     budgets = group_budgets(points, prior)
     return Plan(
@@ -88,8 +93,8 @@ def plan_sweep(
         n_runs=len(runs),
         params_kind=runs[0].plan["params_kind"],
         flops_kind=runs[0].plan["flops_kind"],
-        flops=sum(p.C for p in points),
-        tokens=sum(p.D for p in points),
+        flops=sum(p.C * share for p, share in zip(points, shares, strict=True)),
+        tokens=sum(p.D * share for p, share in zip(points, shares, strict=True)),
         params=(min(p.N for p in points), max(p.N for p in points)),
         tokens_per_param=(min(ratios), max(ratios)),
         budgets=budgets,
@@ -97,6 +102,7 @@ def plan_sweep(
         checks=_check(expansion, points, budgets, prior),
         exponent_sd=exponent_precision(points, prior),
         estimate=estimate_runs(runs, at_once=at_once, profile=spec.profile, speed=speed or Speed()),
+        ladder=saving(runs),
     )
 
 

@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 from scalekit.counting import Shape, count_flops_per_token, count_params
+from scalekit.sweep.keys import SPANS
 from scalekit.sweep.sections import CountSpec
 
 SHAPE = tuple(Shape.__dataclass_fields__)
 """The fields of a shape, in order."""
 
-_SHAPE_KEYS = tuple(f"model.{field}" for field in SHAPE)
+_MAY_FOLLOW = (*(f"model.{field}" for field in SHAPE), *SPANS.values())
 
 
 class RunProblemError(Exception):
@@ -71,7 +72,7 @@ class Point(dict[str, Any]):
     ) -> None:
         super().__init__(given)
         # What is computed later joins the dict, so what was given is noted now.
-        self._given = {key for key in _SHAPE_KEYS if key in derived or key in given}
+        self._given = {key for key in _MAY_FOLLOW if key in derived or key in given}
         self.rules = rules
         self.count = count
         self.open: list[str] = []
@@ -87,5 +88,5 @@ class Point(dict[str, Any]):
         return value
 
     def is_given(self, key: str) -> bool:
-        """Whether a setting of the shape was written or derived, not left to follow from others."""
+        """Whether a setting that may follow from others was written or derived instead."""
         return key in self._given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalekit.sweep.keys import DEFAULTS
+from scalekit.sweep.keys import DEFAULTS, SPANS
 from scalekit.sweep.point import SHAPE, Counted, Point, Rule, RunProblemError, counted, indivisible
 from scalekit.sweep.supply import vocab
 from scalekit.sweep.sweep_spec import BUDGET
@@ -85,6 +85,15 @@ def _steps(p: Point) -> int:
     return max(1, steps)
 
 
+def _share_of(span: str, share: str) -> Rule:
+    def rule(p: Point) -> float:
+        if p[span] is None:
+            return DEFAULTS[share]
+        return round(p[span] / p["train.batch_tokens"]) / p["steps"]
+
+    return rule
+
+
 RULES: dict[str, Rule] = {
     "model.d_model": _d_model,
     "model.n_layers": _n_layers,
@@ -105,6 +114,7 @@ RULES: dict[str, Rule] = {
     "D": lambda p: p["steps"] * p["train.batch_tokens"],
     "C": lambda p: p["D"] * p["flops_per_token"],
     "D / N": lambda p: p["D"] / p["N"],
+    **{share: _share_of(span, share) for span, share in SPANS.items()},
 }
 """How each value follows from others, where it is not given."""
 

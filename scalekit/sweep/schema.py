@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from scalekit.quantities import NUMBER_PATTERN
-from scalekit.sweep.keys import KEYS, SECTIONS, UnknownKeyError, resolve_key
+from scalekit.sweep.keys import HORIZON, KEYS, SECTIONS, UnknownKeyError, resolve_key
 from scalekit.sweep.sections import SweepFile
 
 Schema = dict[str, Any]
@@ -29,11 +29,18 @@ def sweep_schema() -> Schema:
     schema["$defs"]["settings"] = _settings("key", nested=True)
     schema["$defs"]["lists"] = _settings("list", nested=True)
     derived = {name: {"anyOf": [_EXPRESSION, {"type": "null"}]} for name in _names()}
+    rungs = {
+        word: {"$ref": f"#/$defs/list {name}"}
+        for name in HORIZON
+        for word in (name, name.removeprefix("train."))
+    }
+    rungs["train"] = _mapping({k: v for k, v in rungs.items() if "." not in k})
     paths = {"type": "array", "items": {"type": "string"}}
     shapes = {
         "base": {"$ref": "#/$defs/settings"},
         "grid": {"$ref": "#/$defs/lists"},
         "zip": {"$ref": "#/$defs/lists"},
+        "ladder": {"type": "object", "properties": rungs, "additionalProperties": False},
         "cases": {"type": "array", "items": {"$ref": "#/$defs/settings"}},
         "derive": {"type": "object", "properties": derived},
         "extends": {"anyOf": [{"type": "string"}, paths]},

@@ -168,6 +168,9 @@ class SweepFile(Part):
     zip: Any = Field(default=None, description="lists of one length, walked together")
     cases: Any = Field(default=None, description="single runs beside the others")
     isoflop: IsoflopSection | None = None
+    ladder: Any = Field(
+        default=None, description="rising lengths of training: one trunk, a branch for each"
+    )
     derive: Any = Field(default=None, description="settings computed from others")
     where: list[WhereRule] | None = None
     resources: list[ResourceRule] | None = None

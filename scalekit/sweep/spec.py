@@ -89,7 +89,11 @@ class TrainSpec(Part):
     )
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup_frac: float = Field(default=0.05, ge=0, lt=1)
+    warmup_tokens: float | None = Field(
+        default=None, ge=0, description="instead of warmup_frac: the same however long the run"
+    )
     decay_frac: float = Field(default=0.2, ge=0, le=1, description="cooldown share of wsd")
+    decay_tokens: float | None = Field(default=None, ge=0, description="instead of decay_frac")
     decay_shape: Literal["linear", "sqrt"] = Field(
         default="linear", description="cooldown shape of wsd"
     )
@@ -139,7 +143,9 @@ class RunSpec:
             and train.tokens (= steps x batch_tokens) and train.steps are numbers.
         plan: `params` and `flops_per_token` and `flops` by every convention of `counting`,
             `tokens`, `steps`, `params_kind` and `flops_kind` (the choice made), `budget` (planned
-            FLOPs or None), `group` (a label or None), `estimate` (seconds).
+            FLOPs or None), `group` (a label or None), `estimate` (seconds). A branch has its
+            trunk under `parent` and under `branch_step` the last step that is the trunk's; a trunk
+            has the branch steps by run under `branches`.
         resources: What the executor needs: gpus, cpus, nodes, memory_gb, pack, time_s.
     """
 
@@ -162,6 +168,18 @@ class RunSpec:
     def from_json(cls, line: Mapping[str, Any]) -> RunSpec:
         """Read a line of `plan.jsonl` back."""
         return cls(line["id"], line["config"], line["plan"], line["resources"])
+
+
+def own_share(plan: Mapping[str, Any]) -> float:
+    """Return the share of a run's steps that it takes itself: a branch's others are its trunk's."""
+    step = plan.get("branch_step", 0)
+    return 1.0 - step / plan["steps"] if step else 1.0
+
+
+def share_done(plan: Mapping[str, Any], step: int) -> float:
+    """Return the share of its own steps that a run has done at a step."""
+    first = plan.get("branch_step", 0)
+    return min(1.0, max(0, step - first) / max(1, plan["steps"] - first))
 
 
 def shape_of(model: Mapping[str, Any]) -> Shape:

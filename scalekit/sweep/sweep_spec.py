@@ -73,6 +73,7 @@ class SweepSpec:
         cases: Single runs beside the product of the axes.
         derive: Expressions by the dotted key that they set.
         profile: The site, or None.
+        ladder: The rungs at which a trunk is measured, or None.
         set_by: The dotted keys that were set on the command line.
     """
 
@@ -92,12 +93,14 @@ class SweepSpec:
     time: TimeSpec
     executor: ExecutorSpec
     profile: Profile | None
+    ladder: Axis | None = None
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """What is multiplied: zip, grid, budgets, sizes."""
+        """What is multiplied: zip, grid, budgets, sizes, rungs."""
         inner = (self.isoflop.budgets, self.isoflop.sizes) if self.isoflop else ()
-        return (*((self.zip,) if self.zip else ()), *self.grid, *inner)
+        rungs = (self.ladder,) if self.ladder else ()
+        return (*((self.zip,) if self.zip else ()), *self.grid, *inner, *rungs)
 
     @property
     def n_points(self) -> int:
@@ -142,6 +145,7 @@ class SweepSpec:
                 "sizes": {key: sizes.column(key) for key in sizes.keys},
                 "tolerance": self.isoflop.tolerance,
             }
+        data["ladder"] = {k: self.ladder.column(k) for k in self.ladder.keys} if self.ladder else {}
         data["derive"] = {key: derived.text for key, derived in self.derive.items()}
         data["where"] = [{"keep": w.keep.text, "because": w.because} for w in self.where]
         data["resources"] = [

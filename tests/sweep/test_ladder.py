@@ -1,0 +1,169 @@
+"""Ladders: which run is the trunk, what branches share, what that saves, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scalekit.errors import InputError
+from scalekit.sweep.expand import Expansion, expand
+from scalekit.sweep.explain import explain_run
+from scalekit.sweep.load import load_sweep
+from scalekit.sweep.plan import plan_sweep
+from scalekit.sweep.spec import RunSpec, own_share, share_done
+
+MODEL = {"n_layers": 2, "d_model": 32, "head_dim": 16, "context": 64}
+TRAIN = {"batch_tokens": 1024, "schedule": "wsd", "warmup_tokens": 2048, "decay_frac": 0.2}
+RUNGS = [20 * 1024, 40 * 1024, 80 * 1024]
+
+
+def sweep(folder: Path, ladder: Any = None, train: Any = None, **rest: Any) -> Expansion:
+    given = {k: v for k, v in (TRAIN | (train or {})).items() if v is not None}
+    base = {"model": MODEL, "train": given, "data": {"source": "synthetic"}}
+    file = folder / "a.yaml"
+    whole = {"scalekit": 1, "name": "a", "base": base, "ladder": ladder or {"tokens": RUNGS}}
+    file.write_text(yaml.safe_dump(whole | rest, sort_keys=False))
+    return expand(load_sweep(file))
+
+
+def refusal(folder: Path, *arguments: Any, **rest: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        sweep(folder, *arguments, **rest)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def parents(runs: tuple[RunSpec, ...]) -> list[str | None]:
+    return [run.plan.get("parent") for run in runs]
+
+
+def test_the_longest_rung_is_the_trunk_and_the_others_leave_it_where_their_plateau_ends(tmp_path):
+    first, second, trunk = sweep(tmp_path).runs
+    assert parents((first, second, trunk)) == [trunk.id, trunk.id, None]
+    assert [first.plan["branch_step"], second.plan["branch_step"]] == [16, 32]
+    assert trunk.plan["branches"] == {first.id: 16, second.id: 32}
+    assert own_share(first.plan) == pytest.approx(0.2)
+    assert own_share(trunk.plan) == 1.0
+
+
+def test_each_combination_of_the_other_axes_has_a_trunk_of_its_own(tmp_path):
+    runs = sweep(tmp_path, grid={"train.seed": [0, 1]}, zip={"train.lr": [1e-3, 2e-3]}).runs
+    assert len(runs) == 12
+    by_id = {run.id: run for run in runs}
+    for run in runs:
+        parent = by_id[run.plan.get("parent", run.id)]
+        for key in ("seed", "lr"):
+            assert run.config["train"][key] == parent.config["train"][key]
+    assert sum("branches" in run.plan for run in runs) == 4
+
+
+@pytest.mark.parametrize(
+    "train", [{}, {"decay_frac": None, "decay_tokens": 5000}, {"decay_shape": "sqrt"}]
+)
+def test_a_rung_is_the_same_science_as_a_run_by_itself(tmp_path, train):
+    rungs = sweep(tmp_path, train=train).runs
+    alone = sweep(tmp_path, ladder={"tokens": None}, train=train, grid={"train.tokens": RUNGS})
+    assert [run.id for run in alone.runs] == [run.id for run in rungs]
+    assert [run.config for run in alone.runs] == [run.config for run in rungs]
+    assert parents(alone.runs) == [None] * 3
+
+
+def test_a_part_of_the_schedule_in_tokens_is_the_same_run_as_its_share(tmp_path):
+    (in_tokens,) = sweep(tmp_path, {"steps": [40]}).runs
+    share = {"warmup_tokens": None, "warmup_frac": 2 / 40}
+    (by_share,) = sweep(tmp_path, {"steps": [40]}, share).runs
+    assert in_tokens.id == by_share.id
+
+
+def test_a_dropped_rung_is_no_trunk(tmp_path):
+    runs = sweep(tmp_path, where=[{"keep": "D < 80000", "because": "too long"}]).runs
+    assert parents(runs) == [runs[1].id, None]
+
+
+def test_a_single_rung_is_a_plain_run(tmp_path):
+    (run,) = sweep(tmp_path, {"tokens": [RUNGS[0]]}).runs
+    assert not {"parent", "branch_step", "branches"} & set(run.plan)
+
+
+def test_branches_get_the_resources_of_their_trunk(tmp_path):
+    rules = [{"when": "D > 50000", "gpus": 2}, {"gpus": 1}]
+    assert {run.resources["gpus"] for run in sweep(tmp_path, resources=rules).runs} == {2}
+
+
+@pytest.mark.parametrize(
+    ("rungs", "decay", "published"),
+    [
+        ([2**i for i in range(6)], 0.2, 0.606),
+        ([2**i for i in range(6)], 0.1, 0.557),
+        (list(range(1, 9)), 0.2, 0.378),
+        (list(range(1, 9)), 0.1, 0.300),
+    ],
+)
+def test_a_ladder_costs_the_longest_rung_and_the_cooldowns_of_the_others(
+    tmp_path, rungs, decay, published
+):
+    # Computed from the formula of Haegele et al. 2024, section 4: (D_n + f sum of D_i) / sum D_i.
+    expansion = sweep(tmp_path, {"steps": [1000 * n for n in rungs]}, {"decay_frac": decay})
+    plan = plan_sweep(expansion)
+    assert plan.ladder is not None
+    formula = (rungs[-1] + decay * sum(rungs[:-1])) / sum(rungs)
+    share = plan.ladder.flops / plan.ladder.separate_flops
+    assert share == pytest.approx(formula, rel=1e-12)
+    assert share == pytest.approx(published, abs=5e-4)  # three printed digits
+    assert plan.flops == pytest.approx(plan.ladder.flops)
+    assert (plan.ladder.n_trunks, plan.ladder.n_branches) == (1, len(rungs) - 1)
+
+
+def test_what_was_resolved_gives_the_same_ladder(tmp_path):
+    expansion = sweep(tmp_path, {"tokens": {"logspace": [2e4, 8e4], "num": 3}})
+    file = tmp_path / "again.yaml"
+    file.write_text(expansion.spec.resolved_yaml())
+    assert expand(load_sweep(file)).runs == expansion.runs
+
+
+def test_a_rung_is_explained_although_it_is_rounded_to_whole_steps(tmp_path):
+    expansion = sweep(tmp_path, {"tokens": [20_000, 40_000]})
+    origins = {o.key: o.origin for o in explain_run(expansion.spec, expansion.runs[1])}
+    assert origins["train.tokens"].startswith("swept, ")
+
+
+def test_a_branch_has_done_nothing_of_its_own_where_it_leaves_its_trunk(tmp_path):
+    plan = sweep(tmp_path).runs[0].plan
+    assert [share_done(plan, step) for step in (0, 16, 18, 20)] == [0.0, 0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("ladder", "train", "said"),
+    [
+        ({"tokens": [2048, 1024]}, {}, "rung 1.02k does not rise above 2.05k; write the rungs"),
+        ({"tokens": [2048, 2048]}, {}, "does not rise"),
+        ({"lr": [0.1, 0.2]}, {}, "'train.lr' is not how long to train; choose from tokens"),
+        ({"tokens": [4096], "steps": [7]}, {}, "a ladder has rungs of one kind, found"),
+        ({"tokens": 4096}, {}, "'train.tokens' needs a list, found '4096'"),
+        (None, {"tokens": 4096}, "says twice how long to train"),
+        (None, {"schedule": "cosine"}, "branch off a plateau and cool down, found 'cosine'"),
+        (None, {"warmup_tokens": None}, "would warm up for 1 to 4 steps; set train.warmup_tokens"),
+        (None, {"warmup_frac": 0.1}, "train.warmup_frac says the same again; keep one"),
+        (
+            None,
+            {"decay_tokens": 30000, "decay_frac": None},
+            "train.decay_tokens: 30k tokens are as long as a run of 20.5k, or longer; shorten it",
+        ),
+        (None, {"warmup_tokens": 19000}, "warmup_frac and decay_frac together exceed the run"),
+    ],
+)
+def test_a_ladder_that_has_no_trunk_is_refused_at_its_place(tmp_path, ladder, train, said):
+    if ladder is None and "tokens" in train:
+        ladder = {"steps": [20, 40]}
+    found = refusal(tmp_path, ladder, train)
+    assert said in found.replace(" (and in 1 other run)", "").replace(" (and in 2 other runs)", "")
+    assert found.startswith("a.yaml:")
+    assert not found.startswith("a.yaml:1:")
+
+
+def test_a_setting_that_follows_from_the_length_is_refused_where_it_is_derived(tmp_path):
+    found = refusal(tmp_path, derive={"train.lr": "0.01 * (D / 1e6) ** -0.5"})
+    assert "train.lr differs between rungs of one trunk" in found
+    assert "0.01 * (D / 1e6)" in found
