@@ -257,6 +257,7 @@ def _resolved(point: Point) -> dict[str, Any]:
         "train.steps": point["steps"],
         "train.flops": None,
         "train.tokens_per_param": None,
+        **{share: point[share] for share in SPANS.values()},
         **dict.fromkeys(SPANS),
         "model.ffn_mult": None,
         "data.fingerprint": point["facts"].get("fingerprint") or point["data.fingerprint"],

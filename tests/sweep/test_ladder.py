@@ -70,9 +70,10 @@ def test_a_rung_is_the_same_science_as_a_run_by_itself(tmp_path, train):
     assert parents(alone.runs) == [None] * 3
 
 
-def test_a_part_of_the_schedule_in_tokens_is_the_same_run_as_its_share(tmp_path):
-    (in_tokens,) = sweep(tmp_path, {"steps": [40]}).runs
-    share = {"warmup_tokens": None, "warmup_frac": 2 / 40}
+@pytest.mark.parametrize("schedule", ["wsd", "cosine", "constant"])
+def test_a_part_of_the_schedule_in_tokens_is_the_same_run_as_its_share(tmp_path, schedule):
+    (in_tokens,) = sweep(tmp_path, {"steps": [40]}, {"schedule": schedule}).runs
+    share = {"schedule": schedule, "warmup_tokens": None, "warmup_frac": 2 / 40}
     (by_share,) = sweep(tmp_path, {"steps": [40]}, share).runs
     assert in_tokens.id == by_share.id
 
