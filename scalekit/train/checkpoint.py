@@ -36,7 +36,7 @@ class Checkpoints:
         """
         buffer = io.BytesIO()
         torch.save({"schema": SCHEMA, "run": self.run_id, "step": step, **state}, buffer)
-        path = self.folder / f"step-{step:09d}.pt"
+        path = self.path(step)
         write_whole(path, buffer.getvalue())
         self.drop_old()
         return path
@@ -62,6 +62,10 @@ class Checkpoints:
                 f"{self.folder}: an old checkpoint cannot be removed, {error.strerror}; free the "
                 "folder and run again"
             ) from error
+
+    def path(self, step: int) -> Path:
+        """Return where the checkpoint of a step lies."""
+        return self.folder / f"step-{step:09d}.pt"
 
     def load(self, device: torch.device, report: Callable[[str], None]) -> Mapping[str, Any] | None:
         """Return the newest checkpoint that can be read, or None when there is none.

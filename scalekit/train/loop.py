@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Job:
-    """One run with everything it needs in hand."""
+    """One run with everything it needs in hand; `branches` has by step who else wants its state."""
 
     config: RunConfig
     flops_per_token: float
@@ -66,6 +66,7 @@ class Job:
     gradients: Gradients
     device_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
+    branches: Mapping[int, Sequence[Checkpoints]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -157,20 +158,24 @@ def run_loop(job: Job, progress: Progress) -> str:
             return "diverged"
         if is_last:
             break
+        if step in job.branches:
+            _collect(job, progress, pending)
+            save(job, progress, *job.branches[step])
         stops, is_time = team.any(job.stop.signal is not None, _is_time(config, clock))
         if stops or is_time or _is_due(config, step):
             _collect(job, progress, pending)
-            save(job, progress)
+            save(job, progress, job.checkpoints)
             clock.saved(step)
         if stops:
             return "stopped"
     return "done"
 
 
-def save(job: Job, progress: Progress) -> None:
+def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
     """Write a checkpoint of everything that decides the numbers from here on."""
     job.record.sync()
-    save_state(job.checkpoints, job.model, job.optimizer, vars(progress), job.spread)
+    for place in places:
+        save_state(place, job.model, job.optimizer, vars(progress), job.spread)
 
 
 class _Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from scalekit.results.record import (
 )
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device, choose_device
 from scalekit.train.loop import Job, Progress, run_loop
@@ -55,6 +56,7 @@ class Setting:
         stop: What asks it to stop.
         report: Called with a line for a person now and then.
         spread: Over which processes, and how.
+        branches: By step, where a trunk saves its state for its branches.
     """
 
     device: Device
@@ -63,6 +65,7 @@ class Setting:
     stop: StopRequest
     report: Callable[[str], None]
     spread: Spread
+    branches: Mapping[int, Sequence[Checkpoints]]
 
 
 class _Unwritten(RecordWriter):
@@ -110,6 +113,7 @@ def train_run(
 
     Raises:
         InputError: The config asks for what the model or the data cannot give.
+        NotFinishedError: It branches off a run that has not come so far.
         SystemTroubleError: Another process writes this record, or the disk refuses.
     """
     if threads is not None:
@@ -148,9 +152,10 @@ def _train(
             if team.is_first:
                 checkpoints.remove()
             return str(status)
-        corpus = _open_corpus(config)
-        if before is None and team.is_first:
+        if team.is_first and before is None and not is_from_trunk(spec, checkpoints):
             _drop_strays(checkpoints, report)
+        lost_at = team.agree(lambda: lost_with_trunk(spec, folder, checkpoints, report))
+        corpus = _open_corpus(config)
         if before is None:
             record.write(
                 "run",
@@ -160,7 +165,10 @@ def _train(
                 plan=spec.plan,
                 facts=_facts(corpus, config),
             )
-        setting = Setting(where, record, checkpoints, stop, report, spread)
+        if lost_at is not None:
+            return end_with_trunk(spec, record, before, where, lost_at)
+        branches = team.agree(lambda: open_branches(spec, folder))
+        setting = Setting(where, record, checkpoints, stop, report, spread, branches)
         return _attempt(spec, config, corpus, setting, before)
 
 
@@ -256,6 +264,7 @@ def _prepare(
         wall_before=wall_before,
         spread=spread,
         gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
+        branches=setting.branches,
     )
     return job, progress
 
