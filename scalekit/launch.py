@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.live import ask_executors
 from scalekit.results.plan import (
     check_same_sweep,
+    drop_checkpoints,
     move_aside,
     one_command,
     planned_ids,
@@ -25,7 +26,8 @@ from scalekit.results.plan import (
 )
 from scalekit.results.states import RunState, read_state, scan_states, verdict
 from scalekit.results.store import SweepFolder
-from scalekit.sweep.spec import RunSpec
+from scalekit.results.trunks import is_held
+from scalekit.sweep.spec import RunSpec, own_share, share_done
 
 RETRIABLE = ("failed", "diverged", "pruned")
 """Ends that `--retry` may name; runs without an end are started again in any case."""
@@ -69,6 +71,7 @@ class Todo:
         states: Every planned run's state.
         vanished: Runs of the folder's plan that the new one lacks; their records stay.
         queued: Runs that wait or run under a scheduler, by an earlier submission.
+        held: Branches that cannot begin yet, and whose trunk is not started now.
     """
 
     start: tuple[RunSpec, ...]
@@ -76,6 +79,7 @@ class Todo:
     states: Mapping[str, RunState]
     vanished: tuple[str, ...] = ()
     queued: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
 
     @property
     def n_finished(self) -> int:
@@ -103,11 +107,13 @@ class Outcome:
         started: Runs that were handed to the executor.
         states: Every planned run's state afterwards.
         codes: Exit codes by run, of jobs that ended while we watched.
+        held: Branches that were not handed over, for want of their trunk.
     """
 
     started: tuple[str, ...]
     states: Mapping[str, RunState]
     codes: Mapping[str, int] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
     def count(self, *statuses: str) -> int:
         """Count the runs in these states."""
@@ -125,7 +131,10 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """What a command exits with after this: done, some runs failed, or not finished."""
-        return RUNS_FAILED if self.crashed else verdict(self.states.values())
+        if self.crashed:
+            return RUNS_FAILED
+        # What a held branch lacks is its trunk's trouble, which says more than that it is pending.
+        return verdict(state for run, state in self.states.items() if run not in self.held)
 
 
 def job_argv(folder: SweepFolder, run: str) -> tuple[str, ...]:
@@ -145,7 +154,8 @@ def find_missing(
     """Say which runs have to be started; nothing on disk changes.
 
     Runs without an end are started; those that someone trains now or that a scheduler holds are
-    not. `retry` adds runs that ended so; `force` starts all.
+    not, nor branches whose trunk has to come further and is not started. `retry` adds runs that
+    ended so; `force` starts all.
 
     Raises:
         InputError: The folder's plan cannot be read.
@@ -159,7 +169,8 @@ def find_missing(
             f"wait, {'; '.join(standing.troubles)}; run the same command again later"
         )
     states = scan_states(folder, [spec.id for spec in runs])
-    start, replace = [], set()
+    start: list[RunSpec] = []
+    replace = set()
     for spec in runs:
         state = states[spec.id]
         if state.status == "running" or spec.id in standing.queued:
@@ -174,7 +185,12 @@ def find_missing(
             replace.add(spec.id)
     planned = {spec.id for spec in runs}
     vanished = tuple(run for run in planned_ids(folder) if run not in planned)
-    return Todo(tuple(start), frozenset(replace), states, vanished, standing.queued)
+    starting = {spec.id for spec in start}
+    held = {s.id for s in start if is_held(s.id, s.plan, folder, states, starting)}
+    start = [spec for spec in start if spec.id not in held]
+    return Todo(
+        tuple(start), frozenset(replace - held), states, vanished, standing.queued, frozenset(held)
+    )
 
 
 def submit(
@@ -215,12 +231,13 @@ def submit(
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
         todo = find_missing(expansion.runs, folder, retry=retry, force=force)
-        jobs = [_job(spec, folder, argv, speed) for spec in todo.start]
+        starting = {spec.id for spec in todo.start}
+        jobs = [_job(spec, folder, argv, speed, starting) for spec in todo.start]
         executor.check(jobs)
         lines = [spec.to_json() for spec in expansion.runs]
         write_plan(folder, expansion.spec.resolved_yaml(), lines)
         if not jobs:
-            return Outcome((), todo.states)
+            return Outcome((), todo.states, held=todo.held)
         log = JobLog(folder)
         log.write(
             "intent",
@@ -232,9 +249,12 @@ def submit(
         )
         for run in todo.replace:
             move_aside(folder, run)
+        # What a trunk saved for a branch that never began is of the old run.
+        for run in starting if force else ():
+            drop_checkpoints(folder, run)
         codes = _execute(jobs, todo, folder, executor, log)
         states = scan_states(folder, todo.states)
-    return Outcome(tuple(job.run for job in jobs), states, codes)
+    return Outcome(tuple(job.run for job in jobs), states, codes, todo.held)
 
 
 def _execute(
@@ -264,7 +284,7 @@ class _Watch:
         self._total = len(todo.states)
         self._before = todo.n_finished
         self._flops = sum(job.flops for job in jobs)
-        self._steps = {spec.id: spec.plan.get("steps") or 0 for spec in todo.start}
+        self._plans = {spec.id: spec.plan for spec in todo.start}
         self._cancels_seen = -1
         self._cancelled: set[str] = set()
         self._since = time.time()
@@ -298,7 +318,7 @@ class _Watch:
                 flops += job.flops
                 continue
             step = read_state(self._folder.record(run)).step
-            flops += job.flops * min(1.0, step / self._steps[run]) if self._steps[run] else 0.0
+            flops += job.flops * share_done(self._plans[run], step)
         return Count(
             done=self._before + codes.count(OK),
             running=len(self._running),
@@ -314,14 +334,18 @@ def _job(
     folder: SweepFolder,
     argv: Callable[[SweepFolder, str], Sequence[str]],
     speed: float,
+    starting: Collection[str],
 ) -> Job:
     plan = spec.plan
+    parent = plan.get("parent", "")
     estimate = plan.get("estimate")
     return Job(
         run=spec.id,
         argv=tuple(argv(folder, spec.id)),
         log=folder.log(spec.id),
         resources=spec.resources,
-        flops=float(plan["flops"][plan["flops_kind"]]),
+        flops=float(plan["flops"][plan["flops_kind"]]) * own_share(plan),
         seconds=estimate / speed if isinstance(estimate, int | float) else None,
+        after=parent if parent in starting else "",
+        needs=folder.checkpoints(spec.id) if parent in starting else None,
     )

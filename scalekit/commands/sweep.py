@@ -186,6 +186,7 @@ def _standing(study: _Study) -> str:
     parts += [f"{todo.n_finished:,} finished"] * bool(todo.n_finished)
     parts += [f"{todo.n_running:,} running"] * bool(todo.n_running)
     parts += [f"{todo.n_queued:,} in the queue"] * bool(todo.n_queued)
+    parts += [f"{len(todo.held):,} held until their trunks have come further"] * bool(todo.held)
     left = len(todo.vanished)
     parts += [f"{left:,} records of runs that the sweep no longer has stay"] * bool(left)
     return f"{study.folder.root}: {', '.join(parts)}, executor {study.kind}"

@@ -195,6 +195,10 @@ class Board:
             self._mine.add(number)
         return not is_given_up
 
+    def lines(self) -> list[Line | None]:
+        """Read all lines; None stands for one that cannot be read."""
+        return [read_line(raw) for raw in self._read().splitlines()]
+
     def free(self, wanted: Sequence[int]) -> list[int]:
         """List those of these lines that this job could claim, were their locks free."""
         raw = self._read()

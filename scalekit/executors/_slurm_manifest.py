@@ -50,10 +50,15 @@ def write_manifest(
             "argv": job.argv[len(common) :],
             "log": f"{where(job.log.parent)}/{job.log.name}",
             "seconds": job.seconds,
+            **({"after": job.after, "needs": _below(job.needs, root)} if job.after else {}),
         }
         for job in group.jobs
     ]
     folder.write(header, jobs)
+
+
+def _below(place: Path | None, root: Path) -> str | None:
+    return None if place is None else os.path.relpath(place, root)
 
 
 def python_words(profile: Mapping[str, Any]) -> str:

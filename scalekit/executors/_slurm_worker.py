@@ -32,6 +32,7 @@ from scalekit.executors._slurm_board import (
     open_board,
 )
 from scalekit.executors._slurm_self import Self, find_self
+from scalekit.executors._slurm_turns import BoardTurns
 from scalekit.executors.base import STOPPED
 
 POLL_SECONDS = 0.1
@@ -61,6 +62,7 @@ class Worker:
         self.header, self.jobs = folder.read()
         self.pack = int(self.header["pack"])
         self.fresh = self.pack
+        self.turns = BoardTurns(self.jobs, Path(self.header["root"]), board)
         self.running: list[_Running] = []
         self.cancelled: frozenset[str] = frozenset()
         self.looked = 0.0
@@ -96,7 +98,16 @@ class Worker:
             self._start(number)
 
     def _wanted(self) -> Iterator[int]:
-        return (n for n, job in enumerate(self.jobs) if job["run"] not in self.cancelled)
+        """Yield what a worker may take now: not cancelled, and waiting for no other run.
+
+        A branch whose trunk still has to come further is nobody's concern: whoever trains the
+        trunk looks for branches when it ends.
+        """
+        return (
+            n
+            for n, job in enumerate(self.jobs)
+            if job["run"] not in self.cancelled and self.turns.is_ready(n)
+        )
 
     def _fits(self, number: int) -> bool:
         """Whether there is time for a run; the first of a job need not end in it."""
@@ -132,6 +143,7 @@ class Worker:
                     signal_group(one.process, signal.SIGKILL)
                 continue
             self.running.remove(one)
+            self.turns.look_again()
             self.codes.append(code)
             if code == OK:
                 self.board.note(one.number, DONE, code)

@@ -37,6 +37,9 @@ class Job:
         resources: What the run needs: gpus, cpus, nodes, processes, memory_gb, pack, time_s.
         flops: Training FLOPs, for the order and for what remains.
         seconds: The plan's estimate, or None.
+        after: The run of another job of the same submission that this one waits for, or nothing:
+            until it has ended, or has left a checkpoint in `needs`.
+        needs: Where that checkpoint would lie.
     """
 
     run: str
@@ -45,6 +48,8 @@ class Job:
     resources: Mapping[str, Any]
     flops: float
     seconds: float | None = None
+    after: str = ""
+    needs: Path | None = None
 
 
 def count_processes(resources: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from scalekit.executors._process import process_handle, process_state, stop_process
+from scalekit.executors._turns import Turns
 from scalekit.executors.base import STOPPED, Job, JobState, Placed, Settings, Watch
 
 
@@ -23,17 +24,21 @@ class Inline:
         """Let everything pass: a run decides on its device itself."""
 
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
-        """Run the jobs in the order given.
+        """Run the jobs in the order given, but each after the one that it waits for.
 
         Raises:
             KeyboardInterrupt: A run was interrupted; it saved its state first.
         """
-        for job in jobs:
+        turns, queue = Turns(), list(jobs)
+        while (job := next(filter(turns.is_ready, queue), None)) is not None:
+            queue.remove(job)
             if not watch.is_wanted(job):
+                turns.dropped(job.run)
                 continue
             watch.started([job], process_handle(os.getpid()))
             code = run_here([*job.argv, "--threads", str(self.threads)])
             watch.ended(job, code)
+            turns.ended(job.run, code)
             watch.tick()
             if code in STOPPED:
                 raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from typing import Any
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._child import signal_group, start_child
 from scalekit.executors._process import process_handle, process_state, stop_process
+from scalekit.executors._turns import Turns
 from scalekit.executors.base import (
     STOPPED_BY_SIGTERM,
     Job,
@@ -56,6 +57,7 @@ class Local:
     def __init__(self, settings: Settings, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self.grace_seconds = grace_seconds
         self.threads = settings.threads or 1
+        self._turns = Turns()
         self.gpus = visible_gpus()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._max_parallel = settings.max_parallel
@@ -90,6 +92,7 @@ class Local:
         """
         queue = sorted(jobs, key=lambda job: (-(job.seconds or 0.0), -job.flops))
         running: list[_Running] = []
+        self._turns = Turns()
         free = dict.fromkeys(self.gpus, Fraction(1))
         with _stop_requests() as requests:
             try:
@@ -132,11 +135,15 @@ class Local:
         for job in list(queue):
             if len(running) >= self.max_parallel or not self._has_cores(job, running):
                 return
+            if self._turns.is_hopeless(job):
+                queue.remove(job)
+                continue
             gpus = _fitting(job, free)
-            if gpus is None:
+            if gpus is None or not self._turns.is_ready(job):
                 continue
             queue.remove(job)
             if not watch.is_wanted(job):
+                self._turns.dropped(job.run)
                 continue
             process = self._spawn(job, gpus)
             for gpu in gpus:
@@ -173,6 +180,7 @@ class Local:
             for gpu in one.gpus:
                 free[gpu] += _share(one.job)
             watch.ended(one.job, code)
+            self._turns.ended(one.job.run, code)
 
     def _stop(
         self,

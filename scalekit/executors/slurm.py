@@ -123,7 +123,8 @@ class Slurm:
         As many as there are runs to fill them, as far as the cluster takes them: workers that find
         nothing end at once, and the others go on, so fewer do as well.
         """
-        wanted = -(-len(group.jobs) // group.pack)
+        # A branch is taken by whoever trained its trunk, or is free by then.
+        wanted = -(-sum(not job.after for job in group.jobs) // group.pack)
         # Half: finished jobs count for minutes, and others want to submit too.
         wanted = min(wanted, limits.jobs // 2)
         if limits.room is not None:

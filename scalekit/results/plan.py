@@ -110,6 +110,23 @@ def write_plan(folder: SweepFolder, sweep: str, lines: Sequence[Mapping[str, Any
             write_whole(path, text)
 
 
+def drop_checkpoints(folder: SweepFolder, run: str) -> None:
+    """Remove a run's checkpoints, those too that its trunk has saved for it.
+
+    Raises:
+        SystemTroubleError: The disk refuses.
+    """
+    place = folder.checkpoints(run)
+    try:
+        if place.exists():
+            shutil.rmtree(place)
+    except OSError as error:
+        raise SystemTroubleError(
+            f"{place}: cannot be removed, {error.strerror}; free the folder and run the same "
+            "command again"
+        ) from error
+
+
 def move_aside(folder: SweepFolder, run: str) -> None:
     """Keep a run's record under another name, so that the run starts anew.
 
@@ -118,10 +135,9 @@ def move_aside(folder: SweepFolder, run: str) -> None:
     Raises:
         SystemTroubleError: The disk refuses.
     """
+    # The checkpoints first: killed in between, the run continues from its start.
+    drop_checkpoints(folder, run)
     try:
-        # The checkpoints first: killed in between, the run continues from its start.
-        if folder.checkpoints(run).exists():
-            shutil.rmtree(folder.checkpoints(run))
         place = folder.superseded(run)
         place.parent.mkdir(parents=True, exist_ok=True)
         folder.record(run).rename(place)
