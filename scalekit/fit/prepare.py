@@ -14,7 +14,7 @@ from scalekit.fit.result import FitResult
 from scalekit.fit.rows import Runs, select
 from scalekit.fit.surface import tuned_runs
 from scalekit.laws.base import Law
-from scalekit.results.table import RunTable
+from scalekit.results.table import TRUNK, RunTable
 
 
 def prepare(
@@ -49,7 +49,8 @@ def _bound(law: Law, table: RunTable, drop: Sequence[str], cluster: str | None) 
     notes = (*runs.notes, law.caution) if law.caution else runs.notes
     runs = replace(runs, inputs={**runs.inputs, **codes}, notes=notes)
     together = law.clusters(runs.inputs)
-    if cluster is None and together is not None:
+    # Curves of one trunk belong together, and so do the lines of each.
+    if cluster is None and together is not None and TRUNK not in table:
         runs = replace(runs, cluster=together)
     return law, runs
 

@@ -12,7 +12,7 @@ from scalekit.errors import FitError, InputError
 from scalekit.fit.identify import count_distinct
 from scalekit.laws.base import COLUMN_OF, Array
 from scalekit.results.mapping import evaluate
-from scalekit.results.table import RunTable, require
+from scalekit.results.table import TRUNK, RunTable, require
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def select(
             counted as 6 N D, and a note says so.
         symbols: Which inputs are wanted, of `COLUMN_OF` or columns of their own.
         drop: Columns whose true cells, or expressions whose true rows, are left out.
-        cluster: A column whose equal cells belong together (a trunk, a seed).
+        cluster: A column whose equal cells belong together (a trunk, a seed). The column `trunk`
+            is taken where none is named: runs that share their beginning are not independent.
         response: The column that is fitted.
         reads: Further columns that must be there.
 
@@ -105,6 +106,7 @@ def select(
     dropped = [
         {"run": names[i], "row": i, "reason": reason} for i, reason in enumerate(reasons) if reason
     ]
+    clusters, together = _clusters(table, cluster, kept, where)
     budget = table["budget"] if "budget" in table else np.full(len(table), np.nan)
     if budget.dtype == object:
         require(table, ["budget"])
@@ -114,10 +116,10 @@ def select(
         inputs,
         loss,
         np.asarray(budget, dtype=float)[kept],
-        _clusters(table, cluster, kept),
+        clusters,
         kept,
         tuple(dropped),
-        notes,
+        (*notes, *together),
         _relative_errors(table, kept, loss),
     )
 
@@ -189,13 +191,29 @@ def _relative_errors(table: RunTable, kept: np.ndarray, loss: Array) -> Array | 
     return np.asarray(table["loss_sem"], dtype=float)[kept] / loss
 
 
-def _clusters(table: RunTable, cluster: str | None, kept: np.ndarray) -> np.ndarray:
-    if cluster is None:
-        return np.arange(len(kept))
-    if cluster not in table:
+def _clusters(
+    table: RunTable, cluster: str | None, kept: np.ndarray, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Number the clusters of the kept rows, and say so where nobody asked for them."""
+    if cluster is None and TRUNK not in table:
+        return np.arange(len(kept)), ()
+    if cluster is not None and cluster not in table:
         require(table, [cluster])
-    _, found = np.unique([str(cell) for cell in table[cluster][kept]], return_inverse=True)
-    return found
+    cells = [str(cell) for cell in table[cluster or TRUNK][kept]]
+    if cluster is not None:
+        return np.unique(cells, return_inverse=True)[1], ()
+    # A row that names no trunk is of none; a row's number is no run's id.
+    named = [
+        f"row {row}" if cell in ("", "nan") else cell
+        for cell, row in zip(cells, kept.tolist(), strict=True)
+    ]
+    trunks, found = np.unique(named, return_inverse=True)
+    if len(trunks) == len(kept):
+        return np.arange(len(kept)), ()
+    return found, (
+        f"{where}: {len(kept)} runs of {len(trunks)} trunks; those of one trunk share their "
+        "beginning and are resampled together (--cluster run takes each for itself)",
+    )
 
 
 def check_enough(runs: Runs, law: str, n_free: int) -> None:

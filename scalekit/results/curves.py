@@ -10,7 +10,8 @@ from scalekit.results.record import RunRecord, read_record
 from scalekit.results.rows import LOSS_UNIT
 from scalekit.results.states import record_names
 from scalekit.results.store import SweepFolder
-from scalekit.results.table import RunTable, make_table
+from scalekit.results.table import TRUNK, RunTable, make_table
+from scalekit.results.trunks import whole_curve
 
 _EVALS = 10
 """Evaluations that a run needs for its curve to be that of the held-out loss."""
@@ -39,6 +40,7 @@ def curve_table(folder: SweepFolder) -> RunTable:
             continue
         if record.steps:
             records[run] = record
+    records = {run: whole_curve(one, records, plans[run]) for run, one in records.items()}
     if not records:
         raise InputError(f"{folder.root}: no run has reported a step; wait for some")
     held_out = all(len(record.evals) >= _EVALS for record in records.values())
@@ -47,15 +49,18 @@ def curve_table(folder: SweepFolder) -> RunTable:
             f"{folder.root}: the curves are of the training loss, since some run has fewer than "
             f"{_EVALS} evaluations"
         )
+    branches = any("parent" in plan for plan in plans.values())
     rows = [
-        {**_about(folder, run, plans[run]), **row}
+        {**_about(folder, run, plans[run], branches), **row}
         for run, record in records.items()
         for row in _rows(record, held_out)
     ]
     return make_table(rows, {"path": str(folder.root), "notes": tuple(notes)})
 
 
-def _about(folder: SweepFolder, run: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    folder: SweepFolder, run: str, plan: Mapping[str, Any], branches: bool
+) -> dict[str, Any]:
     kind = plan["params_kind"]
     return {
         "run": run,
@@ -64,6 +69,7 @@ def _about(folder: SweepFolder, run: str, plan: Mapping[str, Any]) -> dict[str, 
         "params": plan["params"][kind],
         "params_kind": kind,
         "loss_unit": LOSS_UNIT,
+        **({TRUNK: plan.get("parent", run)} if branches else {}),
     }
 
 

@@ -257,7 +257,7 @@ def _notes(at: At, n_runs: int, n_rows: int, missing: Sequence[str], where: str)
         notes.append(f"{where}: the lowest of several noisy losses lies below what they measure")
     if at.rule == "every" and n_rows > n_runs:
         notes.append(
-            f"{where}: checkpoints of one run are not independent, fit them with --cluster trunk; "
-            "and before its schedule has ended a run's loss lies above that of a run so long"
+            f"{where}: checkpoints of one run are not independent, and before its schedule has "
+            "ended a run's loss lies above that of a run so long"
         )
     return notes

@@ -39,8 +39,9 @@ def sweep_rows(
     lines = list(folder.plan_lines())
     if not lines:
         raise InputError(f"{folder.plan_file}: no runs in it; run the sweep command again")
+    has_branches = any("parent" in line["plan"] for line in lines)
     swept = tuple(_swept_keys([line["config"] for line in lines]))
-    sweep = _Sweep(folder, asked, swept, submitted_codes(folder))
+    sweep = _Sweep(folder, asked, swept, submitted_codes(folder), has_branches)
     rows, notes = [], []
     present = record_names(folder)
     for line in lines:
@@ -68,6 +69,7 @@ class _Sweep:
     asked: Mapping[str, str | None]
     swept: Sequence[str]
     submitted: Mapping[str, frozenset[str]]
+    has_branches: bool
 
     def kind(self, plan: Mapping[str, Any], name: str) -> str:
         kind = self.asked[name] or plan[f"{name}_kind"]
@@ -123,7 +125,13 @@ def _row(
         **reported,
         "tokens": tokens,
         **{key: values.get(key) for key in sweep.swept},
+        **(_branching(line["id"], plan) if sweep.has_branches else {}),
     }
+
+
+def _branching(run: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which trunk a run is of, its own where it does not branch, and where it left it."""
+    return {"trunk": plan.get("parent", run), "branch_step": plan.get("branch_step")}
 
 
 def _reported(

@@ -52,8 +52,14 @@ COLUMNS = [
 ]
 """The columns of `data.csv` that every reader may rely on, in order; swept keys follow."""
 
+TRUNK = "trunk"
+"""The column of the runs that others share their beginning with: such rows are not independent."""
+
 TEXT_COLUMNS = frozenset(
-    ["run", "source", "group", "status", "params_kind", "flops_kind", "loss_unit", "code", "flags"]
+    (
+        *("run", TRUNK, "source", "group", "status", "params_kind", "flops_kind", "loss_unit"),
+        *("code", "flags"),
+    )
 )
 """Columns of words: a run's id may be all digits and stays text."""
 

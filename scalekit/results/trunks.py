@@ -1,11 +1,13 @@
-"""Branches among the runs of a folder: whether one can begin."""
+"""Branches among the runs of a folder: whether one can begin, and the curve it shares."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from scalekit.executors._turns import holds_checkpoint
+from scalekit.results.record import RunRecord
 from scalekit.results.states import PENDING, RunState
 from scalekit.results.store import SweepFolder
 
@@ -28,3 +30,18 @@ def is_held(
     if parent is None or parent in starting or holds_checkpoint(folder.checkpoints(run)):
         return False
     return states.get(parent, PENDING).status not in _LEAVES
+
+
+def whole_curve(
+    branch: RunRecord, records: Mapping[str, RunRecord], plan: Mapping[str, Any]
+) -> RunRecord:
+    """Return a branch's record with its trunk's lines up to the branch step before its own.
+
+    A branch that was trained from its beginning, or whose trunk has no record, is left as it is.
+    """
+    trunk, last = records.get(plan.get("parent", "")), plan.get("branch_step", 0)
+    if trunk is None or any(line["step"] <= last for line in branch.steps):
+        return branch
+    steps = [line for line in trunk.steps if line["step"] <= last]
+    evals = [line for line in trunk.evals if line["step"] <= last]
+    return replace(branch, steps=(*steps, *branch.steps), evals=(*evals, *branch.evals))

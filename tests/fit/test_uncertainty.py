@@ -125,7 +125,8 @@ def test_clustered_runs_have_wider_intervals_than_as_many_alone() -> None:
     shared = np.random.default_rng(3).normal(0, 0.01, 6)[trunk.astype(int)]
     own = np.random.default_rng(4).normal(0, 0.001, 48)
     table = with_columns(table, loss=table["loss"] * np.exp(shared + own), trunk=trunk)
-    alone, clustered = fit(table), fit(table, cluster="trunk")
+    row = np.arange(48.0)
+    alone, clustered = fit(with_columns(table, row=row), cluster="row"), fit(table)
     # Six trunks leave at most five, and uneven leverage fewer.
     assert 1 < clustered.diagnostics["dof"] < 5 < alone.diagnostics["dof"]
     width = [f.intervals["E"].high - f.intervals["E"].low for f in (alone, clustered)]
