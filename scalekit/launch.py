@@ -227,7 +227,8 @@ def submit(
     """
     if not folder.root.exists():
         # For what can never be executed here not even the folder is made.
-        executor.check([_job(spec, folder, argv, speed) for spec in expansion.runs])
+        everything = {spec.id for spec in expansion.runs}
+        executor.check([_job(spec, folder, argv, speed, everything) for spec in expansion.runs])
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
         todo = find_missing(expansion.runs, folder, retry=retry, force=force)

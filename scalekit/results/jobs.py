@@ -85,7 +85,9 @@ def submitted_codes(folder: SweepFolder) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for submission in read_submissions(folder):
         code = submission.intent.get("code")
-        for run in submission.intent["runs"] if code else ():
+        if not code:
+            continue
+        for run in submission.intent["runs"]:
             found.setdefault(run, set()).add(code)
     return {run: frozenset(codes) for run, codes in found.items()}
 

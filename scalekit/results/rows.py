@@ -106,6 +106,8 @@ def _row(
     # A run that ended before its plan is counted up to the step of its loss.
     flops = {kind: value * (tokens / plan["tokens"]) for kind, value in plan["flops"].items()}
     values = dict(flatten(line["config"]))
+    if train.get("average_frac") and reported:
+        reported["flags"] = f"{reported['flags']} averaged".strip()
     return {
         "run": line["id"],
         "source": sweep.folder.root.name,

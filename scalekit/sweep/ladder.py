@@ -111,13 +111,15 @@ def _warmup_steps(train: Mapping[str, Any]) -> int:
 
 
 def _check_schedule(trunk: RunSpec) -> None:
-    schedule = trunk.config["train"]["schedule"]
-    if schedule != "wsd":
-        raise RunProblemError(
-            "train.schedule",
-            f"the rungs of a ladder branch off a plateau and cool down, found {schedule!r}",
-            "take schedule wsd",
-        )
+    train = trunk.config["train"]
+    schedule = train["schedule"]
+    if schedule == "wsd" or (schedule == "constant" and train["average_frac"] is not None):
+        return
+    raise RunProblemError(
+        "train.schedule",
+        f"the rungs of a ladder branch off a plateau and cool down, found {schedule!r}",
+        "take schedule wsd, or constant with train.average_frac",
+    )
 
 
 def _check_equal(runs: Sequence[RunSpec]) -> None:

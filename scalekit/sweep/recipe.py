@@ -87,6 +87,12 @@ def _one_rate(points: Sequence[Point]) -> list[Check]:
 
 
 def _no_cooldown(points: Sequence[Point]) -> list[Check]:
+    averaged = sum(p.train["average_frac"] is not None for p in points)
+    if averaged:
+        text = f"{averaged} of {len(points)} runs evaluate averaged weights, which approximates a"
+        text += " cooldown: how far its loss lies above that of one is not known here"
+        todo = "cool one of them down beside it, with schedule wsd"
+        return [Check(Level.NOTE, "average", text, todo)]
     if any(p.train["schedule"] != "constant" for p in points):
         return []
     text = "the learning rate never falls: a loss before its cooldown can lie farther above the one"

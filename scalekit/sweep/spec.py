@@ -97,6 +97,12 @@ class TrainSpec(Part):
     decay_shape: Literal["linear", "sqrt"] = Field(
         default="linear", description="cooldown shape of wsd"
     )
+    average_frac: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="evaluate averaged weights, this share of the run old in the mean",
+    )
     optimizer: Literal["adamw"] = "adamw"
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +21,12 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.results.record import RecordWriter
 from scalekit.sweep.spec import RunConfig
+from scalekit.train.average import Average
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut, evaluate
 from scalekit.train.optimizer import AdamW, clip_gradients, set_lr
-from scalekit.train.restore import save_state
+from scalekit.train.restore import Parts, save_state
 from scalekit.train.schedule import lr_factor
 from scalekit.train.spread import Gradients, Spread
 from scalekit.train.stop import StopRequest
@@ -49,7 +51,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Job:
-    """One run with everything it needs in hand; `branches` has by step who else wants its state."""
+    """One run with everything it needs in hand.
+
+    `parts` has under their names in a checkpoint what changes as it trains, `branches` by step who
+    else wants its state.
+    """
 
     config: RunConfig
     flops_per_token: float
@@ -64,9 +70,11 @@ class Job:
     wall_before: float
     spread: Spread
     gradients: Gradients
+    parts: Parts
     device_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     branches: Mapping[int, Sequence[Checkpoints]] = field(default_factory=dict)
+    average: Average | None = None
 
     @property
     def steps(self) -> int:
@@ -138,12 +146,16 @@ def run_loop(job: Job, progress: Progress) -> str:
     clock = _Clock()
     pending: list[Tensor] = []
     job.model.train()
+    if progress.step == job.steps:  # a branch of which only the evaluation is its own
+        return "done" if math.isfinite(_write_eval(job, job.steps).loss) else "diverged"
     while progress.step < job.steps:
         step = progress.step + 1
         lr = train.lr * lr_factor(step, job.steps, train)
         rows = job.corpus.train.take(team.share(order.rows(step, batch)))
         _check_vocab(int(rows.max()), config)
         loss, norm = learner.learn(*job.device.batch(rows), lr)
+        if job.average is not None:
+            job.average.update(step)
         pending.append(loss)
         progress.step = step
 
@@ -175,7 +187,7 @@ def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
     """Write a checkpoint of everything that decides the numbers from here on."""
     job.record.sync()
     for place in places:
-        save_state(place, job.model, job.optimizer, vars(progress), job.spread)
+        save_state(place, job.parts, vars(progress), job.spread)
 
 
 class _Clock:
@@ -254,7 +266,8 @@ def _write_step(
 
 def _write_eval(job: Job, step: int) -> HeldOut:
     per_token = job.corpus.facts.get("bytes_per_token")
-    held = evaluate(job.model, job.corpus.val, job.device, per_token, job.spread.team)
+    with job.average.applied() if job.average else nullcontext():
+        held = evaluate(job.model, job.corpus.val, job.device, per_token, job.spread.team)
     tokens = step * job.config.train.batch_tokens
     job.record.write(
         "eval",

@@ -7,25 +7,35 @@ and hands everything on, so that all start equal to the bit whatever they see of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from scalekit.models.base import LanguageModel
 from scalekit.train.checkpoint import SCHEMA, Checkpoints
-from scalekit.train.optimizer import AdamW
 from scalekit.train.spread import Spread
 
 State = Mapping[str, Any]
 
 
+class Part(Protocol):
+    """What a run is made of that changes as it trains."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return tensors under names, or under names of names."""
+        ...
+
+    def load_state_dict(self, state: Any, /) -> object:
+        """Take over what `state_dict` returned."""
+        ...
+
+
+Parts = Mapping[str, Part]
+"""A run's parts under their names in a checkpoint."""
+
+
 def save_state(
-    checkpoints: Checkpoints,
-    model: LanguageModel,
-    optimizer: AdamW,
-    progress: Mapping[str, Any],
-    spread: Spread,
+    checkpoints: Checkpoints, parts: Parts, progress: Mapping[str, Any], spread: Spread
 ) -> None:
     """Write a checkpoint of everything that decides the numbers from here on; all call this.
 
@@ -33,7 +43,7 @@ def save_state(
         SystemTroubleError: The disk refuses.
     """
     step, team = progress["step"], spread.team
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {name: part.state_dict() for name, part in parts.items()}
     rng = torch.get_rng_state()
     if not spread.shards:
         if team.is_first:
@@ -55,14 +65,13 @@ def save_state(
 
 def restore_state(
     checkpoints: Checkpoints,
-    model: LanguageModel,
-    optimizer: AdamW,
+    parts: Parts,
     *,
     spread: Spread,
     device: torch.device,
     report: Callable[[str], None],
 ) -> Mapping[str, Any] | None:
-    """Put model and optimizer where the newest checkpoint left off, alike in every process.
+    """Put a run's parts where the newest checkpoint left off, alike in every process.
 
     Returns:
         The progress that it holds, or None when there is no checkpoint.
@@ -73,17 +82,17 @@ def restore_state(
     team = spread.team
     found = checkpoints.load(device, report) if team.is_first else None
     facts = team.agree(lambda: None if found is None else _facts(found))
-    own = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    own = {name: part.state_dict() for name, part in parts.items()}
     rng = torch.get_rng_state()
     if facts is not None and facts["shards"] is not None:
         from scalekit.train.sharded_checkpoint import load_shards
 
         load_shards(facts["shards"], _named({**own, "torch_rng": rng}), team)
-        _take_over(model, optimizer, own)
+        _take_over(parts, own)
     else:
         if found is not None and not spread.shards:
             rng.copy_(found["torch_rng"].cpu())
-            _take_over(model, optimizer, found)
+            _take_over(parts, found)
         if team.size > 1:
             # Without a checkpoint as well: all begin with the first one's numbers.
             theirs = {} if found is None else _named({k: found[k] for k in own})
@@ -98,9 +107,9 @@ def _facts(found: State) -> dict[str, Any]:
     return {"progress": found["progress"], "shards": found.get("shards")}
 
 
-def _take_over(model: LanguageModel, optimizer: AdamW, state: State) -> None:
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+def _take_over(parts: Parts, state: State) -> None:
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
 
 
 def _hand_on(mine: Tensor, read: Tensor | None, spread: Spread, *, reads: bool) -> None:

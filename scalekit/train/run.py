@@ -26,6 +26,7 @@ from scalekit.results.record import (
 )
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device, choose_device
@@ -241,15 +242,11 @@ def _prepare(
     else:
         model.to(device.torch)
     optimizer = build_optimizer(model, config.train)
+    average = build_average(model, config.train)
+    parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
     state = restore_state(
-        setting.checkpoints,
-        model,
-        optimizer,
-        spread=spread,
-        device=device.torch,
-        report=setting.report,
+        setting.checkpoints, parts, spread=spread, device=device.torch, report=setting.report
     )
-    progress = Progress() if state is None else Progress(**state)
     job = Job(
         config=config,
         flops_per_token=float(spec.plan["flops_per_token"][spec.plan["flops_kind"]]),
@@ -265,8 +262,10 @@ def _prepare(
         spread=spread,
         gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
         branches=setting.branches,
+        parts=parts,
+        average=average,
     )
-    return job, progress
+    return job, Progress() if state is None else Progress(**state)
 
 
 def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
