@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scalekit.launch import Todo
     from scalekit.sweep.expand import Expansion
     from scalekit.sweep.plan import Plan
+    from scalekit.sweep.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _study(
     done = [(run, todo.states[run.id]) for run in expansion.runs]
     took = [(run, s.last.get("wall_s") or 0.0) for run, s in done if s.status == "done"]
     speed = measured_speed(took, spec.profile)
-    at_once = _at_once(executor, settings.max_parallel, len(todo.start))
+    at_once = _at_once(executor, settings.max_parallel, todo.start)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed)
     if 0 < len(todo.start) < len(expansion.runs):
         estimate = estimate_runs(todo.start, at_once=at_once, profile=spec.profile, speed=speed)
@@ -155,11 +156,16 @@ def _study(
     return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
 
 
-def _at_once(executor: Any, asked: int | None, n_runs: int) -> int:
+def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec]) -> int:
+    from scalekit.executors.base import count_processes
+
     most = getattr(executor, "max_parallel", None) if executor.in_foreground else asked
     gpus = len(getattr(executor, "gpus", ()))
     most = min(most, gpus) if gpus and most else most
-    return max(1, min(most or 1, n_runs))
+    if executor.in_foreground and asked is None:
+        # As many as go side by side when all are as wide as the widest.
+        most = (most or 1) // max((count_processes(run.resources) for run in runs), default=1)
+    return max(1, min(most or 1, len(runs)))
 
 
 def _show(study: _Study, form: Format) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,7 +36,6 @@ class HeldOut:
     bits_per_byte: float | None
 
 
-@torch.inference_mode()
 def evaluate(
     model: LanguageModel,
     val: Rows,
@@ -44,6 +46,33 @@ def evaluate(
     """Measure the loss on every held-out row, each process of a team on a part of them."""
     assert val.n_rows is not None
     model.eval()
+    with _without_gradients(model):
+        all_means, context = _row_means(model, val, device, team)
+    model.train()
+    return summarise(all_means, context, bytes_per_token)
+
+
+@contextmanager
+def _without_gradients(model: LanguageModel) -> Iterator[None]:
+    """Keep nothing for a backward pass.
+
+    What a model in parts gathers for a forward pass stays gathered until a backward pass. Gathered
+    here and met again by the next training step, it gave that step wrong gradients.
+    """
+    if not model.lies_in_parts:
+        with torch.inference_mode():
+            yield
+        return
+    with torch.no_grad():
+        yield
+    cast(Any, model).reshard()
+
+
+def _row_means(
+    model: LanguageModel, val: Rows, device: Device, team: Team
+) -> tuple[np.ndarray, int]:
+    """Return the mean loss of every row (R,), and the tokens of a row."""
+    assert val.n_rows is not None
     means: list[np.ndarray] = []
     at_once = 0
     start, context = 0, 0
@@ -61,9 +90,8 @@ def evaluate(
             losses = model.loss(tokens, targets, reduction="none")
         means.append(losses.double().mean(dim=1).cpu().numpy())
         start = stop
-    model.train()
     all_means = team.gather(torch.from_numpy(np.concatenate(means))).flatten().numpy()
-    return summarise(all_means[: val.n_rows], context, bytes_per_token)
+    return all_means[: val.n_rows], context
 
 
 def summarise(row_means: np.ndarray, context: int, bytes_per_token: float | None) -> HeldOut:

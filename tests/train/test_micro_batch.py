@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalekit.counting import Shape, memory_bytes
+from scalekit.errors import InputError
+from scalekit.models.gpt import GPT
+from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import RunSpec
 from scalekit.train.micro_batch import choose_rows, memory_for
+from scalekit.train.run import train_run
 from scalekit.train.spread import _part
+
+# torch's own kernel of RMSNorm takes no float32 gain on bfloat16 heads and says so once.
+not_fused = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 
 SHAPE = Shape(256, 4, 4, 64, 4, 768, 1000, 128)
 STATE, A_ROW = memory_bytes(SHAPE, batch_tokens=128)
@@ -55,3 +65,70 @@ def test_parts_hold_every_row_once_and_empty_ones_weigh_nothing(n_rows: int, n_p
         assert weight in (0, len(there))
         seen += there if weight else []
     assert seen == list(range(n_rows))
+
+
+def faulty(patch: pytest.MonkeyPatch, *, fails: int) -> None:
+    """Let the model run out of memory so many times."""
+    plain, calls = GPT.loss, []
+
+    def loss(self: GPT, *args: Any, **options: Any) -> torch.Tensor:
+        if self.training:
+            calls.append(1)
+            if len(calls) <= fails:
+                raise torch.OutOfMemoryError("planned")
+        return plain(self, *args, **options)
+
+    patch.setattr(GPT, "loss", loss)
+
+
+AUTOGRAD = {"train": {"dtype": "bfloat16", "steps": 4}}
+
+
+def train(spec: RunSpec, folder: SweepFolder, **needs: Any) -> list[dict[str, Any]]:
+    """Train and return the record's lines."""
+    spread = RunSpec(spec.id, spec.config, spec.plan, needs)
+    assert train_run(spread, folder, device="cpu") == "done"
+    return [json.loads(line) for line in folder.record(spec.id).read_text().splitlines()]
+
+
+def losses(lines: list[dict[str, Any]]) -> list[float]:
+    return [line["loss"] for line in lines if line["t"] == "step"]
+
+
+@not_fused
+def test_a_run_that_is_out_of_memory_goes_on_with_half_and_says_so(
+    planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = planned(**AUTOGRAD)
+    half = losses(train(spec, SweepFolder(tmp_path / "half"), micro_batch_tokens=64))
+    with monkeypatch.context() as patch:
+        faulty(patch, fails=1)
+        lines = train(spec, SweepFolder(tmp_path / "full"))
+    notes = [line for line in lines if line["t"] == "note"]
+    assert notes == [{"t": "note", "what": "out of memory", "micro_batch_tokens": 64}]
+    # The step that failed was done again from its beginning: bit for bit the run with half.
+    assert losses(lines) == half
+
+
+@not_fused
+def test_a_run_that_is_out_of_memory_again_is_refused_with_what_to_set(
+    planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty(monkeypatch, fails=2)
+    with pytest.raises(InputError, match="out of memory with 64 tokens at once; set") as caught:
+        train(planned(**AUTOGRAD), SweepFolder(tmp_path))
+    assert "micro_batch_tokens to 32 or less" in str(caught.value)
+
+
+@not_fused
+@pytest.mark.parametrize("what", ["mlps", "blocks"])
+def test_computing_activations_again_changes_no_bit(planned, tmp_path: Path, what: str) -> None:
+    spec = planned(**AUTOGRAD)
+    kept = losses(train(spec, SweepFolder(tmp_path / "kept")))
+    assert losses(train(spec, SweepFolder(tmp_path / "again"), recompute=what)) == kept
+
+
+@not_fused
+def test_activations_that_the_model_does_not_name_are_refused(planned, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"resources\.recompute: 'heads', but this model has b"):
+        train(planned(**AUTOGRAD), SweepFolder(tmp_path), recompute="heads")
