@@ -21,6 +21,8 @@ MEMBER = {
     "laws": "LAW",
     "models": "MODEL",
     "datasets": "DATASET",
+    "documents": "FORMAT",
+    "tokenizers": "TOKENIZER",
     "executors": "EXECUTOR",
     "plots": "PLOT",
     "reports": "REPORT",

@@ -23,6 +23,7 @@ FLOORS = {
     "fit": 5,
     "launch": 5,
     "train": 5,
+    "prepare": 5,
     "results": 4,
     "models": 4,
     "datasets": 4,
@@ -33,19 +34,30 @@ FLOORS = {
     "quantities": 1,
     "registry": 1,
     "executors": 1,
+    "documents": 1,
+    "tokenizers": 1,
     "errors": 0,
     "counting": 0,
     "__init__": 0,
 }
-RUNNING = {"sweep", "launch", "executors", "train", "models", "datasets"}
+RUNNING = {
+    *("sweep", "launch", "executors", "train", "models", "datasets"),
+    *("documents", "tokenizers", "prepare"),
+}
 READING = {"laws", "fit", "analysis", "plots", "reports", "importers"}
 MAY_IMPORT = {
     "torch": {"train", "models", "datasets"},
     "submitit": {"executors/slurm"},
     "scipy": {"fit", "analysis"},
     "matplotlib": {"plots"},
+    "tokenizers": {"tokenizers"},
+    "tiktoken": {"tokenizers"},
+    "datasets": {"documents"},
 }
-FAMILIES = ("laws", "models", "datasets", "executors", "plots", "reports", "commands", "importers")
+FAMILIES = (
+    *("laws", "models", "datasets", "executors", "plots", "reports", "commands", "importers"),
+    *("documents", "tokenizers"),
+)
 HEAVY = ("torch", "pandas", "scipy", "matplotlib", "numpy")
 
 

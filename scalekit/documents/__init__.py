@@ -1,0 +1,1 @@
+"""Family: formats that documents come in, one file each."""
