@@ -11,6 +11,7 @@ from scalekit import errors, registry
 # The order in which `scalekit --help` lists the commands: the order of a study.
 _ORDER = [
     "init",
+    "data",
     "sweep",
     "status",
     "logs",
@@ -69,8 +70,11 @@ def build_app(only: str | None = None):  # typer is imported late
     listed = [name for name in _ORDER if name in known]
     listed += [name for name in known if name not in listed]
     for name in [only] if only else listed:
-        module = import_module(f"scalekit.commands.{name}")
-        app.command(name.replace("_", "-"))(module.COMMAND)
+        command = import_module(f"scalekit.commands.{name}").COMMAND
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name.replace("_", "-"))(command)
     return app
 
 

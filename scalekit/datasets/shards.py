@@ -3,6 +3,9 @@
 Two formats are read. nanoGPT's is bare uint16. llm.c's starts with 256 int32, of which the first
 three are a magic number, a version and the number of tokens; the magic says whether the tokens are
 uint16 or uint32 (`dev/data/data_common.py` of karpathy/llm.c).
+
+A folder of `scalekit data prepare` has a manifest beside them, which says what the files do not:
+the vocabulary, the tokenizer and bytes per token.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, read_manifest
 from scalekit.datasets.base import Corpus, Dataset, limit_training, split_corpus
 from scalekit.errors import InputError
 
@@ -106,13 +110,42 @@ def find_shards(data: Mapping[str, Any]) -> tuple[list[Shard], list[Shard]]:
     folder = Path(data["path"])
     if not folder.is_dir():
         raise InputError(f"data.path: {folder} is no folder; name one with train*.bin and val*.bin")
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        shards = check_shard_files(folder, manifest)
+        splits = [said["split"] for said in manifest.shards]
+        train, val = ([s for s, of in zip(shards, splits, strict=True) if of == x] for x in SPLITS)
+        return train, val
     found = []
-    for split in ("train", "val"):
+    for split in SPLITS:
         paths = sorted(folder.glob(f"{split}*.bin"))
         if not paths:
             raise InputError(f"data.path: {folder} holds no {split}*.bin; write the split there")
         found.append([read_shard(path) for path in paths])
     return found[0], found[1]
+
+
+def check_shard_files(folder: Path, manifest: Manifest) -> list[Shard]:
+    """Find the shards that a manifest lists, in its order, by their headers and sizes.
+
+    Raises:
+        InputError: One is missing, torn or of another length, or one is there that is not listed.
+    """
+    listed = [said["file"] for said in manifest.shards]
+    strange = sorted({p.name for x in SPLITS for p in folder.glob(f"{x}*.bin")} - set(listed))
+    if strange:
+        raise InputError(
+            f"data.path: {folder / strange[0]} is not in {MANIFEST}; move it away, or prepare the "
+            "folder again"
+        )
+    shards = [read_shard(folder / name) for name in listed]
+    for shard, said in zip(shards, manifest.shards, strict=True):
+        if shard.n_tokens != said["tokens"]:
+            raise InputError(
+                f"data.path: {shard.path} holds {shard.n_tokens:,} tokens, {MANIFEST} says "
+                f"{said['tokens']:,}; prepare the folder again"
+            )
+    return shards
 
 
 def _fingerprint(shards: list[Shard]) -> str:
@@ -128,17 +161,27 @@ def _fingerprint(shards: list[Shard]) -> str:
 
 
 def facts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what the files hold, from their headers and sizes.
+    """Say what the files hold, from their headers and sizes, and from the manifest where one is.
 
-    The vocabulary is not written in them, so `model.vocab` has to be.
+    Without a manifest the vocabulary is not known, so `model.vocab` has to be given.
     """
     train, val = find_shards(data)
-    return {
+    manifest = read_manifest(Path(data["path"]))
+    known = {
         "vocab": None,
         "train_tokens": limit_training(sum(s.n_tokens for s in train), data),
         "val_tokens": sum(s.n_tokens for s in val),
         "bytes_per_token": None,
-        "fingerprint": _fingerprint(train + val),
+        "fingerprint": None,
+    }
+    if manifest is None:
+        return known | {"fingerprint": _fingerprint(train + val)}
+    return known | {
+        "vocab": manifest.tokenizer["vocab"],
+        # Of the held-out split: it turns the held-out loss into bits per byte.
+        "bytes_per_token": manifest.splits["val"]["bytes_per_token"],
+        "fingerprint": manifest.fingerprint,
+        "tokenizer": manifest.tokenizer["identity"],
     }
 
 

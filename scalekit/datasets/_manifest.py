@@ -1,0 +1,85 @@
+"""The manifest of a prepared folder: which tokenizer, which shards, how many tokens and bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalekit.errors import InputError
+
+MANIFEST = "manifest.json"
+PLAN = "prepare.json"
+"""There while a folder is being prepared, and no longer."""
+SCHEMA = "scalekit.data/1"
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `scalekit data prepare` says of a folder.
+
+    Attributes:
+        fingerprint: A hash of the tokenizer's identity and of every shard's content.
+        tokenizer: `identity`, `vocab`, `end_of_text` (a token or None), `version`.
+        splits: By name: `documents`, `empty_documents`, `tokens`, `bytes` of UTF-8 text and
+            `bytes_per_token`, in which tokens between documents count.
+        shards: In the order of their names: `file`, `split`, `tokens`, `bytes`, `documents`,
+            `sha256`.
+        sources: What was read: `source`, `format`, `digest`.
+        recipe: How it was read.
+    """
+
+    fingerprint: str
+    tokenizer: Mapping[str, Any]
+    splits: Mapping[str, Mapping[str, Any]]
+    shards: tuple[Mapping[str, Any], ...]
+    sources: tuple[Mapping[str, Any], ...]
+    recipe: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Write it as the text of `manifest.json`."""
+        return json.dumps({"schema": SCHEMA, **vars(self)}, indent=1) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a folder's manifest; None where it has none and is not being prepared either.
+
+    Raises:
+        InputError: It is not finished, or its manifest is none that can be read here.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if (folder / PLAN).is_file():
+            raise InputError(
+                f"data.path: {folder} is not prepared to its end; run the same `scalekit data "
+                "prepare` again, it continues"
+            )
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        schema = value.pop("schema")
+        if schema != SCHEMA:
+            raise InputError(
+                f"data.path: {path} has schema {schema!r}, not {SCHEMA!r}; read it with the "
+                "version of scalekit that wrote it"
+            )
+        read = Manifest(**{**value, "shards": tuple(value["shards"])})
+        _check_types(read)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"data.path: {path} is no manifest that can be read, {type(error).__name__}: {error}; "
+            "prepare the folder again"
+        ) from error
+    return read
+
+
+def _check_types(read: Manifest) -> None:
+    """Touch what readers rely on, so that a damaged manifest is refused here."""
+    for split in SPLITS:
+        float(read.splits[split]["bytes_per_token"])
+    for shard in read.shards:
+        int(shard["tokens"]) + len(shard["file"]) + len(shard["sha256"]) + len(shard["split"])
+    str(read.tokenizer["identity"]) + str(int(read.tokenizer["vocab"]))

@@ -1,0 +1,1 @@
+"""Stage: from documents to shards of tokens with a manifest."""

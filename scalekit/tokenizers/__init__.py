@@ -1,0 +1,1 @@
+"""Family: ways to turn text into tokens, one file each."""

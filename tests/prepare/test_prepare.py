@@ -1,0 +1,333 @@
+"""Preparing a folder: the same bytes for any number of processes and any kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scalekit import cli
+from scalekit.datasets import shards
+from scalekit.datasets._manifest import PLAN, read_manifest
+from scalekit.documents.base import Ask
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.prepare.recipe import Recipe, find_sources
+from scalekit.prepare.run import prepare
+
+TEXTS = [f"document {n}: " + "some words é " * (n % 17) for n in range(400)]
+RECIPE = Recipe("bytes", None, 0.1, 4000, Ask())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("in") / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in [*TEXTS, "", TEXTS[7]]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("out") / "prepared"
+    fill(source, folder)
+    return files(folder)
+
+
+def fill(source: Path, folder: Path, workers: int = 1) -> None:
+    sources = find_sources([str(source)], None, is_held_out=False)
+    prepare(RECIPE, sources, folder, workers=workers)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def read_back(folder: Path, split: str) -> list[str]:
+    """Read the documents of a split out of the shards themselves."""
+    tokens = b"".join(
+        shards.read_shard(p).map().astype(np.uint8).tobytes()
+        for p in sorted(folder.glob(f"{split}_*.bin"))
+    )
+    return [text.decode() for text in tokens.split(b"\0")[:-1]]
+
+
+class Death(BaseException):
+    """The end of a process that cannot do anything about it."""
+
+
+@contextlib.contextmanager
+def dying_at(moment: int | None) -> Iterator[list[str]]:
+    """Die before (2k) or after (2k + 1) the k-th disk operation; list those that were begun."""
+    real = {name: getattr(os, name) for name in ("replace", "fsync", "unlink", "rmdir")}
+    done: list[str] = []
+    dead: list[bool] = []
+
+    def wrap(name: str) -> Any:
+        def operation(*args: Any, **options: Any) -> Any:
+            if dead:
+                raise Death  # a killed process cleans nothing up
+            number = len(done)
+            done.append(name)
+            if moment == 2 * number:
+                dead.append(True)
+                raise Death
+            result = real[name](*args, **options)
+            if moment == 2 * number + 1:
+                dead.append(True)
+                raise Death
+            return result
+
+        return operation
+
+    try:
+        for name in real:
+            setattr(os, name, wrap(name))
+        yield done
+    finally:
+        for name, function in real.items():
+            setattr(os, name, function)
+
+
+def test_every_document_is_in_one_split_and_equal_ones_in_the_same(
+    source: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    fill(source, tmp_path / "out")
+    train, val = (read_back(tmp_path / "out", split) for split in ("train", "val"))
+    assert sorted([*train, *val]) == sorted([*TEXTS, TEXTS[7]])
+    assert not set(train) & set(val)
+    # 400 draws of a tenth: 40, within four standard deviations of 6.
+    assert 16 < len(val) < 64
+
+
+def test_the_manifest_counts_what_the_shards_hold(source: Path, tmp_path: Path) -> None:
+    fill(source, tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest is not None
+    for split in ("train", "val"):
+        texts, counts = read_back(tmp_path / "out", split), manifest.splits[split]
+        assert counts["documents"] == len(texts)
+        assert counts["bytes"] == sum(len(text.encode()) for text in texts)
+        assert counts["tokens"] == counts["bytes"] + len(texts)
+        assert counts["bytes_per_token"] == counts["bytes"] / counts["tokens"]
+    assert manifest.recipe["empty_documents"] == 1
+    assert len(manifest.shards) > 8
+
+
+def test_a_folder_is_the_same_for_any_number_of_processes(
+    source: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    fill(source, tmp_path / "out", workers=3)
+    assert files(tmp_path / "out") == expected
+
+
+def test_killed_at_any_disk_operation_and_started_again_a_folder_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)  # a hundred folders need not wait for the disk
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:60]))
+    with dying_at(None) as done:
+        fill(source, tmp_path / "whole")
+    expected = files(tmp_path / "whole")
+    assert len([name for name in expected if name.startswith("train_")]) > 1
+    assert done.count("replace") > 5
+    for moment in range(2 * len(done)):
+        folder = tmp_path / str(moment)
+        with pytest.raises(Death), dying_at(moment):
+            fill(source, folder)
+        fill(source, folder)
+        assert files(folder) == expected, f"moment {moment}, {done[moment // 2]}"
+
+
+def test_killed_for_good_with_its_processes_it_goes_on_to_the_same_folder(
+    source: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "scalekit", "data", "prepare", str(source), "-o", str(out)]
+    command += ["--part-bytes", "4000", "--val-share", "0.1", "-w", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("parts/*.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert cli.run(command[3:]) == 0
+    assert files(out) == expected
+
+
+def test_an_unfinished_folder_is_refused_by_training_until_it_is_finished(
+    source: Path, tmp_path: Path
+) -> None:
+    data = {"source": "shards", "path": str(tmp_path), "unique_tokens": None}
+    with pytest.raises(Death), dying_at(12):
+        fill(source, tmp_path)
+    assert (tmp_path / PLAN).exists()
+    with pytest.raises(InputError, match="not prepared to its end; run the same"):
+        shards.facts(data)
+    fill(source, tmp_path)
+    assert shards.facts(data)["vocab"] == 256
+
+
+def test_a_finished_folder_is_left_as_it_is(source: Path, tmp_path: Path) -> None:
+    fill(source, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    fill(source, tmp_path)
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_folder_of_another_recipe_or_source_is_refused_and_left_as_it_is(
+    is_finished: bool, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "a.jsonl", tmp_path / "out"
+    source.write_text("".join(json.dumps({"text": t, "more": t}) + "\n" for t in TEXTS))
+    with contextlib.suppress(Death), dying_at(None if is_finished else 40):
+        fill(source, out)
+    before = files(out)
+    assert ("manifest.json" in before) == is_finished
+    begun = ["data", "prepare", str(source), "-o", str(out), "--part-bytes", "4000", "-w", "1"]
+    begun += ["--val-share", "0.1"]
+    for change in (["--column", "more"], ["--val-share", "0.2"], ["--end-of-text", "none"]):
+        assert cli.run([*begun, *change]) == 3
+    source.write_text(source.read_text() + '{"text": "more", "more": ""}\n')
+    assert cli.run(begun) == 3
+    assert files(out) == before
+
+
+def test_a_folder_with_something_else_in_it_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "train_000000.bin").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match=r"holds 'train_000000\.bin', which was not prepared"):
+        fill(source, tmp_path)
+    assert files(tmp_path) == {"train_000000.bin": b"somebody's"}
+
+
+def test_two_preparations_of_one_folder_do_not_meet(source: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SystemTroubleError, match="another process is preparing it"):
+            fill(source, tmp_path)
+    finally:
+        os.close(handle)
+
+
+def test_sources_held_out_by_name_are_and_others_are_not(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_text("held out\n\nthis too\n")
+    out = tmp_path / "out"
+    command = ["data", "prepare", str(source), "-o", str(out), "-w", "1", "--documents", "blank"]
+    assert cli.run([*command, "--val", str(tmp_path / "val.txt")]) == 0
+    assert read_back(out, "val") == ["held out", "this too"]
+    assert read_back(out, "train") == [*TEXTS, TEXTS[7]]
+
+
+def test_small_files_share_a_shard(tmp_path: Path) -> None:
+    (tmp_path / "in" / ".git").mkdir(parents=True)
+    (tmp_path / "in" / ".git" / "hidden.txt").write_text("not this")
+    (tmp_path / "in" / "picture.png").write_bytes(b"\x89PNG")
+    for n, text in enumerate(TEXTS[:40]):
+        (tmp_path / "in" / f"{n:02d}.txt").write_text(text)
+    sources = find_sources([str(tmp_path / "in")], None, is_held_out=False)
+    assert len(sources) == 40
+    prepare(RECIPE, sources, tmp_path / "out", workers=1)
+    assert len(list((tmp_path / "out").glob("train_*.bin"))) < 4
+    found = [text for split in ("train", "val") for text in read_back(tmp_path / "out", split)]
+    assert sorted(found) == sorted(TEXTS[:40])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["{in}", "--val-share", "0"], 3, "all of them for training; change the share"),
+        (["{in}", "--val-share", "1"], 3, "all of them held out; change the share"),
+        (["{in}", "{in}"], 2, "named twice"),
+        (["{in}", "--tokenizer", "byte"], 2, "did you mean 'bytes'"),
+        (["{in}", "--tokenizer", "bytes:x"], 3, "bytes need no file"),
+        (["{in}", "--column", "body"], 3, "no column 'body'"),
+        (["{in}", "--part-bytes", "lots"], 2, "--part-bytes 'lots'"),
+        (["{in}", "--part-bytes", "0"], 2, "less than one byte"),
+        (["{in}", "--val", "{in}", "--val-share", "0.1"], 2, "give one of them"),
+        (["{in}", "--source-format", "jsonlines"], 2, "did you mean 'jsonl'"),
+        (["{folder}/nowhere.jsonl"], 3, "nowhere.jsonl: cannot be read"),
+        (["{folder}/empty"], 3, "no file of a known format"),
+        (["{folder}/picture.png"], 3, "its ending tells no format"),
+        (["{folder}/blank.jsonl"], 3, "no document with any text"),
+    ],
+)
+def test_what_cannot_be_prepared_is_refused_in_words(
+    *, arguments: list[str], code: int, says: str, source: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "blank.jsonl").write_text('\n{"text": ""}\n')
+    filled = [a.format(**{"in": source, "folder": tmp_path}) for a in arguments]
+    assert cli.run(["data", "prepare", *filled, "-o", str(tmp_path / "out"), "-w", "1"]) == code
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+
+
+def test_a_bad_document_in_a_worker_ends_the_work_with_its_line(tmp_path: Path, capsys) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps({"text": "fine " * 100}) + "\n" + "{\n" + '{"text": "x"}\n' * 99)
+    command = ["data", "prepare", str(source), "-o", str(tmp_path / "out"), "-w", "2"]
+    assert cli.run([*command, "--part-bytes", "300"]) == 3
+    assert "a.jsonl:2: not JSON" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("manifest.json"))
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(
+    source: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.run(["data", "prepare", str(source), "-o", str(tmp_path / "file" / "out")]) == 7
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_check_finds_every_damage(source: Path, tmp_path: Path, capsys) -> None:
+    fill(source, tmp_path)
+    assert cli.run(["data", "check", str(tmp_path)]) == 0
+    shard = tmp_path / "train_000003.bin"
+    whole = shard.read_bytes()
+    damages = {
+        "sha256": whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:],
+        "holds token 511, the vocabulary has 256": whole[:2000] + b"\xff\x01" + whole[2002:],
+        "the file is torn": whole[:-2],
+        "cannot be read": None,
+    }
+    for says, data in damages.items():
+        shard.unlink() if data is None else shard.write_bytes(data)
+        assert cli.run(["data", "check", str(tmp_path)]) == 3
+        assert says in capsys.readouterr().err
+    shard.write_bytes(whole)
+    (tmp_path / "train_9.bin").write_bytes(whole)
+    assert cli.run(["data", "check", str(tmp_path)]) == 3
+    assert "is not in manifest.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "scalekit.data/9"}'])
+def test_a_manifest_that_is_none_is_refused(text: str, source: Path, tmp_path: Path) -> None:
+    fill(source, tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    data = {"source": "shards", "path": str(tmp_path), "unique_tokens": None}
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        shards.facts(data)
+
+
+def test_the_shards_are_as_small_as_the_vocabulary_allows() -> None:
+    from scalekit.prepare.work import dtype_of
+
+    assert dtype_of(65536) == "uint16"
+    assert dtype_of(65537) == "uint32"
