@@ -8,7 +8,7 @@ run resumes from its step number alone. Legend: B rows, T tokens a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scalekit.errors import InputError
@@ -31,6 +31,52 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the first so many rows of a run are.
+
+    Attributes:
+        rows: How many they are.
+        unique: How many different ones.
+        epochs: Them over the different ones that the source has; None where it never ends.
+        sources: The same of each source of a mixture.
+    """
+
+    rows: int
+    unique: int
+    epochs: float | None
+    sources: Mapping[str, Seen] = field(default_factory=dict)
+
+
+class RowOrder(Protocol):
+    """Which rows a step takes: a function of the step alone, whoever asks and however often."""
+
+    def rows(self, step: int, batch: int) -> np.ndarray:
+        """Return the row indices (B,) of a step, counted from one."""
+        ...
+
+    def seen(self, rows: int) -> Seen:
+        """Account for the first so many rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """One source of a mixture.
+
+    Attributes:
+        name: What it is called.
+        weight: Its share of the training tokens.
+        n_val_rows: How many of the held-out rows are its own; they stand in the sources' order.
+        bytes_per_token: Of its held-out text, or None where bytes are not known.
+    """
+
+    name: str
+    weight: float
+    n_val_rows: int
+    bytes_per_token: float | None
+
+
+@dataclass(frozen=True)
 class Corpus:
     """An opened dataset.
 
@@ -41,11 +87,19 @@ class Corpus:
             when the source never ends), `val_tokens`,
             `bytes_per_token`, `entropy` (nats per token), `oracle_val_loss` (of these very rows)
             and `fingerprint`; None where not known.
+        shares: The sources of a mixture; empty where there is one source.
+        order: From a seed to the order of the training rows; None for `Order`.
     """
 
     train: Rows
     val: Rows
     facts: Mapping[str, Any]
+    shares: tuple[Share, ...] = ()
+    order: Callable[[int], RowOrder] | None = None
+
+    def ordered(self, seed: int) -> RowOrder:
+        """Return the order in which a run of this seed takes the training rows."""
+        return self.order(seed) if self.order else Order(self.train.n_rows, seed)
 
 
 @dataclass(frozen=True)
@@ -107,29 +161,67 @@ class SpreadRows:
         return self._rows.take(indices * self._of // self.n_rows)
 
 
+class JoinedRows:
+    """Rows of several sources, one source after the other."""
+
+    def __init__(self, rows: Sequence[Rows]) -> None:
+        self._rows = rows
+        self.starts = [0]
+        for one in rows:
+            assert one.n_rows is not None
+            self.starts.append(self.starts[-1] + one.n_rows)
+        self.n_rows = self.starts[-1]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        import numpy as np
+
+        places = np.searchsorted(self.starts, indices, side="right") - 1
+        taken = [(places == p, p) for p in np.unique(places)] or [(places == 0, 0)]
+        parts = [(here, self._rows[p].take(indices[here] - self.starts[p])) for here, p in taken]
+        out = np.empty((len(indices), parts[0][1].shape[1]), dtype=np.int64)
+        for here, rows in parts:
+            out[here] = rows
+        return out
+
+
 class Order:
     """Which rows a step takes: every row once an epoch, in an order drawn anew for each epoch.
 
     Args:
         n_rows: Rows of the split, or None for a source that never ends, which is read in sequence.
         seed: The order's seed.
+        salt: What tells this order from others of the same seed.
     """
 
-    def __init__(self, n_rows: int | None, seed: int) -> None:
-        self._n_rows, self._seed = n_rows, seed
+    def __init__(self, n_rows: int | None, seed: int, salt: tuple[int, ...] = ()) -> None:
+        self._n_rows, self._seed, self._salt = n_rows, seed, salt
         self._shuffled: dict[int, np.ndarray] = {}
 
     def rows(self, step: int, batch: int) -> np.ndarray:
         """Return the row indices (B,) of a step, counted from one."""
         import numpy as np
 
-        places = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
+        return self.at(np.arange((step - 1) * batch, step * batch, dtype=np.int64))
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return the row indices (B,) at places (B,) of the run, counted from zero and rising."""
+        import numpy as np
+
         if self._n_rows is None:
             return places
         epochs, within = np.divmod(places, self._n_rows)
-        return np.array(
-            [self._epoch(int(e))[w] for e, w in zip(epochs, within, strict=True)], dtype=np.int64
-        )
+        out = np.empty(len(places), dtype=np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            out[here] = self._epoch(epoch)[within[here]]
+        return out
+
+    def seen(self, rows: int) -> Seen:
+        """Account for the first so many rows."""
+        if self._n_rows is None:
+            return Seen(rows, rows, None)
+        return Seen(rows, min(rows, self._n_rows), rows / self._n_rows)
 
     def _epoch(self, epoch: int) -> np.ndarray:
         import numpy as np
@@ -138,7 +230,7 @@ class Order:
         if epoch not in self._shuffled:
             # Two epochs can meet in one batch; older ones never come back.
             self._shuffled = {e: p for e, p in self._shuffled.items() if e >= epoch - 1}
-            generator = np.random.default_rng([self._seed, epoch])
+            generator = np.random.default_rng([self._seed, epoch, *self._salt])
             self._shuffled[epoch] = generator.permutation(self._n_rows)
         return self._shuffled[epoch]
 

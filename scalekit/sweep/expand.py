@@ -260,6 +260,8 @@ def _resolved(point: Point) -> dict[str, Any]:
         **{share: point[share] for share in SPANS.values()},
         **dict.fromkeys(SPANS),
         "model.ffn_mult": None,
+        "data.tokenizer": point["facts"].get("tokenizer") or point["data.tokenizer"],
+        "data.weights": point["facts"].get("weights") or point["data.weights"],
         "data.fingerprint": point["facts"].get("fingerprint") or point["data.fingerprint"],
     }
 

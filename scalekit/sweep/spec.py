@@ -61,7 +61,12 @@ class DataSpec(Part):
 
     source: str = Field(default="stdlib", description="a member of datasets/, by file name")
     tokenizer: str = "bytes"
-    path: str | None = Field(default=None, description="folder or file of shards")
+    path: str | None = Field(
+        default=None, description="folder of shards, or of such folders for a mixture"
+    )
+    weights: str | None = Field(
+        default=None, description="a mixture's shares of the tokens: web=0.7, code=0.3"
+    )
     fingerprint: str | None = Field(
         default=None, description="resolved at planning: what the path holds"
     )

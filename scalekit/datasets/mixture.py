@@ -1,0 +1,245 @@
+"""A weighted mixture: `data.path` holds a folder of shards a source, `data.weights` their shares.
+
+A share is one of training tokens, and all shares sum to one. Rows of the sources alternate as
+evenly as whole rows allow, so that a run has the same mixture in its first hundred steps as in all
+of them. Each source has its own order and its own epochs, and neither moves when a source is added.
+
+Every source has `data.val_tokens` held-out tokens, whatever its weight: its loss is then the same
+measurement in every mixture that it is part of. The loss of the mixture is their sum by weight; it
+is another target for other weights, and runs that differ in them compare by source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalekit.datasets import shards
+from scalekit.datasets.base import Corpus, Dataset, JoinedRows, Order, Rows, Seen, Share
+from scalekit.errors import InputError, did_you_mean
+from scalekit.quantities import read_number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CYCLE = 1 << 16
+"""Rows after which the pattern of sources repeats; a weight is a whole number of rows of it."""
+
+SUM_TOLERANCE = 1e-6
+"""How far the weights may be from summing to one: six digits written out, rounded."""
+
+
+def read_weights(text: str | None) -> dict[str, float]:
+    """Read `web=0.7, code=0.3` into weights by name, sorted by name.
+
+    Raises:
+        InputError: Not such a list, a name twice, a weight that is none, or a sum other than one.
+    """
+    if not text:
+        raise InputError("data.weights: missing; write the sources' shares, as web=0.7, code=0.3")
+    found: dict[str, float] = {}
+    for entry in text.replace(",", " ").split():
+        name, equals, number = entry.partition("=")
+        if not (name and equals and number):
+            raise InputError(
+                f"data.weights: {entry!r} is no NAME=WEIGHT; write them as web=0.7, code=0.3"
+            )
+        if name in found:
+            raise InputError(f"data.weights: {name!r} has two weights; give it one")
+        try:
+            found[name] = read_number(number)
+        except InputError as error:
+            raise InputError(
+                f"data.weights: {number!r} of {name!r} is no number; write one such as 0.7"
+            ) from error
+        if round(found[name] * CYCLE) < 1:
+            raise InputError(
+                f"data.weights: {found[name]:g} of {name!r} is less than one row in {CYCLE:,}; "
+                "leave the source out or raise its weight"
+            )
+    total = sum(found.values())
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        meant = ", ".join(f"{name}={weight / total:.6g}" for name, weight in found.items())
+        raise InputError(
+            f"data.weights: sum to {total:.6g}, not 1; if their ratios are meant, write {meant}"
+        )
+    return dict(sorted(found.items()))
+
+
+def write_weights(weights: Mapping[str, float]) -> str:
+    """Write weights in the one form in which equal mixtures are equal text."""
+    return ", ".join(f"{name}={weight!r}" for name, weight in weights.items())
+
+
+def _sources(data: Mapping[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Return each source's weight and the `data` config that it has on its own."""
+    weights = read_weights(data.get("weights"))
+    if not data.get("path"):
+        raise InputError("data.path: missing; name the folder that holds a folder a source")
+    root, unique = Path(data["path"]), data.get("unique_tokens")
+    missing = [name for name in weights if not (root / name).is_dir()]
+    if missing:
+        there = [p.name for p in sorted(root.glob("*")) if p.is_dir()]
+        raise InputError(
+            f"data.weights: {missing[0]!r} is no folder in {root}; "
+            f"{did_you_mean(missing[0], there)}"
+        )
+    return {
+        name: (
+            weight,
+            {
+                **data,
+                "path": str(root / name),
+                # Shared out by weight, so that all sources repeat equally often.
+                "unique_tokens": None if unique is None else round(unique * weight),
+            },
+        )
+        for name, weight in weights.items()
+    }
+
+
+def facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what the sources hold together.
+
+    `train_tokens` are those after which the first source has been seen once.
+
+    Raises:
+        InputError: A source is missing or damaged, or the sources have different tokenizers.
+    """
+    sources = _sources(data)
+    known = {name: shards.facts(own) for name, (_, own) in sources.items()}
+    weights = {name: weight for name, (weight, _) in sources.items()}
+    per_token = [known[name]["bytes_per_token"] for name in weights]
+    said = [f"{name} {known[name]['fingerprint']}" for name in weights]
+    return {
+        "vocab": _common(known, "vocab"),
+        "train_tokens": _supply({n: (known[n]["train_tokens"], w) for n, w in weights.items()}),
+        "val_tokens": min(one["val_tokens"] for one in known.values()),
+        "bytes_per_token": None
+        if None in per_token
+        else sum(weight * b for weight, b in zip(weights.values(), per_token, strict=True)),
+        "fingerprint": hashlib.sha256("\n".join(said).encode()).hexdigest()[:16],
+        "tokenizer": _common(known, "tokenizer"),
+        "weights": write_weights(weights),
+    }
+
+
+def _supply(sources: Mapping[str, tuple[int, float]]) -> int:
+    """Return the tokens of a mixture after which the first source is used up."""
+    # Up to rounding of a whole number over its share of it.
+    return int(min(available / weight for available, weight in sources.values()) + 1e-6)
+
+
+def _common(known: Mapping[str, Mapping[str, Any]], fact: str) -> Any:
+    found = {name: one.get(fact) for name, one in known.items()}
+    different = sorted(set(found.values()) - {None}, key=str)
+    if len(different) > 1:
+        shown = ", ".join(f"{name}: {value}" for name, value in found.items())
+        raise InputError(
+            f"data.path: the sources differ in their {fact}, {shown}; prepare them with one "
+            "tokenizer"
+        )
+    return different[0] if different and None not in found.values() else None
+
+
+def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
+    """Map every source; the seed changes nothing, the tokens are what they are."""
+    known = facts(data)
+    sources = _sources(data)
+    opened = {n: shards.open_corpus(own, context, seed) for n, (_, own) in sources.items()}
+    train = [one.train for one in opened.values()]
+    weights = {name: weight for name, (weight, _) in sources.items()}
+    val = JoinedRows([one.val for one in opened.values()])
+    n_val_rows = data["val_tokens"] // context
+    said = {
+        **known,
+        "entropy": None,
+        "oracle_val_loss": None,
+        "val_tokens": val.n_rows * context,
+        "sources": {
+            name: {
+                "weight": weights[name],
+                **{f: one.facts[f] for f in ("train_tokens", "bytes_per_token", "fingerprint")},
+            }
+            for name, one in opened.items()
+        },
+    }
+    shares = tuple(
+        Share(name, weights[name], n_val_rows, one.facts["bytes_per_token"])
+        for name, one in opened.items()
+    )
+    return Corpus(JoinedRows(train), val, said, shares, lambda s: MixedOrder(train, weights, s))
+
+
+class MixedOrder:
+    """Rows of several sources in turn, each source in its own order.
+
+    Args:
+        rows: Each source's training rows.
+        weights: By name, in the order of `rows`.
+        seed: The orders' seed.
+    """
+
+    def __init__(self, rows: Sequence[Rows], weights: Mapping[str, float], seed: int) -> None:
+        self._starts = JoinedRows(rows).starts
+        self._names = list(weights)
+        # By its name, so that a source keeps its order in another mixture.
+        self._orders = [
+            Order(one.n_rows, seed, (zlib.crc32(name.encode()),))
+            for one, name in zip(rows, weights, strict=True)
+        ]
+        self._turns = _turns(list(weights.values()))
+        self._own = _places(self._turns, len(self._names))
+
+    def rows(self, step: int, batch: int) -> np.ndarray:
+        """Return the row indices (B,) of a step, counted from one."""
+        import numpy as np
+
+        places = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
+        cycles, within = np.divmod(places, CYCLE)
+        out = np.empty(batch, dtype=np.int64)
+        for number, order in enumerate(self._orders):
+            own = self._own[number]
+            mine = self._turns[within] == number
+            turns = cycles[mine] * len(own) + np.searchsorted(own, within[mine])
+            out[mine] = self._starts[number] + order.at(turns)
+        return out
+
+    def seen(self, rows: int) -> Seen:
+        """Account for the first so many rows."""
+        import numpy as np
+
+        cycles, within = divmod(rows, CYCLE)
+        sources = {}
+        for number, (name, order) in enumerate(zip(self._names, self._orders, strict=True)):
+            own = self._own[number]
+            sources[name] = order.seen(cycles * len(own) + int(np.searchsorted(own, within)))
+        unique = sum(one.unique for one in sources.values())
+        return Seen(rows, unique, rows / self._starts[-1], sources)
+
+
+def _places(turns: np.ndarray, n_sources: int) -> list[np.ndarray]:
+    """Return each source's places in a cycle, rising."""
+    import numpy as np
+
+    return [np.flatnonzero(turns == number) for number in range(n_sources)]
+
+
+def _turns(weights: Sequence[float]) -> np.ndarray:
+    """Return whose turn each row of a cycle is, (CYCLE,), every source spread evenly over it."""
+    import numpy as np
+
+    exact = np.array(weights) * CYCLE
+    counts = np.floor(exact).astype(np.int64)
+    # The largest remainders are rounded up, so that the cycle is full.
+    left = CYCLE - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
+    sources = np.repeat(np.arange(len(counts)), counts)
+    nth = np.arange(CYCLE) - np.repeat(np.cumsum(counts) - counts, counts)
+    return sources[np.argsort((nth + 0.5) / counts[sources], kind="stable")]
+
+
+DATASET = Dataset("mixture", facts, open_corpus)
