@@ -156,7 +156,8 @@ def _reported(
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }
     reported = {
-        "unique_tokens": facts.get("unique_tokens"),
+        # Of the whole run as planned where the record does not say what the last evaluation saw.
+        "unique_tokens": last.get("unique_tokens", facts.get("unique_tokens")),
         "loss": last.get("val_loss"),
         "loss_sem": last.get("val_sem"),
         "step": last.get("step"),
@@ -166,10 +167,21 @@ def _reported(
         "entropy": facts.get("entropy"),
         "oracle_loss": facts.get("oracle_val_loss"),
         **{name: end.get(name) for name in _SPENT},
+        **_by_source(last),
     }
     if last.get("tokens") is not None and (state.status != "done" or flags["not_at_end"]):
         reported["tokens"] = last["tokens"]
     return reported
+
+
+def _by_source(last: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a mixture's losses and epochs by source, as columns such as `val_loss_web`."""
+    sources = last.get("sources") or {}
+    return {
+        f"{name}_{source}": line.get(name)
+        for name in ("val_loss", "val_sem", "val_bpb", "epochs")
+        for source, line in sources.items()
+    }
 
 
 def _budget_note(

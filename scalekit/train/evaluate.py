@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from scalekit.datasets.base import Rows
+from scalekit.datasets.base import Corpus, Rows, Seen, Share
 from scalekit.models.base import LanguageModel
 from scalekit.train.device import Device
 from scalekit.train.team import SOLO, Team
@@ -28,12 +28,27 @@ class HeldOut:
         sem: Standard error of the mean, clustered by row: tokens of one row are not independent.
         tokens: How many tokens were predicted.
         bits_per_byte: The loss in bits per byte of text, or None where bytes are not defined.
+        sources: The same of each source of a mixture, by name.
     """
 
     loss: float
     sem: float | None
     tokens: int
     bits_per_byte: float | None
+    sources: Mapping[str, HeldOut] = field(default_factory=dict)
+
+
+def evaluate_corpus(
+    model: LanguageModel, corpus: Corpus, device: Device, team: Team = SOLO
+) -> HeldOut:
+    """Measure the loss on every held-out row, and of a mixture on those of each source.
+
+    Each process of a team computes a part of the rows; all return the whole.
+    """
+    means, context = _row_means(model, corpus.val, device, team)
+    if corpus.shares:
+        return summarise_shares(means, context, corpus.shares)
+    return summarise(means, context, corpus.facts.get("bytes_per_token"))
 
 
 def evaluate(
@@ -44,12 +59,20 @@ def evaluate(
     team: Team = SOLO,
 ) -> HeldOut:
     """Measure the loss on every held-out row, each process of a team on a part of them."""
+    means, context = _row_means(model, val, device, team)
+    return summarise(means, context, bytes_per_token)
+
+
+def _row_means(
+    model: LanguageModel, val: Rows, device: Device, team: Team
+) -> tuple[np.ndarray, int]:
+    """Return the mean loss of every row (R,), and the tokens of a row."""
     assert val.n_rows is not None
     model.eval()
     with _without_gradients(model):
-        all_means, context = _row_means(model, val, device, team)
+        found = _own_row_means(model, val, device, team)
     model.train()
-    return summarise(all_means, context, bytes_per_token)
+    return found
 
 
 @contextmanager
@@ -68,10 +91,9 @@ def _without_gradients(model: LanguageModel) -> Iterator[None]:
     cast(Any, model).reshard()
 
 
-def _row_means(
+def _own_row_means(
     model: LanguageModel, val: Rows, device: Device, team: Team
 ) -> tuple[np.ndarray, int]:
-    """Return the mean loss of every row (R,), and the tokens of a row."""
     assert val.n_rows is not None
     means: list[np.ndarray] = []
     at_once = 0
@@ -101,3 +123,46 @@ def summarise(row_means: np.ndarray, context: int, bytes_per_token: float | None
     sem = float(row_means.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else None
     bits = loss / math.log(2) / bytes_per_token if bytes_per_token else None
     return HeldOut(loss, sem, n_rows * context, bits)
+
+
+def summarise_shares(row_means: np.ndarray, context: int, shares: Sequence[Share]) -> HeldOut:
+    """Turn the mean losses (R,) of the rows of a mixture's sources into a `HeldOut`.
+
+    The mixture's loss is what its training tokens would have: the sources' by weight. Their rows
+    are drawn apart, so its variance is theirs by the weights' squares.
+    """
+    ends = np.cumsum([share.n_val_rows for share in shares])
+    assert ends[-1] == len(row_means)
+    parts = np.split(row_means, ends[:-1])
+    sources = {
+        share.name: summarise(part, context, share.bytes_per_token)
+        for share, part in zip(shares, parts, strict=True)
+    }
+    weighted = [(share.weight, sources[share.name]) for share in shares]
+    loss = sum(weight * one.loss for weight, one in weighted)
+    sems = [(weight, one.sem) for weight, one in weighted if one.sem is not None]
+    sem = math.hypot(*(w * s for w, s in sems)) if len(sems) == len(shares) else None
+    sizes = [(s.weight, s.bytes_per_token) for s in shares if s.bytes_per_token]
+    # Nats a token over bytes a token: a byte of the mixture is not the mean of its sources' bytes.
+    n_bytes = sum(w * b for w, b in sizes) if len(sizes) == len(shares) else None
+    bits = loss / math.log(2) / n_bytes if n_bytes else None
+    return HeldOut(loss, sem, len(row_means) * context, bits, sources)
+
+
+def report_sources(held: HeldOut, seen: Seen, context: int) -> dict[str, Any]:
+    """Return an evaluation's line about each source of a mixture; empty where there is one."""
+    if not held.sources:
+        return {}
+    lines = {
+        name: {
+            "val_loss": one.loss,
+            "val_sem": one.sem,
+            "val_tokens": one.tokens,
+            "val_bpb": one.bits_per_byte,
+            "tokens": seen.sources[name].rows * context,
+            "unique_tokens": seen.sources[name].unique * context,
+            "epochs": seen.sources[name].epochs,
+        }
+        for name, one in held.sources.items()
+    }
+    return {"sources": lines}

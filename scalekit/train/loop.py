@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scalekit.datasets.base import Corpus, Order
+from scalekit.datasets.base import Corpus
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.results.record import RecordWriter
@@ -24,7 +24,8 @@ from scalekit.sweep.spec import RunConfig
 from scalekit.train.average import Average
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
-from scalekit.train.evaluate import HeldOut, evaluate
+from scalekit.train.evaluate import HeldOut, evaluate_corpus, report_sources
+from scalekit.train.feed import Feed
 from scalekit.train.optimizer import AdamW, clip_gradients, set_lr
 from scalekit.train.restore import Parts, save_state
 from scalekit.train.schedule import lr_factor
@@ -36,6 +37,10 @@ EXPLOSION_LINES = 3
 """A run has diverged when a loss is not finite, or when after warm-up the mean training loss of
 that many step lines in a row lies that far above the mean of the first line: worse than untrained.
 """
+
+
+AHEAD = 2
+"""Batches that are made while a GPU computes."""
 
 
 @dataclass
@@ -137,9 +142,17 @@ def eval_steps(steps: int, evals: int) -> frozenset[int]:
 
 def run_loop(job: Job, progress: Progress) -> str:
     """Train from where `progress` stands; return `done`, `diverged` or `stopped`."""
+    train = job.config.train
+    batch = train.batch_tokens // job.config.model.context
+    steps = range(progress.step + 1, job.steps + 1)
+    ahead = AHEAD if job.device.torch.type == "cuda" else 0
+    order, share = job.corpus.ordered(train.seed), job.spread.team.share
+    with Feed(job.corpus.train, order, batch, steps, ahead=ahead, share=share) as feed:
+        return _walk(job, progress, feed)
+
+
+def _walk(job: Job, progress: Progress, feed: Feed) -> str:
     config, train = job.config, job.config.train
-    batch = train.batch_tokens // config.model.context
-    order = Order(job.corpus.train.n_rows, train.seed)
     learner = Learner(job.model, job.optimizer, job.device, train.clip, job.gradients)
     team = job.spread.team
     measured = eval_steps(job.steps, config.log.evals)
@@ -151,7 +164,7 @@ def run_loop(job: Job, progress: Progress) -> str:
     while progress.step < job.steps:
         step = progress.step + 1
         lr = train.lr * lr_factor(step, job.steps, train)
-        rows = job.corpus.train.take(team.share(order.rows(step, batch)))
+        rows = feed.next()
         _check_vocab(int(rows.max()), config)
         loss, norm = learner.learn(*job.device.batch(rows), lr)
         if job.average is not None:
@@ -162,7 +175,7 @@ def run_loop(job: Job, progress: Progress) -> str:
         is_last = step == job.steps
         has_diverged = False
         if step % config.log.every == 0 or is_last:
-            has_diverged = _write_step(job, progress, pending, clock, lr=lr, norm=float(norm))
+            has_diverged = _write_step(job, progress, pending, clock, feed, lr=lr, norm=float(norm))
         if step in measured and not has_diverged:
             has_diverged = not math.isfinite(_write_eval(job, step).loss)
             clock.restart(step)
@@ -227,7 +240,14 @@ def mean_losses(losses: list[Tensor], spread: Spread) -> list[float]:
 
 
 def _write_step(
-    job: Job, progress: Progress, pending: list[Tensor], clock: _Clock, *, lr: float, norm: float
+    job: Job,
+    progress: Progress,
+    pending: list[Tensor],
+    clock: _Clock,
+    feed: Feed,
+    *,
+    lr: float,
+    norm: float,
 ) -> bool:
     """Write a step line with the mean loss since the line before; say whether it diverged."""
     _collect(job, progress, pending)
@@ -249,6 +269,7 @@ def _write_step(
         lr=lr,
         grad_norm=norm,
         tokens_per_second=speed,
+        data_wait_s=feed.take_waited(),
         wall_s=wall,
         **({"device_s": devices} if devices != wall else {}),
     )
@@ -265,10 +286,11 @@ def _write_step(
 
 
 def _write_eval(job: Job, step: int) -> HeldOut:
-    per_token = job.corpus.facts.get("bytes_per_token")
     with job.average.applied() if job.average else nullcontext():
-        held = evaluate(job.model, job.corpus.val, job.device, per_token, job.spread.team)
-    tokens = step * job.config.train.batch_tokens
+        held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)
+    train, context = job.config.train, job.config.model.context
+    tokens = step * train.batch_tokens
+    seen = job.corpus.ordered(train.seed).seen(tokens // context)
     job.record.write(
         "eval",
         step=step,
@@ -278,6 +300,9 @@ def _write_eval(job: Job, step: int) -> HeldOut:
         val_sem=held.sem,
         val_tokens=held.tokens,
         val_bpb=held.bits_per_byte,
+        unique_tokens=seen.unique * context,
+        epochs=seen.epochs,
+        **report_sources(held, seen, context),
     )
     job.report(f"step {step:,}/{job.steps:,}  held-out loss {held.loss:.4f}")
     return held

@@ -308,11 +308,11 @@ def _write_end(job: Job, status: str, attempts: int, tokens: int) -> None:
 
 
 def _facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:
-    """Return what is known about the data, with the different tokens that this run sees."""
+    """Return what is known about the data, with the different tokens that this run is to see."""
     assert config.train.tokens is not None
-    tokens, n_rows = int(config.train.tokens), corpus.train.n_rows
-    different = tokens if n_rows is None else min(tokens, n_rows * config.model.context)
-    return {**corpus.facts, "unique_tokens": different}
+    context = config.model.context
+    seen = corpus.ordered(config.train.seed).seen(int(config.train.tokens) // context)
+    return {**corpus.facts, "unique_tokens": seen.unique * context, "epochs": seen.epochs}
 
 
 def _count_rows(config: RunConfig) -> int:

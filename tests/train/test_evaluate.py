@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from scalekit import registry
+from scalekit.datasets.base import Seen, Share
 from scalekit.models.base import build_seeded
 from scalekit.sweep.spec import RunSpec
 from scalekit.train.device import choose_device
-from scalekit.train.evaluate import evaluate, summarise
+from scalekit.train.evaluate import evaluate, report_sources, summarise, summarise_shares
 
 
 def test_the_held_out_loss_is_what_a_token_at_a_time_gives(planned) -> None:
@@ -58,3 +59,53 @@ def test_tokens_of_one_row_do_not_count_as_independent() -> None:
 
 def test_a_single_row_has_no_standard_error() -> None:
     assert summarise(np.array([1.0]), 16, 1.0).sem is None
+
+
+def shares(*weights: float, n_rows: int = 200) -> list[Share]:
+    return [Share(f"s{n}", w, n_rows, 4.0 - 2 * n) for n, w in enumerate(weights)]
+
+
+def test_a_mixture_has_the_losses_of_its_sources_by_weight() -> None:
+    rng = np.random.default_rng(0)
+    web, code = rng.normal(3.0, 0.5, 200), rng.normal(1.0, 0.2, 200)
+    held = summarise_shares(np.concatenate([web, code]), 16, shares(0.75, 0.25))
+    alone = {"s0": summarise(web, 16, 4.0), "s1": summarise(code, 16, 2.0)}
+    assert held.sources == alone
+    assert held.loss == pytest.approx(0.75 * web.mean() + 0.25 * code.mean(), rel=1e-12)
+    assert held.tokens == 400 * 16
+    # A token of this mixture is 3.5 bytes.
+    assert held.bits_per_byte == pytest.approx(held.loss / math.log(2) / 3.5, rel=1e-12)
+
+
+def test_the_error_of_a_mixture_is_that_of_repeated_sampling() -> None:
+    rng = np.random.default_rng(1)
+    rows = [np.concatenate([rng.normal(3, 0.5, 50), rng.normal(1, 0.2, 50)]) for _ in range(2000)]
+    held = [summarise_shares(r, 16, shares(0.75, 0.25, n_rows=50)) for r in rows]
+    # 2,000 repetitions know a standard deviation to 1.6 %: three of those.
+    assert np.mean([h.sem for h in held if h.sem]) == pytest.approx(
+        np.std([h.loss for h in held], ddof=1), rel=0.05
+    )
+
+
+def test_a_mixture_of_one_source_is_that_source() -> None:
+    rows = np.random.default_rng(2).normal(size=200)
+    held = summarise_shares(rows, 16, shares(1.0))
+    alone = summarise(rows, 16, 4.0)
+    assert (held.loss, held.bits_per_byte) == pytest.approx((alone.loss, alone.bits_per_byte))
+    assert held.sem == pytest.approx(alone.sem)
+
+
+def test_bytes_that_one_source_does_not_know_the_mixture_does_not_know_either() -> None:
+    parts = [*shares(0.5), Share("s1", 0.5, 200, None)]
+    held = summarise_shares(np.ones(400), 16, parts)
+    assert held.bits_per_byte is None
+    assert held.sources["s0"].bits_per_byte is not None
+
+
+def test_a_line_says_of_each_source_what_was_measured_and_what_was_seen() -> None:
+    held = summarise_shares(np.arange(400.0), 16, shares(0.5, 0.5))
+    seen = Seen(30, 25, 0.1, {"s0": Seen(15, 10, 1.5), "s1": Seen(15, 15, 0.5)})
+    line = report_sources(held, seen, 16)["sources"]["s0"]
+    assert (line["tokens"], line["unique_tokens"], line["epochs"]) == (240, 160, 1.5)
+    assert line["val_loss"] == held.sources["s0"].loss
+    assert report_sources(summarise(np.ones(4), 16, None), seen, 16) == {}
