@@ -77,9 +77,15 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def _check_types(read: Manifest) -> None:
-    """Touch what readers rely on, so that a damaged manifest is refused here."""
-    for split in SPLITS:
-        float(read.splits[split]["bytes_per_token"])
-    for shard in read.shards:
-        int(shard["tokens"]) + len(shard["file"]) + len(shard["sha256"]) + len(shard["split"])
-    str(read.tokenizer["identity"]) + str(int(read.tokenizer["vocab"]))
+    """Look at what readers rely on, so that a damaged manifest is refused here."""
+    relied_on: list[tuple[object, type]] = [
+        (read.fingerprint, str),
+        (read.tokenizer["identity"], str),
+        (read.tokenizer["vocab"], int),
+        *((read.splits[split]["bytes_per_token"], float) for split in SPLITS),
+        *((shard["tokens"], int) for shard in read.shards),
+        *((shard[name], str) for shard in read.shards for name in ("file", "split", "sha256")),
+    ]
+    for value, kind in relied_on:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is no {kind.__name__}")

@@ -13,8 +13,9 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from scalekit import registry
 from scalekit.datasets._manifest import SPLITS
@@ -153,7 +154,7 @@ class _Shard:
     n_bytes: int = 0
     n_documents: int = 0
     empty: int = 0
-    _file: IO[bytes] | None = field(default=None, repr=False)
+    _file: BufferedRandom | None = field(default=None, repr=False)
 
     def __enter__(self) -> _Shard:
         self._path = self.bench.folder / shard_name(self.split, self.number)
@@ -179,11 +180,11 @@ class _Shard:
         is_bytes = isinstance(tokens, bytes)
         array = np.frombuffer(tokens, np.uint8) if is_bytes else np.asarray(tokens, np.int64)
         assert 0 <= array.min() <= array.max() < self.bench.coder.vocab
-        self._file.write(array.astype(f"<{self._dtype[0]}{np.dtype(self._dtype).itemsize}"))
+        kind = np.dtype(self._dtype).newbyteorder("<")
+        self._file.write(array.astype(kind).tobytes())
         self.n_tokens += len(array)
         if self.bench.end is not None:
-            size = np.dtype(self._dtype).itemsize
-            self._file.write(self.bench.end.to_bytes(size, "little"))
+            self._file.write(self.bench.end.to_bytes(kind.itemsize, "little"))
             self.n_tokens += 1
         self.n_bytes += len(text.encode())
         self.n_documents += 1

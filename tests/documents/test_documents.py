@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -51,6 +52,13 @@ WRITERS: dict[str, Callable[[Path, Sequence[str]], str]] = {
     "parquet": write_parquet,
     "huggingface": write_huggingface,
 }
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what `datasets` writes of the files it reads out of the home folder."""
+    if importlib.util.find_spec("datasets.config") is not None:
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(params=NAMES)

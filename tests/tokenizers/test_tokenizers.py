@@ -80,7 +80,9 @@ def coder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return open_tokenizer(made(request.param, tmp_path_factory.mktemp("tokenizer")))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=3))
 def test_any_text_comes_back_from_tokens_of_the_vocabulary(coder: Coder, texts: list[str]) -> None:
     encoded = coder.encode(texts)
