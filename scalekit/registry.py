@@ -19,6 +19,7 @@ from scalekit.errors import InputError, UsageError, did_you_mean
 
 MEMBER = {
     "laws": "LAW",
+    "hyperparameters": "RULE",
     "models": "MODEL",
     "datasets": "DATASET",
     "documents": "FORMAT",

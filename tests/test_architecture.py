@@ -32,6 +32,7 @@ FLOORS = {
     "config": 2,
     "laws": 1,
     "quantities": 1,
+    "hyperparameters": 1,
     "registry": 1,
     "executors": 1,
     "documents": 1,

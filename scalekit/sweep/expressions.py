@@ -19,7 +19,7 @@ from scalekit.config.nodes import Text
 from scalekit.config.problems import Place, Problem
 from scalekit.errors import did_you_mean
 from scalekit.quantities import SUFFIXES
-from scalekit.sweep.functions import ARITHMETIC, COMPARISONS, FUNCTIONS
+from scalekit.sweep.functions import ARITHMETIC, COMPARISONS, find_function, function_names
 from scalekit.sweep.keys import Kind, UnknownKeyError
 
 MAX_LENGTH = 1000
@@ -211,6 +211,9 @@ class _Compiler:
         try:
             name, kind = self.lookup(word)
         except UnknownKeyError as error:
+            function = find_function(word)
+            if function is not None:
+                error.todo = f"write {word}({', '.join(function.inputs) or '...'})"
             raise self.error(node.col_offset, error.what, error.todo) from error
         self.names.add(name)
         return operator.itemgetter(name), kind
@@ -262,18 +265,18 @@ class _Compiler:
 
     def _call(self, node: ast.Call, depth: int) -> tuple[Run, Kind]:
         name = node.func.id if isinstance(node.func, ast.Name) else self.written(node.func)
-        if name not in FUNCTIONS:
-            todo = did_you_mean(name, FUNCTIONS)
+        function = find_function(name)
+        if function is None:
+            todo = did_you_mean(name, function_names())
             raise self.error(node.col_offset, f"unknown function {name!r}", todo)
-        act, fewest, most = FUNCTIONS[name]
         starred = any(isinstance(a, ast.Starred) for a in node.args)
-        if node.keywords or starred or not fewest <= len(node.args) <= most:
-            many = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-            raise self.error(
-                node.col_offset,
-                f"{name} takes {many} arguments, found {len(node.args)}",
-                "change it",
-            )
+        if node.keywords or starred:
+            what = f"{name} takes arguments by their order alone, found {self.written(node)}"
+            raise self.error(node.col_offset, what, "write them in order")
+        refused = function.refuse(name, len(node.args))
+        if refused:
+            raise self.error(node.col_offset, *refused)
+        act = function.act
         parts = [self.number(argument, depth) for argument in node.args]
         if len(parts) == 1:
             (one,) = parts

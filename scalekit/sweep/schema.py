@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from scalekit import registry
 from scalekit.quantities import NUMBER_PATTERN
+from scalekit.sweep.functions import ARITHMETICAL
 from scalekit.sweep.keys import HORIZON, KEYS, SECTIONS, UnknownKeyError, resolve_key
 from scalekit.sweep.sections import SweepFile
 
@@ -51,6 +53,7 @@ def sweep_schema() -> Schema:
             "description": described,
             "anyOf": [shape, {"type": "null"}],
         }
+    schema["properties"]["derive"]["description"] += f". {_functions()}"
     schema["$defs"]["IsoflopSection"]["properties"]["sizes"] = {"$ref": "#/$defs/lists"}
     # A file that extends another may leave to it what every sweep needs.
     schema.pop("required", None)
@@ -60,6 +63,13 @@ def sweep_schema() -> Schema:
         **schema,
         "title": "scalekit sweep file",
     }
+
+
+def _functions() -> str:
+    """Say what expressions may call, and of each published rule what it gives and whose it is."""
+    names = registry.names("hyperparameters")
+    rules = "; ".join(registry.find("hyperparameters", name).describe() for name in names)
+    return f"Functions: {', '.join(ARITHMETICAL)}. Published rules: {rules}"
 
 
 @cache

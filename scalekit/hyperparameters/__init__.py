@@ -1,0 +1,1 @@
+"""Family: published rules for hyperparameters, one file each."""
