@@ -2,7 +2,7 @@
 
 A family is a plural folder; every file in it but `base.py` is a member and its file name is the
 public name. Each member file binds one upper-case name (`LAW`, `MODEL`, ...) to what it offers.
-Listing imports nothing.
+Listing imports nothing. A family inside another folder is named with its dots.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ MEMBER = {
     "reports": "REPORT",
     "importers": "IMPORTER",
     "commands": "COMMAND",
+    "train.optimizers": "OPTIMIZER",
 }
 
 
 @cache
 def names(family: str) -> tuple[str, ...]:
     """List the members of a family, sorted by name."""
-    folder = Path(__file__).parent / family
+    folder = Path(__file__).parent.joinpath(*family.split("."))
     stems = (path.stem for path in folder.glob("*.py"))
     return tuple(sorted(s for s in stems if s != "base" and not s.startswith("_")))
 

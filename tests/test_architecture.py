@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import scalekit
+from scalekit import registry
 
 ROOT = Path(scalekit.__file__).parent
 
@@ -31,8 +32,8 @@ FLOORS = {
     "sweep": 3,
     "config": 2,
     "laws": 1,
-    "quantities": 1,
     "hyperparameters": 1,
+    "quantities": 1,
     "registry": 1,
     "executors": 1,
     "documents": 1,
@@ -55,10 +56,7 @@ MAY_IMPORT = {
     "tiktoken": {"tokenizers"},
     "datasets": {"documents"},
 }
-FAMILIES = (
-    *("laws", "models", "datasets", "executors", "plots", "reports", "commands", "importers"),
-    *("documents", "tokenizers"),
-)
+FAMILIES = tuple(registry.MEMBER)
 HEAVY = ("torch", "pandas", "scipy", "matplotlib", "numpy")
 
 

@@ -23,14 +23,21 @@ class ParamGroup:
     Attributes:
         name: For messages and checkpoints.
         params: The parameters, in the order of the module.
-        lr_scale: Factor on the run's learning rate.
+        lr_scale: Factor on the run's learning rate, for updates of the size of Adam's.
         decays: Whether weight decay applies; it does to matrices, not to gains.
+        decay_scale: Factor on the run's weight decay.
+        eps_scale: Factor on the run's epsilon.
+        fused: Of hidden matrices, for each parameter the rows of the matrices that it is a stack
+            of. None for other groups: embeddings and heads are no maps from width to width.
     """
 
     name: str
     params: list[nn.Parameter]
     lr_scale: float
     decays: bool
+    decay_scale: float = 1.0
+    eps_scale: float = 1.0
+    fused: list[tuple[int, ...]] | None = None
 
 
 class LanguageModel(nn.Module, ABC):

@@ -186,10 +186,24 @@ class GPT(LanguageModel):
         hidden = [p for name, p in named.items() if p.ndim == 2 and name.startswith("blocks.")]
         ends = [p for name, p in named.items() if p.ndim == 2 and not name.startswith("blocks.")]
         return [
-            ParamGroup("hidden", hidden, self.rules.hidden_lr, decays=True),
+            ParamGroup(
+                "hidden", hidden, self.rules.hidden_lr, decays=True, fused=self._fused(hidden)
+            ),
             ParamGroup("ends", ends, 1.0, decays=True),
             ParamGroup("gains", gains, 1.0, decays=False),
         ]
+
+    def _fused(self, hidden: list[nn.Parameter]) -> list[tuple[int, ...]]:
+        """Return the rows of the matrices that each hidden one is a stack of."""
+        s = self.shape
+        stacks: dict[nn.Parameter, tuple[int, ...]] = {}
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            heads = (s.n_heads, s.n_kv_heads, s.n_kv_heads)
+            stacks[block.attention.qkv] = tuple(n * s.head_dim for n in heads)
+            if s.mlp == "swiglu":
+                stacks[block.mlp.up] = (s.d_ff, s.d_ff)
+        return [stacks.get(p, (len(p),)) for p in hidden]
 
     def _fast(self) -> CpuStep | None:
         """Return the CPU's own way through this model, where there is one."""

@@ -108,7 +108,10 @@ class TrainSpec(Part):
         le=0.5,
         description="evaluate averaged weights, this share of the run old in the mean",
     )
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon moves hidden matrices, and adamw the rest"
+    )
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     eps: float = Field(default=1e-8, gt=0)

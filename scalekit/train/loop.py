@@ -26,7 +26,8 @@ from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut, evaluate_corpus, report_sources
 from scalekit.train.feed import Feed
-from scalekit.train.optimizer import AdamW, clip_gradients, set_lr
+from scalekit.train.optimizer import clip_gradients, set_lr
+from scalekit.train.optimizers.base import Optimizer
 from scalekit.train.restore import Parts, save_state
 from scalekit.train.schedule import lr_factor
 from scalekit.train.spread import Gradients, Spread
@@ -65,7 +66,7 @@ class Job:
     config: RunConfig
     flops_per_token: float
     model: LanguageModel
-    optimizer: AdamW
+    optimizer: Optimizer
     corpus: Corpus
     device: Device
     record: RecordWriter
@@ -110,7 +111,7 @@ class Learner:
     def __init__(
         self,
         model: LanguageModel,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         device: Device,
         clip: float,
         gradients: Gradients | None = None,

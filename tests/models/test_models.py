@@ -159,6 +159,19 @@ def test_mup_at_its_base_width_is_standard(model: Model) -> None:
 
 
 @of_every_model
+@pytest.mark.parametrize("mlp", MLPS)
+def test_the_matrices_of_a_stack_are_those_that_it_was_fused_from(model: Model, mlp: str) -> None:
+    module = build_seeded(model, config(mlp=mlp, n_kv_heads=2), seed=0)
+    (hidden,) = [group for group in module.groups() if group.fused is not None]
+    assert hidden.name == "hidden"
+    assert hidden.fused is not None
+    up = (24, 24) if mlp == "swiglu" else (24,)
+    # Queries, keys and values of 4, 2 and 2 heads of 4; out; up; down.
+    assert hidden.fused == [(16, 8, 8), (16,), up, (16,)] * 2
+    assert [sum(rows) for rows in hidden.fused] == [len(p) for p in hidden.params]
+
+
+@of_every_model
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

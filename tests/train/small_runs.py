@@ -35,6 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
         "data": {"unique_tokens": 320, "max_epochs": 3.0},
         "train": {"schedule": "constant"},
     },
+    "muon, swiglu, grouped queries": {
+        "model": {"mlp": "swiglu", "n_kv_heads": 1},
+        "train": {"optimizer": "muon"},
+    },
     "bfloat16": {"model": {"mlp": "swiglu"}, "train": {"dtype": "bfloat16"}},
 }
 # What may ask a run to stop, and the exit code that says so.

@@ -25,12 +25,13 @@ from scalekit.sweep.spec import TrainSpec
 from scalekit.train.optimizer import build_optimizer, clip_gradients
 
 model = build_seeded(registry.find("models", "gpt"), vars(Shape(8, 1, 2, 4, 2, 16, 11, 4)), 0)
-optimizer = build_optimizer(model, TrainSpec())
 tokens = torch.zeros(2, 4, dtype=torch.int64)
-model.gradients(tokens, tokens, nullcontext())
-clip_gradients(list(model.parameters()), 1.0)
-optimizer.step()
-optimizer.load_state_dict(optimizer.state_dict())
+for name in registry.names("train.optimizers"):
+    optimizer = build_optimizer(model, TrainSpec(optimizer=name))
+    model.gradients(tokens, tokens, nullcontext())
+    clip_gradients(list(model.parameters()), 1.0)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
 assert "torch._dynamo" not in sys.modules
 """
 

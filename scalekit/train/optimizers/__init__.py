@@ -1,0 +1,1 @@
+"""Family: how gradients become updates, one file each."""

@@ -1,0 +1,127 @@
+"""Muon: hidden matrices move along their orthogonalised momentum; AdamW moves everything else.
+
+Sources: Jordan et al. 2024, kellerjordan.github.io/posts/muon (the method, its coefficients); Liu
+et al. 2025, arXiv:2502.16982 (decoupled decay, and an update as large as AdamW's, so that one
+learning rate serves both). The numbers are those of `torch.optim.Muon` with `match_rms_adamw`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scalekit.models.base import ParamGroup
+from scalekit.sweep.spec import TrainSpec
+from scalekit.train.optimizers.adamw import AdamW
+from scalekit.train.optimizers.adamw import build as build_adamw
+from scalekit.train.optimizers.base import Method, Optimizer, settings
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_SMALLEST_NORM = 1e-7
+_RMS = 0.2
+"""The root mean square of AdamW's updates, as Liu et al. found it in practice."""
+
+
+class Muon(Optimizer):
+    """Muon for hidden matrices beside AdamW for the other groups.
+
+    Args:
+        hidden: From `settings`, with `fused` of the same groups.
+        rest: AdamW over the other groups, or None where there are none.
+        momentum: Decay of the mean gradient; Nesterov's look ahead is always taken.
+    """
+
+    def __init__(
+        self, hidden: list[dict[str, Any]], rest: AdamW | None, *, momentum: float
+    ) -> None:
+        self.hidden, self.rest, self.momentum = hidden, rest, momentum
+        self.param_groups = [*hidden, *(rest.param_groups if rest else [])]
+        self._means = [
+            [torch.zeros_like(p, requires_grad=False) for p in group["params"]] for group in hidden
+        ]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter by its gradient."""
+        for group, means in zip(self.hidden, self._means, strict=True):
+            lr, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
+            for p, rows, mean in zip(group["params"], group["fused"], means, strict=True):
+                mean.lerp_(p.grad, 1 - self.momentum)
+                ahead = p.grad.lerp(mean, self.momentum)
+                p.mul_(decay)
+                for part, along in zip(p.split(rows), ahead.split(rows), strict=True):
+                    size = _RMS * math.sqrt(max(part.shape))
+                    part.add_(orthogonalise(along), alpha=-lr * size)
+        if self.rest is not None:
+            self.rest.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean gradients, numbered through the groups, and the state of AdamW."""
+        means = [mean for group in self._means for mean in group]
+        return {
+            "state": {i: {"momentum_buffer": mean} for i, mean in enumerate(means)},
+            "rest": self.rest.state_dict() if self.rest else {},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            KeyError: It is of fewer parameters, or of another optimizer.
+        """
+        for i, mine in self.state_dict()["state"].items():
+            mine["momentum_buffer"].copy_(state["state"][i]["momentum_buffer"])
+        if self.rest is not None:
+            self.rest.load_state_dict(state["rest"])
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Bring the singular values of a matrix (n, m) near one, and keep its singular vectors.
+
+    Five steps of a quintic that is steep at zero and never settles: singular values end between
+    about 0.7 and 1.2. In bfloat16 on every device, so that a run's numbers are those of
+    `torch.optim.Muon`.
+    """
+    assert matrix.ndim == 2
+    a, b, c = _QUINTIC
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.mT if is_tall else matrix).to(torch.bfloat16, copy=True)
+    x /= x.norm().clamp(min=_SMALLEST_NORM)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
+
+
+def build(groups: Sequence[ParamGroup], train: TrainSpec) -> Muon:
+    """Build Muon over the hidden matrices among the groups, and AdamW over the others."""
+    hidden = [
+        {**settings(_spectral(group), train), "fused": group.fused}
+        for group in groups
+        if group.fused is not None
+    ]
+    others = [group for group in groups if group.fused is None]
+    rest = build_adamw(others, train) if others else None
+    return Muon(hidden, rest, momentum=train.muon_momentum)
+
+
+def _spectral(group: ParamGroup) -> ParamGroup:
+    """Turn the factors on rate and decay from those for AdamW into those for Muon.
+
+    A group's factors hold what a matrix does to activations as width grows, for updates of low rank
+    and entries of a given size, whose spectral norm grows like the width. Muon's have that size too
+    but full rank, and their norm grows like the root (Yang et al. 2023, arXiv:2310.17813).
+    """
+    return replace(
+        group, lr_scale=math.sqrt(group.lr_scale), decay_scale=math.sqrt(group.decay_scale)
+    )
+
+
+OPTIMIZER = Method("muon", build)
