@@ -90,9 +90,9 @@ class TrainSpec(Part):
     batch_tokens: int = Field(default=16384, gt=0)
     lr: float = Field(default=3e-3, gt=0)
     min_lr_frac: float = Field(
-        default=0.1, ge=0, le=1, description="last learning rate over the peak"
+        default=0.1, ge=0, le=1, description="last learning rate over the peak, of cosine and wsd"
     )
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    schedule: Literal["cosine", "wsd", "constant", "inverse_sqrt"] = "cosine"
     warmup_frac: float = Field(default=0.05, ge=0, lt=1)
     warmup_tokens: float | None = Field(
         default=None, ge=0, description="instead of warmup_frac: the same however long the run"

@@ -10,10 +10,11 @@ from scalekit.sweep.spec import TrainSpec
 def lr_factor(step: int, steps: int, train: TrainSpec) -> float:
     """Return the learning rate of a step over its peak.
 
-    Steps count from one. Warm-up rises linearly and reaches the peak on its last step; every
-    schedule but `constant` ends on `min_lr_frac` at the last step. `wsd` holds the peak and cools
-    down over the last `decay_frac` of the steps, linearly or as 1 - sqrt (Haegele et al. 2024,
-    arXiv:2405.18392).
+    Steps count from one. Warm-up rises linearly and reaches the peak on its last step. `cosine` and
+    `wsd` end on `min_lr_frac` at the last step; `wsd` holds the peak and cools down over the last
+    `decay_frac` of the steps, linearly or as 1 - sqrt (Haegele et al. 2024, arXiv:2405.18392).
+    `inverse_sqrt` falls as the root of warm-up steps over steps (Vaswani et al. 2017,
+    arXiv:1706.03762, equation 3), whatever the run's length; `constant` never falls.
     """
     assert 1 <= step <= steps
     warmup_steps = round(train.warmup_frac * steps)
@@ -21,6 +22,8 @@ def lr_factor(step: int, steps: int, train: TrainSpec) -> float:
         return step / warmup_steps
     if train.schedule == "constant":
         return 1.0
+    if train.schedule == "inverse_sqrt":
+        return math.sqrt(max(1, warmup_steps) / step)
     first = warmup_steps
     if train.schedule == "wsd":
         # Warm-up and cooldown that overlap leave no plateau; the warm-up is kept whole.

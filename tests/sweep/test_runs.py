@@ -212,7 +212,7 @@ def test_derived_keys_need_no_order_and_read_their_own_value_before(tmp_path):
         ({"d_model": "100 / 3"}, "'d_model' must be a whole number, found 33.33"),
         ({"lr": "0 - 1"}, "'lr' must be above 0, found -1"),
         ({"lr": "1 / (N - N)"}, "division by zero"),
-        ({"schedule": "'cosin'"}, "must be 'cosine', 'wsd' or 'constant', found 'cosin'"),
+        ({"schedule": "'cosin'"}, "'constant' or 'inverse_sqrt', found 'cosin'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_derived_is_refused_with_its_place(tmp_path, derive, said):

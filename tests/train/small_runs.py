@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "muon, swiglu, grouped queries": {
         "model": {"mlp": "swiglu", "n_kv_heads": 1},
-        "train": {"optimizer": "muon"},
+        "train": {"optimizer": "muon", "schedule": "inverse_sqrt"},
     },
     "bfloat16": {"model": {"mlp": "swiglu"}, "train": {"dtype": "bfloat16"}},
 }

@@ -23,6 +23,7 @@ SHAPES = [
     ("wsd", "linear"),
     ("wsd", "sqrt"),
     ("constant", "linear"),
+    ("inverse_sqrt", "linear"),
 ]
 of_every_shape = pytest.mark.parametrize(("schedule", "decay_shape"), SHAPES)
 
@@ -35,11 +36,11 @@ def test_warm_up_is_a_straight_line_that_ends_on_the_peak(schedule: str, decay_s
 
 
 @of_every_shape
-def test_the_last_step_stands_on_the_floor_unless_the_rate_is_constant(
+def test_the_last_step_stands_on_the_floor_where_the_schedule_has_one(
     schedule: str, decay_shape: str
 ) -> None:
     train = spec(schedule=schedule, decay_shape=decay_shape)
-    expected = 1.0 if schedule == "constant" else 0.1
+    expected = {"constant": 1.0, "inverse_sqrt": 0.1**0.5}.get(schedule, 0.1)
     assert lr_factor(100, 100, train) == pytest.approx(expected, rel=1e-15)
 
 
@@ -67,6 +68,21 @@ def test_wsd_holds_the_peak_and_then_cools_down(decay_shape: str, at_quarter: fl
     assert {lr_factor(step, 100, train) for step in range(10, 81)} == {1.0}
     assert lr_factor(81, 100, train) < 1.0
     assert lr_factor(85, 100, train) == pytest.approx(at_quarter, rel=1e-12)
+
+
+def test_the_inverse_square_root_is_vaswanis_over_its_peak_however_long_the_run() -> None:
+    peak = 40**-0.5
+    for steps, warmup_frac in ((400, 0.1), (160, 0.25)):
+        train = spec(schedule="inverse_sqrt", warmup_frac=warmup_frac)
+        # Equation 3 with 40 steps of warm-up, without its factor for the width.
+        published = [min(k**-0.5, k * 40**-1.5) / peak for k in range(1, steps + 1)]
+        factors = [lr_factor(k, steps, train) for k in range(1, steps + 1)]
+        assert factors == pytest.approx(published, rel=1e-12)
+
+
+def test_the_inverse_square_root_without_warm_up_begins_at_its_peak() -> None:
+    train = spec(schedule="inverse_sqrt", warmup_frac=0.0)
+    assert [lr_factor(k, 9, train) for k in (1, 4, 9)] == pytest.approx([1, 1 / 2, 1 / 3])
 
 
 def test_warm_up_and_cooldown_that_overlap_still_end_on_the_floor() -> None:
