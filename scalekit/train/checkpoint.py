@@ -74,8 +74,10 @@ class Checkpoints:
         that was written in parts only the facts are returned, and the folder as `shards`.
 
         Raises:
-            InputError: The newest readable one belongs to another run or to another program.
+            InputError: None can be read, or the newest readable one belongs to another run or to
+                another program.
         """
+        reason = ""
         for path in self.newest_first():
             try:
                 state = _read_parts(path) if path.is_dir() else _read(path, device)
@@ -94,6 +96,11 @@ class Checkpoints:
                     "away to start this run from its beginning"
                 )
             return state
+        if reason:
+            raise InputError(
+                f"{self.folder}: every checkpoint is damaged or foreign, {reason}; move the folder "
+                "away to start this run from its beginning"
+            )
         return None
 
     def newest_first(self) -> list[Path]:
@@ -105,6 +112,17 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete them all: a finished run needs none."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint's path.
+
+    >>> step_of(Path("step-000000040.pt"))
+    40
+    """
+    found = _NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[1])
 
 
 def _read_parts(path: Path) -> dict[str, Any]:

@@ -28,12 +28,12 @@ from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
 from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
-from scalekit.train.checkpoint import Checkpoints
+from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device, choose_device
 from scalekit.train.loop import Job, Progress, run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt
-from scalekit.train.restore import restore_state
+from scalekit.train.restore import Parts, restore_state
 from scalekit.train.spread import (
     Spread,
     gradients_of,
@@ -244,9 +244,7 @@ def _prepare(
     optimizer = build_optimizer(model, config.train)
     average = build_average(model, config.train)
     parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
-    state = restore_state(
-        setting.checkpoints, parts, spread=spread, device=device.torch, report=setting.report
-    )
+    progress = _restore(setting, parts)
     job = Job(
         config=config,
         flops_per_token=float(spec.plan["flops_per_token"][spec.plan["flops_kind"]]),
@@ -265,7 +263,23 @@ def _prepare(
         parts=parts,
         average=average,
     )
-    return job, Progress() if state is None else Progress(**state)
+    return job, progress
+
+
+def _restore(setting: Setting, parts: Parts) -> Progress:
+    """Put a run's parts where the newest checkpoint left off, and say how far that was."""
+    where, spread = setting.device.torch, setting.spread
+    try:
+        state = restore_state(
+            setting.checkpoints, parts, spread=spread, device=where, report=setting.report
+        )
+        return Progress() if state is None else Progress(**state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        newest, reason = setting.checkpoints.newest_first()[0], " ".join(str(error).split())
+        raise InputError(
+            f"{newest.parent}: the checkpoint of step {step_of(newest)} does not fit this run, "
+            f"{reason}; move the folder away to start it from its beginning"
+        ) from error
 
 
 def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:

@@ -94,10 +94,29 @@ def test_a_hostile_file_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "step-000000001.pt"
     path.write_bytes(pickle.dumps({"schema": Bomb()}))
-    assert Checkpoints(tmp_path, "a").load(CPU, quiet) is None
+    with pytest.raises(InputError, match="every checkpoint is damaged or foreign"):
+        Checkpoints(tmp_path, "a").load(CPU, quiet)
     torch.save({"schema": Bomb()}, path)
-    assert Checkpoints(tmp_path, "a").load(CPU, quiet) is None
+    with pytest.raises(InputError, match="Weights only load failed"):
+        Checkpoints(tmp_path, "a").load(CPU, quiet)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_where_every_checkpoint_is_damaged_none_is_taken_and_none_is_touched(
+    tmp_path: Path,
+) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    for step in (1, 2):
+        path = checkpoints.save(step, {"numbers": torch.arange(1000.0)})
+        path.write_bytes(path.read_bytes()[:-100])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    said: list[str] = []
+    with pytest.raises(InputError) as caught:
+        checkpoints.load(CPU, said.append)
+    assert str(caught.value).startswith(f"{tmp_path}: every checkpoint is damaged or foreign, ")
+    assert str(caught.value).endswith("; move the folder away to start this run from its beginning")
+    assert len(said) == 2
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_disk_that_refuses_leaves_earlier_checkpoints(

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from curves import curve, write_plan
+from curves import all_files, curve, write_plan
 from deaths import Death, different_moments, dying_at
 from small_runs import CASES, SIGNALS, operations, small, uninterrupted
 
 from scalekit import cli
+from scalekit.errors import InputError
 from scalekit.models.gpt import GPT
 from scalekit.results.record import RecordWriter, read_record
 from scalekit.results.states import read_state
@@ -163,6 +164,54 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_changes_nothing(
     assert train_run(spec, folder, device="cpu", report=said.append) == "done"
     assert said[0].startswith(f"{newest}: damaged")
     assert read_record(folder.record(spec.id)).attempts[-1]["resumed_from"] == 2
+    assert curve(folder.record(spec.id)) == expected
+
+
+def of_another_shape(spec: RunSpec, path: Path) -> str:
+    torch.save({**torch.load(path), "model": {"weight": torch.ones(2)}}, path)
+    return "the checkpoint of step 4 does not fit this run, "
+
+
+def of_another_optimizer(spec: RunSpec, path: Path) -> str:
+    torch.save({**torch.load(path), "optimizer": {"state": {}, "rest": {}}}, path)
+    return "the checkpoint of step 4 does not fit this run, "
+
+
+def of_another_run(spec: RunSpec, path: Path) -> str:
+    torch.save({**torch.load(path), "run": "ffffffffff"}, path)
+    return "belongs to run 'ffffffffff'"
+
+
+def cut_short(spec: RunSpec, path: Path) -> str:
+    for each in path.parent.iterdir():
+        each.write_bytes(each.read_bytes()[:-100])
+    return "every checkpoint is damaged or foreign"
+
+
+@pytest.mark.usefixtures("quick_attempts")
+@pytest.mark.parametrize(
+    "spoil", [of_another_shape, of_another_optimizer, of_another_run, cut_short]
+)
+def test_a_checkpoint_that_is_not_this_runs_is_refused_and_left_alone(
+    planned, tmp_path: Path, spoil: Callable[[RunSpec, Path], str]
+) -> None:
+    spec = small(planned, {})
+    expected = uninterrupted(spec, tmp_path)
+    folder = SweepFolder(tmp_path / "killed")
+    replaces = [i for i, name in enumerate(operations(spec, tmp_path)) if name == "replace"]
+    assert dies(spec, folder, 2 * replaces[1] + 1)
+    said = spoil(spec, Checkpoints(folder.checkpoints(spec.id), spec.id).newest_first()[0])
+    before = all_files(folder.checkpoints(spec.id))
+    lines = folder.record(spec.id).read_text()
+    with pytest.raises(InputError, match=said):
+        train_run(spec, folder, device="cpu")
+    assert all_files(folder.checkpoints(spec.id)) == before
+    # What was measured stands; the end says why it does not go on.
+    assert folder.record(spec.id).read_text().startswith(lines.rstrip("\n"))
+    assert read_state(folder.record(spec.id)).status == "failed"
+    # The remedy that the message names.
+    folder.checkpoints(spec.id).rename(tmp_path / "away")
+    assert train_run(spec, folder, device="cpu") == "done"
     assert curve(folder.record(spec.id)) == expected
 
 
