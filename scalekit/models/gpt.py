@@ -102,8 +102,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer: attention and MLP, each on a normalised copy of the residual stream."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, factor: float) -> None:
         super().__init__()
+        self.factor = factor
         self.attention_gain = nn.Parameter(torch.ones(shape.d_model))
         self.attention = Attention(shape)
         self.mlp_gain = nn.Parameter(torch.ones(shape.d_model))
@@ -112,8 +113,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Add what attention and MLP say to the stream (B, T, D)."""
         width = x.shape[-1:]
-        x = x + self.attention(F.rms_norm(x, width, self.attention_gain, NORM_EPS), table)
-        return x + self.mlp(F.rms_norm(x, width, self.mlp_gain, NORM_EPS))
+        said = self.attention(F.rms_norm(x, width, self.attention_gain, NORM_EPS), table)
+        x = x + self._scaled(said)
+        return x + self._scaled(self.mlp(F.rms_norm(x, width, self.mlp_gain, NORM_EPS)))
+
+    def _scaled(self, said: Tensor) -> Tensor:
+        return said if self.factor == 1.0 else said * self.factor
 
 
 class GPT(LanguageModel):
@@ -126,7 +131,7 @@ class GPT(LanguageModel):
         self.shape, self.rules, self.rope_theta = shape, rules, rope_theta
         self._cpu: CpuStep | None = None
         self.embedding = nn.Parameter(torch.empty(shape.vocab, shape.d_model))
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
+        self.blocks = nn.ModuleList(Block(shape, rules.branch) for _ in range(shape.n_layers))
         self.gain = nn.Parameter(torch.ones(shape.d_model))
         self.head = None if shape.tied else nn.Parameter(torch.empty(shape.vocab, shape.d_model))
         angles = rotation_angles(shape.context, shape.head_dim, rope_theta)
@@ -181,16 +186,23 @@ class GPT(LanguageModel):
 
     def groups(self) -> list[ParamGroup]:
         """Return hidden matrices, input and output matrices, and gains."""
-        named = dict(self.named_parameters())
+        named, rules = dict(self.named_parameters()), self.rules
         gains = [p for p in named.values() if p.ndim == 1]
         hidden = [p for name, p in named.items() if p.ndim == 2 and name.startswith("blocks.")]
         ends = [p for name, p in named.items() if p.ndim == 2 and not name.startswith("blocks.")]
+        matrices = ParamGroup(
+            "hidden",
+            hidden,
+            rules.hidden_lr,
+            decays=True,
+            decay_scale=rules.hidden_decay,
+            eps_scale=rules.eps,
+            fused=self._fused(hidden),
+        )
         return [
-            ParamGroup(
-                "hidden", hidden, self.rules.hidden_lr, decays=True, fused=self._fused(hidden)
-            ),
-            ParamGroup("ends", ends, 1.0, decays=True),
-            ParamGroup("gains", gains, 1.0, decays=False),
+            matrices,
+            ParamGroup("ends", ends, 1.0, decays=True, eps_scale=rules.eps),
+            ParamGroup("gains", gains, 1.0, decays=False, eps_scale=rules.eps),
         ]
 
     def _fused(self, hidden: list[nn.Parameter]) -> list[tuple[int, ...]]:
@@ -222,7 +234,7 @@ class GPT(LanguageModel):
         """Draw hidden matrices with variance 1 / fan-in, those that write to the stream smaller."""
         for block in self.blocks:
             assert isinstance(block, Block)
-            quiet = (2 * self.shape.n_layers) ** -0.5
+            quiet = (2 * self.rules.quiet_depth) ** -0.5
             _draw(block.attention.qkv)
             _draw(block.attention.out, quiet)
             _draw(block.mlp.up)

@@ -40,9 +40,7 @@ def check(p: Point) -> None:
     ):
         what = f"says twice how wide the MLP is, with d_ff {p['model.d_ff']}"
         raise RunProblemError("model.ffn_mult", what, "keep one of them")
-    if p["model.parametrization"] == "mup" and p["model.base_width"] is None:
-        what = "mup needs the width at which it equals standard"
-        raise RunProblemError("model.parametrization", what, "set model.base_width")
+    _check_parametrization(p)
     _check_schedule(p)
     check_supply(p)
 
@@ -58,6 +56,16 @@ def check_processes(p: Point, needs: Mapping[str, Any]) -> None:
         what = f"batch_tokens {p['train.batch_tokens']} are {rows} rows a step for {n} processes"
         todo = f"take at most {rows} processes in `resources`, or more tokens a step"
         raise RunProblemError("train.batch_tokens", what, todo)
+
+
+def _check_parametrization(p: Point) -> None:
+    name = p["model.parametrization"]
+    if name != "standard" and p["model.base_width"] is None:
+        what = f"{name} needs the width at which it equals standard"
+        raise RunProblemError("model.parametrization", what, "set model.base_width")
+    if name == "completep" and p["model.base_depth"] is None:
+        what = "completep needs the number of layers at which it equals standard"
+        raise RunProblemError("model.parametrization", what, "set model.base_depth")
 
 
 def _check_schedule(p: Point) -> None:

@@ -40,9 +40,12 @@ class ModelSpec(Part):
     rope_theta: float = Field(default=10000.0, gt=0)
     vocab: int | None = Field(default=None, gt=0, description="from the data unless given")
     context: int = Field(default=256, gt=1, description="tokens per row")
-    parametrization: Literal["standard", "mup"] = "standard"
+    parametrization: Literal["standard", "mup", "completep"] = "standard"
     base_width: int | None = Field(
-        default=None, gt=0, description="width at which mup equals standard"
+        default=None, gt=0, description="width at which mup and completep equal standard"
+    )
+    base_depth: int | None = Field(
+        default=None, gt=0, description="layers at which completep equals standard"
     )
 
 

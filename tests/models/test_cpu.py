@@ -43,6 +43,7 @@ def gpt(dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> GP
         "rope_theta": 10000.0,
         "parametrization": "standard",
         "base_width": None,
+        "base_depth": None,
     }
     module = build_seeded(registry.find("models", "gpt"), {**base, **changes}, seed)
     assert isinstance(module, GPT)
@@ -122,6 +123,7 @@ def test_every_gradient_is_that_of_autograd(
         {"d_model": 1, "d_ff": 1, "n_layers": 1},
         {"parametrization": "mup", "base_width": 5},
         {"parametrization": "mup", "base_width": 5, "tied": True},
+        {"parametrization": "completep", "base_width": 5, "base_depth": 1},
     ],
     ids=str,
 )
@@ -149,7 +151,10 @@ def test_logits_taken_in_parts_give_the_same_gradients(
 
 @needs_kernels
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3])
-@pytest.mark.parametrize("changes", [{}, {"tied": True, "parametrization": "mup", "base_width": 5}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tied": True, "parametrization": "completep", "base_width": 5, "base_depth": 3}],
+)
 def test_rows_taken_in_parts_give_the_same_gradients(
     rows_at_once: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

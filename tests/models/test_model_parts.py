@@ -19,7 +19,7 @@ VARIANTS = [
         [True, False],
         [True, False],
         [4, 2],
-        [{}, {"parametrization": "mup", "base_width": 8}],
+        [{}, {"parametrization": "completep", "base_width": 8, "base_depth": 1}],
     )
 ]
 

@@ -36,6 +36,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "rope_theta": 10000.0,
         "parametrization": "standard",
         "base_width": None,
+        "base_depth": None,
     }
     return {**base, **changes}
 
@@ -58,8 +59,9 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         mlp=draw(st.sampled_from(MLPS)),
         tied=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
-        parametrization=draw(st.sampled_from(["standard", "mup"])),
+        parametrization=draw(st.sampled_from(["standard", "mup", "completep"])),
         base_width=draw(st.integers(1, 20)),
+        base_depth=draw(st.integers(1, 3)),
     )
 
 
@@ -150,12 +152,28 @@ def test_the_untrained_loss_is_near_that_of_a_uniform_guess(model: Model) -> Non
     assert module.loss(inputs, targets).item() == pytest.approx(float(uniform), abs=1.0)
 
 
+def factors(module: LanguageModel) -> list[tuple[float, float, float]]:
+    return [(g.lr_scale, g.decay_scale, g.eps_scale) for g in module.groups()]
+
+
 @of_every_model
-def test_mup_at_its_base_width_is_standard(model: Model) -> None:
+@pytest.mark.parametrize("name", ["mup", "completep"])
+def test_a_parametrization_at_its_base_shape_is_standard(model: Model, name: str) -> None:
     plain = build_seeded(model, config(), seed=0)
-    mup = build_seeded(model, config(parametrization="mup", base_width=16), seed=0)
-    assert torch.equal(plain(tokens()), mup(tokens()))
-    assert [g.lr_scale for g in plain.groups()] == [g.lr_scale for g in mup.groups()]
+    base = {"base_width": 16, "base_depth": 2}
+    same = build_seeded(model, config(parametrization=name, **base), seed=0)
+    assert torch.equal(plain(tokens()), same(tokens()))
+    assert factors(plain) == factors(same) == [(1.0, 1.0, 1.0)] * 3
+
+
+@of_every_model
+def test_the_factors_of_learning_are_the_published_ones(model: Model) -> None:
+    # Four times as wide and twice as deep as where the rate was tuned.
+    shape = {"d_model": 16, "n_layers": 2, "base_width": 4, "base_depth": 1}
+    mup = build_seeded(model, config(parametrization="mup", **shape), seed=0)
+    assert factors(mup) == [(1 / 4, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
+    complete = build_seeded(model, config(parametrization="completep", **shape), seed=0)
+    assert factors(complete) == [(1 / 4, 4.0, 1 / 8), (1.0, 1.0, 1 / 8), (1.0, 1.0, 1 / 8)]
 
 
 @of_every_model
@@ -178,6 +196,8 @@ def test_the_matrices_of_a_stack_are_those_that_it_was_fused_from(model: Model, 
         ({"n_heads": 4, "n_kv_heads": 3}, "model.n_kv_heads: 3"),
         ({"head_dim": 5}, "model.head_dim: 5"),
         ({"parametrization": "mup"}, "model.base_width"),
+        ({"parametrization": "completep", "base_depth": 2}, "model.base_width"),
+        ({"parametrization": "completep", "base_width": 8}, "model.base_depth"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused_by_name(
@@ -207,6 +227,9 @@ def reference_gpt(module: LanguageModel, chosen: dict[str, Any], inputs: torch.T
 
     x = w["embedding"][inputs]
     B, T = inputs.shape
+    branch = 1.0
+    if chosen["parametrization"] == "completep":
+        branch = chosen["base_depth"] / chosen["n_layers"]
     for layer in range(chosen["n_layers"]):
         at = f"blocks.{layer}."
         h = norm(x, w[at + "attention_gain"])
@@ -220,7 +243,7 @@ def reference_gpt(module: LanguageModel, chosen: dict[str, Any], inputs: torch.T
         mask = torch.ones(T, T, dtype=torch.bool).tril()
         weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
         mixed = torch.einsum("bhqk,bkhd->bqhd", weights, v).reshape(B, T, H * d)
-        x = x + mixed @ w[at + "attention.out"].T
+        x = x + branch * mixed @ w[at + "attention.out"].T
         h = norm(x, w[at + "mlp_gain"]) @ w[at + "mlp.up"].T
         if chosen["mlp"] == "swiglu":
             h = torch.nn.functional.silu(h[..., : chosen["d_ff"]]) * h[..., chosen["d_ff"] :]
@@ -228,9 +251,9 @@ def reference_gpt(module: LanguageModel, chosen: dict[str, Any], inputs: torch.T
             h = h.clamp(min=0) ** 2
         else:
             h = 0.5 * h * (1 + torch.erf(h / 2**0.5))
-        x = x + h @ w[at + "mlp.down"].T
+        x = x + branch * h @ w[at + "mlp.down"].T
     scale = 1.0
-    if chosen["parametrization"] == "mup":
+    if chosen["parametrization"] != "standard":
         scale = chosen["base_width"] / chosen["d_model"]
     head = w["embedding"] if chosen["tied"] else w["head"]
     return scale * norm(x, w["gain"]) @ head.T
@@ -238,13 +261,15 @@ def reference_gpt(module: LanguageModel, chosen: dict[str, Any], inputs: torch.T
 
 @pytest.mark.parametrize("mlp", MLPS)
 @pytest.mark.parametrize("qk_norm", [True, False])
-@pytest.mark.parametrize(("n_kv_heads", "tied", "mup"), [(4, False, False), (2, True, True)])
+@pytest.mark.parametrize(
+    ("n_kv_heads", "tied", "parametrization"),
+    [(4, False, "standard"), (2, True, "mup"), (1, False, "completep")],
+)
 def test_gpt_computes_what_a_plain_float64_transformer_computes(
-    mlp: str, qk_norm: bool, n_kv_heads: int, tied: bool, mup: bool
+    mlp: str, qk_norm: bool, n_kv_heads: int, tied: bool, parametrization: str
 ) -> None:
     chosen = config(mlp=mlp, qk_norm=qk_norm, n_kv_heads=n_kv_heads, tied=tied)
-    if mup:
-        chosen |= {"parametrization": "mup", "base_width": 8}
+    chosen |= {"parametrization": parametrization, "base_width": 8, "base_depth": 1}
     module = build_seeded(registry.find("models", "gpt"), chosen, seed=0)
     with torch.no_grad():  # gains away from one, so that a misplaced gain shows
         for parameter in module.parameters():

@@ -158,6 +158,8 @@ def test_a_shape_is_resolved_from_what_is_given(tmp_path, model, resolved):
         ({"d_model": 45, "head_dim": 15}, "head_dim 15 is odd"),
         ({"d_model": 32, "context": 100}, "multiple of model.context 100; take 1000 or 1100"),
         ({"d_model": 32, "parametrization": "mup"}, "mup needs the width"),
+        ({"d_model": 32, "parametrization": "completep", "base_depth": 1}, "needs the width"),
+        ({"d_model": 32, "parametrization": "completep", "base_width": 8}, "number of layers"),
         ({"d_model": 32, "vocab": 100}, "model.vocab 100 is smaller than the data's 256 symbols"),
         ({"d_model": 32, "d_ff": 100, "ffn_mult": 2}, "says twice how wide the MLP is"),
         ({"d_model": 32, "n_layers": None}, "model.n_layers: is not set; set it"),

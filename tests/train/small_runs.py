@@ -39,6 +39,9 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"mlp": "swiglu", "n_kv_heads": 1},
         "train": {"optimizer": "muon", "schedule": "inverse_sqrt"},
     },
+    "completep, deeper than its base": {
+        "model": {"parametrization": "completep", "base_width": 8, "base_depth": 1},
+    },
     "bfloat16": {"model": {"mlp": "swiglu"}, "train": {"dtype": "bfloat16"}},
 }
 # What may ask a run to stop, and the exit code that says so.

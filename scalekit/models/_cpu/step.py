@@ -208,6 +208,19 @@ class _Calls:
             self._made("linear_weight", d_out, x, self._grad(weight), self.adds, *sizes)
         )
 
+    def _say(self, x: Tensor, weight: nn.Parameter, dx: Tensor) -> Tensor:
+        """Multiply x (n, in) by the weight that writes to the stream; return what is added."""
+        n, D, factor = self.n, self.shape.d_model, self.step.model.rules.branch
+        said, d_stream = self._shared("said", n, D), self._shared("d_stream", n, D)
+        if factor == 1.0:
+            self._linear(x, weight, said, d_stream, dx)
+            return said
+        d_said = self._shared("d_said", n, D)
+        self._linear(x, weight, said, d_said, dx)
+        self.calls.append(partial(torch.mul, said, factor, out=said))
+        self.back.append(partial(torch.mul, d_stream, factor, out=d_said))
+        return said
+
     def _attention(
         self, block: Block, stream: Tensor, added: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -231,9 +244,7 @@ class _Calls:
                 *sizes, eps,
             )
         )  # fmt: skip
-        said = self._shared("said", n, s.d_model)
-        self._linear(mixed, a.out, said, self._shared("d_stream", n, s.d_model), d_mixed)
-        return stream, said
+        return stream, self._say(mixed, a.out, d_mixed)
 
     def _mlp(self, block: Block, stream: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         s, n, m = self.shape, self.n, block.mlp
@@ -249,9 +260,7 @@ class _Calls:
         else:
             self._kernel(f"{s.mlp}_forward", u, h, n, s.d_ff)
             self.back.append(self._made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff))
-        said = self._shared("said", n, s.d_model)
-        self._linear(h, m.down, said, self._shared("d_stream", n, s.d_model), dh)
-        return stream, said
+        return stream, self._say(h, m.down, dh)
 
     def _head(self, stream: Tensor, added: Tensor | None) -> None:
         """The last norm, the logits, their losses and gradients, all going forward."""
