@@ -40,6 +40,8 @@ FLOORS = {
     "tokenizers": 1,
     "errors": 0,
     "counting": 0,
+    "peaks": 0,
+    "footprint": 0,
     "__init__": 0,
 }
 RUNNING = {

@@ -45,19 +45,28 @@ def train(
         raise typer.Exit(run_team(words, n_processes, n_nodes))
     die_with_launcher()
 
+    from scalekit.train.account import process_seconds
     from scalekit.train.device import keep_freed_memory
     from scalekit.train.run import train_run
     from scalekit.train.stop import StopRequest
     from scalekit.train.team import device_of, join
 
     keep_freed_memory()
+    # A process may also train many runs, one after the other: its age is no run's then.
+    is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
         here = device_of(mine, device, wants_gpu=bool(spec.resources.get("gpus")))
         team = join(mine, here)
-        report = _Reporter() if team.is_first else _silent
         try:
             status = train_run(
-                spec, place, device=here, threads=threads, report=report, stop=stop, team=team
+                spec,
+                place,
+                device=here,
+                threads=threads,
+                report=_Reporter() if team.is_first else _silent,
+                stop=stop,
+                team=team,
+                startup_s=(process_seconds() or 0.0) if is_own else 0.0,
             )
         except errors.ScalekitError as error:
             if team.is_first:

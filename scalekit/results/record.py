@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,8 @@ class RunRecord:
         steps: The `step` lines that stand, by step.
         evals: The `eval` lines that stand, by step.
         end: The `end` line, or None while the run is not finished.
+        spent: The last `spent` or `end` line, of any attempt: what the run had cost by then; empty
+            where there is none.
         torn: How many lines could not be read (a killed writer leaves at most one an attempt).
     """
 
@@ -43,6 +45,7 @@ class RunRecord:
     evals: tuple[Mapping[str, Any], ...]
     end: Mapping[str, Any] | None
     torn: int
+    spent: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -180,6 +183,7 @@ def _standing(
     attempts: list[Mapping[str, Any]] = []
     steps: dict[int, Mapping[str, Any]] = {}
     evals: dict[int, Mapping[str, Any]] = {}
+    spent: Mapping[str, Any] = {}
     end = None
     for line in lines:
         match line.get("t"):
@@ -193,8 +197,10 @@ def _standing(
                 steps[int(line["step"])] = line
             case "eval":
                 evals[int(line["step"])] = line
+            case "spent":
+                spent = line
             case "end":
-                end = line
+                end = spent = line
     return RunRecord(
         header,
         tuple(attempts),
@@ -202,6 +208,7 @@ def _standing(
         tuple(evals[k] for k in sorted(evals)),
         end,
         torn,
+        spent,
     )
 
 

@@ -19,7 +19,10 @@ LOSS_UNIT = "nats/token"
 NOT_SWEPT = ("log.", "data.path", "data.fingerprint")
 """Beginnings of config keys that tell nothing about a run's result."""
 
-_SPENT = ("wall_s", "device_s", "energy_j", "mfu", "attempts")
+_SPENT = (
+    *("wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),
+    *("energy_j", "mfu", "tokens_per_second", "peak_memory_bytes", "attempts"),
+)
 
 
 def sweep_rows(

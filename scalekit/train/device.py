@@ -14,14 +14,7 @@ import torch
 from torch import Tensor
 
 from scalekit.errors import InputError, UsageError
-
-PEAK_BF16_FLOPS = {
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Dense bfloat16 peak by the start of the device's name, from NVIDIA's data sheets."""
+from scalekit.peaks import peak_flops
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,12 @@ class Device:
     @property
     def peak_flops(self) -> float | None:
         """Return the peak FLOP/s of this number format here, or None where it is not known."""
-        if self.torch.type != "cuda" or self.dtype != "bfloat16":
+        if self.torch.type != "cuda":
             return None
-        fitting = [n for n in PEAK_BF16_FLOPS if self.name.startswith(n)]
-        return PEAK_BF16_FLOPS[max(fitting, key=len)] if fitting else None
+        if self.dtype == "bfloat16":
+            return peak_flops(self.name, "bfloat16")
+        exact = torch.get_float32_matmul_precision() == "highest"
+        return peak_flops(self.name, "float32" if exact else "tf32")
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs."""

@@ -21,6 +21,7 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.results.record import RecordWriter
 from scalekit.sweep.spec import RunConfig
+from scalekit.train.account import Account, spends
 from scalekit.train.average import Average
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
@@ -73,6 +74,7 @@ class Job:
     checkpoints: Checkpoints
     stop: StopRequest
     report: Callable[[str], None]
+    account: Account
     wall_before: float
     spread: Spread
     gradients: Gradients
@@ -197,8 +199,11 @@ def _walk(job: Job, progress: Progress, feed: Feed) -> str:
     return "done"
 
 
+@spends("checkpoint_s")
 def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
     """Write a checkpoint of everything that decides the numbers from here on."""
+    spent = {"wall_s": job.wall_seconds(), **job.account.totals()}
+    job.record.write("spent", step=progress.step, **spent)
     job.record.sync()
     for place in places:
         save_state(place, job.parts, vars(progress), job.spread)
@@ -286,6 +291,7 @@ def _write_step(
     return not math.isfinite(loss) or progress.bad_lines >= EXPLOSION_LINES
 
 
+@spends("eval_s")
 def _write_eval(job: Job, step: int) -> HeldOut:
     with job.average.applied() if job.average else nullcontext():
         held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)

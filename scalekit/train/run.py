@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from scalekit.results.record import (
 )
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+from scalekit.train.account import Account
 from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints, step_of
@@ -58,6 +60,7 @@ class Setting:
         report: Called with a line for a person now and then.
         spread: Over which processes, and how.
         branches: By step, where a trunk saves its state for its branches.
+        account: What the run has cost.
     """
 
     device: Device
@@ -67,6 +70,7 @@ class Setting:
     report: Callable[[str], None]
     spread: Spread
     branches: Mapping[int, Sequence[Checkpoints]]
+    account: Account
 
 
 class _Unwritten(RecordWriter):
@@ -94,6 +98,7 @@ def train_run(
     report: Callable[[str], None] = lambda line: None,
     stop: StopRequest | None = None,
     team: Team = SOLO,
+    startup_s: float = 0.0,
 ) -> str:
     """Train one run, or carry on with it, and write its record.
 
@@ -108,6 +113,7 @@ def train_run(
         report: Called with a line for a person now and then.
         stop: When it notes a signal, the run saves a checkpoint and stops.
         team: The processes that train this run together, from `join`.
+        startup_s: Seconds that this process took for this run before.
 
     Returns:
         The status: `done`, `diverged`, `failed`, or `stopped`, which leaves no end line.
@@ -117,11 +123,14 @@ def train_run(
         NotFinishedError: It branches off a run that has not come so far.
         SystemTroubleError: Another process writes this record, or the disk refuses.
     """
+    since = time.perf_counter() - startup_s
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         told = stop or StopRequest()
-        status = _train(spec, folder, device=device, report=report, stop=told, team=team)
+        status = _train(
+            spec, folder, device=device, report=report, stop=told, team=team, since=since
+        )
         if status != "failed":  # then the others are where this one failed
             team.leave()
     except Exception as error:
@@ -138,6 +147,7 @@ def _train(
     report: Callable[[str], None],
     stop: StopRequest,
     team: Team,
+    since: float,
 ) -> str:
     config = _read_config(spec)
     where = choose_device(device, config.train.dtype)
@@ -169,7 +179,8 @@ def _train(
         if lost_at is not None:
             return end_with_trunk(spec, record, before, where, lost_at)
         branches = team.agree(lambda: open_branches(spec, folder))
-        setting = Setting(where, record, checkpoints, stop, report, spread, branches)
+        account = Account(where, before, since=since, packed=_packed(spec), n_devices=team.size)
+        setting = Setting(where, record, checkpoints, stop, report, spread, branches, account)
         return _attempt(spec, config, corpus, setting, before)
 
 
@@ -194,10 +205,13 @@ def _attempt(
     try:
         job, progress = _prepare(spec, config, corpus, setting, _seconds(before, "wall_s"))
         job = replace(job, device_before=_seconds(before, "device_s"))
+        setting.account.begin()
         setting.record.write(
             "attempt",
             **describe_attempt(n, progress.step, setting.device, setting.spread.team),
             **_describe_spread(job),
+            startup_s=setting.account.startup_seconds(),
+            energy_by=setting.account.energy_by(),
         )
         resumed_from = progress.step
         status = run_loop(job, progress)
@@ -205,15 +219,16 @@ def _attempt(
         if status == "stopped":
             return status
         tokens = (progress.step - resumed_from) * config.train.batch_tokens
-        _write_end(job, status, n, tokens)
+        _write_end(job, status, n, tokens, spec.plan["flops_kind"])
     except SystemTroubleError:
         raise
     except Exception as error:  # the edge of a job: the traceback belongs into the record
         wall = job.wall_seconds() if job else _seconds(before, "wall_s")
+        devices = job.device_seconds(wall) if job else _seconds(before, "device_s")
         setting.record.write(
             "end",
             status="failed",
-            wall_s=wall,
+            **_spent(wall, devices, setting.account),
             attempts=n,
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
@@ -256,6 +271,7 @@ def _prepare(
         checkpoints=setting.checkpoints,
         stop=setting.stop,
         report=setting.report,
+        account=setting.account,
         wall_before=wall_before,
         spread=spread,
         gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
@@ -302,23 +318,39 @@ def _describe_spread(job: Job) -> dict[str, Any]:
     }
 
 
-def _write_end(job: Job, status: str, attempts: int, tokens: int) -> None:
-    """Write the end line; speed and MFU are those of the last attempt, evaluation included."""
-    wall = job.wall_seconds()
-    speed = tokens / (wall - job.wall_before) if tokens else None
+def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: str) -> None:
+    """Write the end line; speed and MFU are those of the last attempt while it trained.
+
+    Evaluation, checkpoints and start-up are not in them: what those took stands beside.
+    """
+    seconds = job.account.training_seconds()
+    speed = tokens / seconds if tokens and seconds else None
     one = job.device.peak_flops
     peak = one * job.spread.team.size if one else None
+    wall = job.wall_seconds()
     job.record.write(
         "end",
         status=status,
-        wall_s=wall,
-        device_s=job.device_seconds(wall),
-        energy_j=None,
+        **_spent(wall, job.device_seconds(wall), job.account),
         mfu=speed * job.flops_per_token / peak if speed and peak else None,
+        flops_kind=flops_kind,
         attempts=attempts,
         tokens_per_second=speed,
     )
     job.record.sync()
+
+
+def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
+    """Return what a run took; its devices are held from the start-up on."""
+    totals = account.totals()
+    held = devices + totals["startup_s"] * account.n_devices
+    return {"wall_s": wall, "device_s": held, **totals}
+
+
+def _packed(spec: RunSpec) -> int:
+    """Return how many runs share this one's GPU."""
+    shares = int(spec.resources.get("gpus") or 0) <= 1
+    return int(spec.resources.get("pack") or 1) if shares else 1
 
 
 def _facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:
@@ -404,6 +436,6 @@ def _seconds(before: RunRecord | None, kind: str) -> float:
     """
     if before is None:
         return 0.0
-    lines = [*before.steps[-1:], *([before.end] if before.end else [])]
-    known = (line.get(kind, line.get("wall_s")) for line in lines)
+    lines = [*(line.get(kind, line.get("wall_s")) for line in before.steps[-1:])]
+    known = [*lines, before.spent.get("wall_s")]
     return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)

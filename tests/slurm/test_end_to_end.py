@@ -33,7 +33,10 @@ LONG = (
     .replace("[1e-3, 3e-3]", "[2e-3]")
 )
 
-SPENT = ("source", "wall_s", "device_s", "energy_j", "mfu", "attempts")
+SPENT = (
+    *("source", "wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),
+    *("energy_j", "mfu", "tokens_per_second", "peak_memory_bytes", "attempts"),
+)
 OPTIONS = ("--yes", "--allow-unidentified")
 
 

@@ -14,7 +14,10 @@ from scalekit.sweep.spec import RunSpec
 MAY_DIFFER = {
     "step": {"wall_s", "tokens_per_second", "data_wait_s"},
     "eval": set(),
-    "end": {"wall_s", "device_s", "tokens_per_second", "attempts"},
+    "end": {
+        *("wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),
+        *("tokens_per_second", "peak_memory_bytes", "attempts"),
+    },
 }
 """The fields that tell of the clock or count attempts; every other field is compared.
 

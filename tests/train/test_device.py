@@ -48,23 +48,14 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         choose_device("cuda", "float32")
 
 
-# Dense bfloat16, from NVIDIA's data sheets of the A100, H100 and H200.
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA GeForce RTX 9999", None),
-    ],
-)
-def test_the_peak_is_that_of_the_device_and_of_no_other(gpu, name: str, peak: float | None) -> None:
-    gpu(name)
-    assert choose_device("cuda", "bfloat16").peak_flops == peak
-    assert choose_device("cuda", "bfloat16").name == name
-    # Of no other number format the peak is known.
-    assert choose_device("cuda", "float32").peak_flops is None
+def test_the_peak_is_that_of_the_number_format_in_use(gpu, monkeypatch) -> None:
+    gpu("NVIDIA H100 80GB HBM3")
+    assert choose_device("cuda", "bfloat16").peak_flops == 989e12
+    asked = "highest"
+    monkeypatch.setattr("torch.get_float32_matmul_precision", lambda: asked)
+    assert choose_device("cuda", "float32").peak_flops == 67e12
+    asked = "high"
+    assert choose_device("cuda", "float32").peak_flops == 494e12
     assert choose_device("cpu", "bfloat16").peak_flops is None
 
 

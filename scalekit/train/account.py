@@ -1,0 +1,162 @@
+"""What a run has cost so far: seconds by what they went into, energy, and memory.
+
+All are running totals over a run's attempts, in the `spent` line of each checkpoint and in the end
+line; an attempt that is killed is known up to the last of these.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+
+import torch
+
+from scalekit.results.record import RunRecord
+from scalekit.train.device import Device
+from scalekit.train.energy import open_meter
+
+Loss = Literal["eval_s", "checkpoint_s"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class HasAccount(Protocol):
+    """What carries an account: a job."""
+
+    @property
+    def account(self) -> Account:
+        """The account."""
+        ...
+
+
+J = TypeVar("J", bound=HasAccount)
+
+
+def spends(
+    loss: Loss,
+) -> Callable[[Callable[Concatenate[J, P], R]], Callable[Concatenate[J, P], R]]:
+    """Put the seconds that a function takes on the account of the job that it is given first."""
+
+    def decorate(function: Callable[Concatenate[J, P], R]) -> Callable[Concatenate[J, P], R]:
+        @wraps(function)
+        def timed(job: J, *args: P.args, **options: P.kwargs) -> R:
+            began = time.perf_counter()
+            try:
+                return function(job, *args, **options)
+            finally:
+                job.account.lose(loss, time.perf_counter() - began)
+
+        return timed
+
+    return decorate
+
+
+class Account:
+    """The running totals of one run, from the beginning of an attempt on.
+
+    Args:
+        device: Where the run computes.
+        before: What earlier attempts wrote.
+        since: When `time.perf_counter` says that the attempt began.
+        packed: Runs that share the GPU.
+        n_devices: Devices that the run computes on. Energy is known of one alone, whose counter
+            this process reads.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        before: RunRecord | None,
+        *,
+        since: float,
+        packed: int = 1,
+        n_devices: int = 1,
+    ) -> None:
+        self.device, self.n_devices = device, n_devices
+        self._since = since
+        self._began: float | None = None
+        self._known = _last_known(before)
+        self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
+        self._meter = open_meter(device, packed=packed) if n_devices == 1 else None
+        if device.torch.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device.torch)
+
+    def begin(self) -> None:
+        """End the start-up: from here on the run trains, and `wall_s` counts."""
+        self._began = time.perf_counter()
+
+    def lose(self, loss: Loss, seconds: float) -> None:
+        """Count seconds that went into something other than training."""
+        self._lost[loss] += seconds
+
+    def startup_seconds(self) -> float:
+        """Return the seconds that starting took, of this attempt."""
+        return (self._began or time.perf_counter()) - self._since
+
+    def training_seconds(self) -> float:
+        """Return the seconds that this attempt trained for, nothing else."""
+        began = time.perf_counter() if self._began is None else self._began
+        return max(0.0, time.perf_counter() - began - sum(self._lost.values()))
+
+    def energy_by(self) -> str | None:
+        """Say whose counter the energy of this attempt is from; None where there is none."""
+        return self._meter.by if self._meter else None
+
+    def totals(self) -> dict[str, Any]:
+        """Return the totals of all attempts, as fields of a record's line.
+
+        `energy_j` is None where an attempt's is not known: a part is not passed off as the whole.
+        """
+        known = self._known
+        energy = self._meter.joules() if self._meter else None
+        before = known["energy_j"]
+        return {
+            "startup_s": known["startup_s"] + self.startup_seconds(),
+            "eval_s": known["eval_s"] + self._lost["eval_s"],
+            "checkpoint_s": known["checkpoint_s"] + self._lost["checkpoint_s"],
+            "energy_j": None if energy is None or before is None else before + energy,
+            "peak_memory_bytes": max(known["peak_memory_bytes"], self._peak_memory()),
+        }
+
+    def _peak_memory(self) -> int:
+        """Return what tensors took at most on a GPU, or this process's memory at most on a CPU."""
+        if self.device.torch.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device.torch)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _last_known(before: RunRecord | None) -> dict[str, Any]:
+    """Return the totals that earlier attempts are known to have reached.
+
+    Start-up stands in the attempt lines too, so that one killed before its first checkpoint counts.
+    """
+    last: Mapping[str, Any] = before.spent if before else {}
+    attempts = before.attempts if before else ()
+    starts = sum(float(a.get("startup_s") or 0.0) for a in attempts)
+    measured = all(a.get("energy_by") for a in attempts)
+    return {
+        "startup_s": starts,
+        "eval_s": last.get("eval_s") or 0.0,
+        "checkpoint_s": last.get("checkpoint_s") or 0.0,
+        "energy_j": (last.get("energy_j", 0.0) if measured else None),
+        "peak_memory_bytes": last.get("peak_memory_bytes") or 0,
+    }
+
+
+def process_seconds() -> float | None:
+    """Return the age of this process in seconds; None where the system does not tell."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        # The name in brackets may hold spaces; the start in ticks is the 20th field after it.
+        ticks = int(stat.rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -1,0 +1,228 @@
+"""A run's costs: what they went into, that they add up over attempts, and that none is invented."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from scalekit.results.record import read_record
+from scalekit.results.states import read_state
+from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import RunSpec
+from scalekit.train import account as account_module
+from scalekit.train.account import Account, process_seconds, spends
+from scalekit.train.device import Device
+from scalekit.train.run import train_run
+from scalekit.train.stop import StopRequest
+
+pytestmark = pytest.mark.usefixtures("quick_attempts")
+
+CPU = Device(torch.device("cpu"), "float32")
+LOST = ("startup_s", "eval_s", "checkpoint_s")
+
+
+class Meter:
+    """A meter that draws ten joules from one reading to the next."""
+
+    by = "RAPL"
+
+    def __init__(self) -> None:
+        self.drawn = 0.0
+
+    def joules(self) -> float:
+        self.drawn += 10.0
+        return self.drawn
+
+
+@pytest.fixture
+def metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: Meter())
+
+
+def lines_of(folder: SweepFolder, spec: RunSpec, t: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in folder.record(spec.id).read_text().splitlines()]
+    return [line for line in lines if line["t"] == t]
+
+
+def end_of(folder: SweepFolder, spec: RunSpec) -> dict[str, Any]:
+    end = read_record(folder.record(spec.id)).end
+    assert end is not None
+    return dict(end)
+
+
+def stop_after(step: int) -> tuple[StopRequest, Callable[[str], None]]:
+    """Return what asks a run to stop once it has reported a step."""
+    stop = StopRequest()
+
+    def report(line: str) -> None:
+        if line.startswith(f"step {step}/"):
+            stop.signal = 15
+
+    return stop, report
+
+
+def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
+    for place in ("scalekit.train.loop.evaluate", "scalekit.train.checkpoint.write_whole"):
+        module, _, name = place.rpartition(".")
+        slow_down(monkeypatch, module, name, 0.02)
+    assert train_run(spec, folder, device="cpu", startup_s=3.0) == "done"
+    end = end_of(folder, spec)
+    assert 3.0 < end["startup_s"] < 13.0
+    assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], abs=1e-9)
+    # Two evaluations and three checkpoints of 0.02 s, as they are planned.
+    assert end["eval_s"] >= 0.04
+    assert end["checkpoint_s"] >= 0.06
+    assert end["eval_s"] + end["checkpoint_s"] < end["wall_s"]
+    (attempt,) = lines_of(folder, spec, "attempt")
+    assert attempt["startup_s"] == pytest.approx(end["startup_s"])
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, module: str, name: str, seconds: float) -> None:
+    real = getattr(__import__(module, fromlist=[name]), name)
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return real(*args, **options)
+
+    monkeypatch.setattr(f"{module}.{name}", slow)
+
+
+def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
+    slow_down(monkeypatch, "scalekit.train.loop", "evaluate", 0.3)
+    assert train_run(spec, folder, device="cpu") == "done"
+    end = end_of(folder, spec)
+    tokens = 7 * 128
+    trained = end["wall_s"] - end["eval_s"] - end["checkpoint_s"]
+    # What lies between two readings of the clock is far less than the 0.6 s of evaluation.
+    assert tokens / end["tokens_per_second"] == pytest.approx(trained, abs=0.1)
+    assert end["tokens_per_second"] > tokens / end["wall_s"]
+
+
+def test_mfu_is_the_share_of_the_devices_peak_by_the_plans_own_flops(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    monkeypatch.setattr(Device, "peak_flops", property(lambda self: 1e9))
+    assert train_run(spec, folder, device="cpu") == "done"
+    end = end_of(folder, spec)
+    assert end["flops_kind"] == spec.plan["flops_kind"] == "exact"
+    flops = end["tokens_per_second"] * spec.plan["flops_per_token"]["exact"]
+    assert end["mfu"] == pytest.approx(flops / 1e9, rel=1e-12)
+
+
+def test_memory_is_at_least_what_the_process_holds(spec: RunSpec, folder: SweepFolder) -> None:
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert 50e6 < end_of(folder, spec)["peak_memory_bytes"] < 1e12  # torch alone takes 50 MB
+
+
+def test_costs_add_up_over_attempts_that_were_stopped(spec: RunSpec, folder: SweepFolder) -> None:
+    # Step 6 reports and saves, after the evaluation of step 4.
+    stop, report = stop_after(6)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report, startup_s=5.0) == (
+        "stopped"
+    )
+    first = lines_of(folder, spec, "spent")[-1]
+    assert read_state(folder.record(spec.id)).step == first["step"]
+    assert train_run(spec, folder, device="cpu", startup_s=7.0) == "done"
+    end = end_of(folder, spec)
+    assert 12.0 < end["startup_s"] < 22.0
+    for name in (*LOST, "wall_s", "peak_memory_bytes"):
+        assert end[name] >= first[name] > 0, name
+    attempts = lines_of(folder, spec, "attempt")
+    assert sum(a["startup_s"] for a in attempts) == pytest.approx(end["startup_s"])
+
+
+@pytest.mark.usefixtures("metered")
+def test_energy_adds_up_over_attempts(spec: RunSpec, folder: SweepFolder) -> None:
+    stop, report = stop_after(3)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
+    first = lines_of(folder, spec, "spent")[-1]["energy_j"]
+    assert first > 0
+    assert train_run(spec, folder, device="cpu") == "done"
+    n_read = len(lines_of(folder, spec, "spent")[len(lines_of(folder, spec, "attempt")) :]) or 1
+    assert end_of(folder, spec)["energy_j"] >= first + 10.0 * n_read
+    assert {a["energy_by"] for a in lines_of(folder, spec, "attempt")} == {"RAPL"}
+
+
+def test_energy_of_which_an_attempt_is_not_known_is_unknown(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    stop, report = stop_after(3)
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: None)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: Meter())
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert end_of(folder, spec)["energy_j"] is None
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_failed_run_says_what_it_cost(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr("scalekit.train.loop.evaluate", fail)
+    assert train_run(spec, folder, device="cpu") == "failed"
+    end = end_of(folder, spec)
+    assert end["energy_j"] > 0
+    assert end["device_s"] > end["wall_s"] > 0
+
+
+def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:
+    stop, report = stop_after(3)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
+    path = folder.record(spec.id)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [
+        {k: v for k, v in line.items() if k not in ("startup_s", "energy_by")}
+        for line in lines
+        if line["t"] != "spent"
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert train_run(spec, folder, device="cpu") == "done"
+    end = end_of(folder, spec)
+    assert end["energy_j"] is None
+    assert end["startup_s"] > 0
+
+
+@pytest.mark.parametrize(("resources", "packed"), [({}, 1), ({"pack": 4}, 4), ({"gpus": 1}, 1)])
+def test_a_packed_run_knows_with_how_many_it_shares(
+    planned, tmp_path, monkeypatch, resources: dict[str, int], packed: int
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: seen.append(packed))
+    spec = planned()
+    spec = RunSpec(spec.id, spec.config, spec.plan, resources)
+    assert train_run(spec, SweepFolder(tmp_path), device="cpu") == "done"
+    assert seen == [packed]
+
+
+def test_what_a_function_took_is_counted_also_when_it_fails() -> None:
+    class Job:
+        account = Account(CPU, None, since=time.perf_counter())
+
+    @spends("eval_s")
+    def evaluate(job: Job, seconds: float) -> float:
+        time.sleep(seconds)
+        return 1.0 / (seconds - 0.02)
+
+    job = Job()
+    assert evaluate(job, 0.01) == -100.0
+    with pytest.raises(ZeroDivisionError):
+        evaluate(job, 0.02)
+    totals = job.account.totals()
+    assert totals["eval_s"] >= 0.03
+    assert totals["checkpoint_s"] == 0.0
+
+
+def test_a_process_is_as_old_as_its_clock_says() -> None:
+    first = process_seconds()
+    assert first is not None
+    assert first > 0
+    time.sleep(0.05)
+    later = process_seconds()
+    assert later is not None
+    assert 0.04 < later - first < 5.0
