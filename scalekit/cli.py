@@ -18,6 +18,7 @@ _ORDER = [
     "cancel",
     "wait",
     "train",
+    "export",
     "collect",
     "fit",
     "predict",

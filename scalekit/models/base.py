@@ -94,6 +94,19 @@ class LanguageModel(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class Layout:
+    """A model as another library reads it.
+
+    Attributes:
+        config: The values of `config.json`.
+        tensors: The weights by that library's names, none sharing memory with another.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Model:
     """A member of the family.
 
@@ -101,10 +114,13 @@ class Model:
         name: The file name.
         build: Make an initialised module from a resolved model config; it draws from torch's
             global generator, so seed that first.
+        to_llama: From a resolved model config and a state dict to the same in Llama's layout;
+            raises an `InputError` where these settings have no place in it. None where none has.
     """
 
     name: str
     build: Callable[[Mapping[str, Any]], LanguageModel]
+    to_llama: Callable[[Mapping[str, Any], Mapping[str, Tensor]], Layout] | None = None
 
 
 def count_module_params(module: nn.Module) -> int:

@@ -18,8 +18,9 @@ from scalekit.counting import Shape
 from scalekit.errors import InputError
 from scalekit.models._cpu import build as kernels
 from scalekit.models._cpu.step import CpuStep
+from scalekit.models._llama import llama_layout
 from scalekit.models._parametrization import Rules, rules_for
-from scalekit.models.base import LanguageModel, Model, ParamGroup
+from scalekit.models.base import LanguageModel, Layout, Model, ParamGroup
 
 NORM_EPS = 1e-6
 
@@ -269,4 +270,13 @@ def build(config: Mapping[str, Any]) -> GPT:
     return GPT(shape, rules_for(config), config.get("rope_theta", 10000.0))
 
 
-MODEL = Model("gpt", build)
+def to_llama(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Layout:
+    """Return this model in Llama's layout.
+
+    Raises:
+        InputError: These settings have no place in it.
+    """
+    return llama_layout(config, state, norm_eps=NORM_EPS)
+
+
+MODEL = Model("gpt", build, to_llama)

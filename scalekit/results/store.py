@@ -61,6 +61,10 @@ class SweepFolder:
         """One run's checkpoints, only while needed."""
         return self.root / "checkpoints" / run_id
 
+    def weights(self, run_id: str) -> Path:
+        """One run's last weights, where it keeps them."""
+        return self.root / "weights" / f"{run_id}.pt"
+
     def plan_lines(self) -> Iterator[dict[str, Any]]:
         """Read the plan, a value a run.
 

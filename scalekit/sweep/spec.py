@@ -135,6 +135,9 @@ class LogSpec(Part):
     checkpoint_steps: int | None = Field(
         default=None, gt=0, description="steps between checkpoints"
     )
+    keep_weights: bool = Field(
+        default=False, description="keep the last weights, to export them or to go on from them"
+    )
 
 
 NOT_SCIENCE = ("log", "data.path")

@@ -80,7 +80,7 @@ class Checkpoints:
         reason = ""
         for path in self.newest_first():
             try:
-                state = _read_parts(path) if path.is_dir() else _read(path, device)
+                state = _read_parts(path) if path.is_dir() else read_tensors(path, device)
             except Exception as error:  # torch raises whatever the damaged bytes make of it
                 reason = str(error).partition("\n")[0]
                 report(f"{path}: damaged, {reason}; trying the one before")
@@ -132,8 +132,12 @@ def _read_parts(path: Path) -> dict[str, Any]:
     return {**read_facts(path), "shards": path}
 
 
-def _read(path: Path, device: torch.device) -> Any:
-    """Read a checkpoint whose every byte is as it was written: torch alone lets a flip pass."""
+def read_tensors(path: Path, device: torch.device) -> Any:
+    """Read a file of torch whose every byte is as it was written: torch alone lets a flip pass.
+
+    Raises:
+        Exception: Of whatever kind the damaged bytes make of it; OSError where there are none.
+    """
     with zipfile.ZipFile(path) as archive:
         bad = archive.testzip()
     if bad is not None:

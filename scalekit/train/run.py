@@ -6,8 +6,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ from scalekit.results.record import (
 )
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
-from scalekit.train.account import Account
+from scalekit.train.account import Account, spends
 from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints, step_of
@@ -46,6 +48,7 @@ from scalekit.train.spread import (
 )
 from scalekit.train.stop import StopRequest
 from scalekit.train.team import SOLO, Team
+from scalekit.train.weights import save_weights, whole_state
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Setting:
         spread: Over which processes, and how.
         branches: By step, where a trunk saves its state for its branches.
         account: What the run has cost.
+        weights: Where the last weights go, if they are kept.
     """
 
     device: Device
@@ -71,6 +75,7 @@ class Setting:
     spread: Spread
     branches: Mapping[int, Sequence[Checkpoints]]
     account: Account
+    weights: Path | None
 
 
 class _Unwritten(RecordWriter):
@@ -180,7 +185,10 @@ def _train(
             return end_with_trunk(spec, record, before, where, lost_at)
         branches = team.agree(lambda: open_branches(spec, folder))
         account = Account(where, before, since=since, packed=_packed(spec), n_devices=team.size)
-        setting = Setting(where, record, checkpoints, stop, report, spread, branches, account)
+        weights = folder.weights(spec.id) if config.log.keep_weights else None
+        setting = Setting(
+            where, record, checkpoints, stop, report, spread, branches, account, weights
+        )
         return _attempt(spec, config, corpus, setting, before)
 
 
@@ -219,6 +227,8 @@ def _attempt(
         if status == "stopped":
             return status
         tokens = (progress.step - resumed_from) * config.train.batch_tokens
+        if status == "done" and setting.weights is not None:
+            _keep(job, setting.weights, spec.id)
         _write_end(job, status, n, tokens, spec.plan["flops_kind"])
     except SystemTroubleError:
         raise
@@ -316,6 +326,15 @@ def _describe_spread(job: Job) -> dict[str, Any]:
         "micro_batch_tokens": spread.micro_rows * job.config.model.context if is_told else None,
         "recompute": spread.recompute if is_told else None,
     }
+
+
+@spends("checkpoint_s")
+def _keep(job: Job, path: Path, run_id: str) -> None:
+    """Write the weights that the run ends with, those evaluated, before its end is told."""
+    with job.average.applied() if job.average else nullcontext():
+        state = whole_state(job.model)
+        if job.spread.team.is_first:
+            save_weights(path, run_id, job.steps, state)
 
 
 def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: str) -> None:

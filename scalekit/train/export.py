@@ -1,0 +1,127 @@
+"""A trained run as a folder that Hugging Face's libraries open: weights, config, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalekit import registry
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.results.record import read_record
+from scalekit.results.store import SweepFolder
+from scalekit.results.table import file_hash
+from scalekit.sweep.spec import RunSpec
+from scalekit.train._bytes_tokenizer import bytes_tokenizer
+from scalekit.train.weights import newest_weights
+
+if TYPE_CHECKING:
+    from scalekit.models.base import Layout
+
+SCHEMA = "scalekit.export/1"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        architecture: As which it opens.
+        step: After which step of the run.
+        steps: Of how many.
+        files: The names of the files.
+        tokenizer: Its name, or None where none could be written.
+    """
+
+    architecture: str
+    step: int
+    steps: int
+    files: tuple[str, ...]
+    tokenizer: str | None
+
+
+def export_run(
+    spec: RunSpec, folder: SweepFolder, out: Path, report: Callable[[str], None]
+) -> Exported:
+    """Write a run's newest weights in Llama's layout into a new folder, all or nothing.
+
+    Raises:
+        InputError: The architecture has no place there, the run has no weights, `out` is not
+            empty, or safetensors is not installed.
+        SystemTroubleError: The disk refuses.
+    """
+    save_file = _safetensors()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there and not empty; name a new folder")
+    model = spec.config["model"]
+    to_llama = registry.find("models", model["arch"]).to_llama
+    if to_llama is None:
+        raise InputError(f"model.arch: {model['arch']!r} has no place in Llama's layout; use gpt")
+    weights = newest_weights(folder, spec.id, report)
+    try:
+        layout: Layout = to_llama(model, weights.state)
+    except KeyError as error:
+        raise InputError(
+            f"run {spec.id}: its newest weights hold no {error}; export it when it is done, with "
+            "log.keep_weights: true"
+        ) from error
+    record = folder.record(spec.id)
+    facts = read_record(record, steps=False).header.get("facts") if record.exists() else None
+    tokenizer = _tokenizer(spec.config["data"], facts or {})
+    texts: dict[str, Any] = {"config.json": layout.config}
+    if tokenizer == "bytes":
+        texts |= bytes_tokenizer(model["context"])
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        save_file(layout.tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+        texts["scalekit.json"] = {
+            "schema": SCHEMA,
+            "id": spec.id,
+            "step": weights.step,
+            "config": spec.config,
+            "plan": spec.plan,
+            "facts": facts,
+            "sha256": {WEIGHTS: file_hash(scratch / WEIGHTS)},
+        }
+        for name, value in texts.items():
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            (scratch / name).write_text(text + "\n", encoding="utf-8")
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    except OSError as error:
+        raise SystemTroubleError(
+            f"{out}: cannot be written, {error.strerror}; name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    (architecture,) = layout.config["architectures"]
+    steps = int(spec.plan["steps"])
+    files = tuple(sorted((*texts, WEIGHTS)))
+    return Exported(architecture, weights.step, steps, files, tokenizer)
+
+
+def _tokenizer(data: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """Name the tokenizer of a run's data where it can be written out, else None.
+
+    `data.tokenizer` alone says nothing of a source that brings its own tokens.
+    """
+    known = facts.get("tokenizer") or (data["tokenizer"] if data["source"] == "stdlib" else None)
+    return "bytes" if known == "bytes" else None
+
+
+def _safetensors() -> Callable[..., None]:
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise InputError(
+            "export: the package 'safetensors' is not installed here; "
+            "pip install 'scalekit-laws[export]'"
+        ) from error
+    return save_file
