@@ -28,6 +28,7 @@ MEMBER = {
     "plots": "PLOT",
     "reports": "REPORT",
     "importers": "IMPORTER",
+    "loggers": "LOGGER",
     "commands": "COMMAND",
     "train.optimizers": "OPTIMIZER",
 }

@@ -38,6 +38,7 @@ FLOORS = {
     "executors": 1,
     "documents": 1,
     "tokenizers": 1,
+    "loggers": 1,
     "errors": 0,
     "counting": 0,
     "peaks": 0,
@@ -45,7 +46,7 @@ FLOORS = {
     "__init__": 0,
 }
 RUNNING = {
-    *("sweep", "launch", "executors", "train", "models", "datasets"),
+    *("sweep", "launch", "executors", "loggers", "train", "models", "datasets"),
     *("documents", "tokenizers", "prepare"),
 }
 READING = {"laws", "fit", "analysis", "plots", "reports", "importers"}

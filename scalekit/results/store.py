@@ -65,6 +65,10 @@ class SweepFolder:
         """One run's last weights, where it keeps them."""
         return self.root / "weights" / f"{run_id}.pt"
 
+    def live(self, logger: str) -> Path:
+        """Where a logger keeps what it shows of the runs."""
+        return self.root / "live" / logger
+
     def plan_lines(self) -> Iterator[dict[str, Any]]:
         """Read the plan, a value a run.
 

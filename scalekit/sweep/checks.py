@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scalekit import registry
+from scalekit.errors import did_you_mean
 from scalekit.executors.base import count_processes
 from scalekit.quantities import write_count
 from scalekit.sweep.keys import SPANS
 from scalekit.sweep.point import Point, RunProblemError, indivisible
+from scalekit.sweep.spec import live_loggers
 from scalekit.sweep.supply import check_supply
 from scalekit.sweep.width import d_ff_at
 
@@ -42,6 +45,7 @@ def check(p: Point) -> None:
         raise RunProblemError("model.ffn_mult", what, "keep one of them")
     _check_parametrization(p)
     _check_schedule(p)
+    _check_loggers(p)
     check_supply(p)
 
 
@@ -66,6 +70,14 @@ def _check_parametrization(p: Point) -> None:
     if name == "completep" and p["model.base_depth"] is None:
         what = "completep needs the number of layers at which it equals standard"
         raise RunProblemError("model.parametrization", what, "set model.base_depth")
+
+
+def _check_loggers(p: Point) -> None:
+    known = registry.names("loggers")
+    for name in live_loggers(p["log.live"]):
+        if name not in known:
+            what = f"logger {name!r} is unknown"
+            raise RunProblemError("log.live", what, did_you_mean(name, known))
 
 
 def _check_schedule(p: Point) -> None:

@@ -138,6 +138,9 @@ class LogSpec(Part):
     keep_weights: bool = Field(
         default=False, description="keep the last weights, to export them or to go on from them"
     )
+    live: str | None = Field(
+        default=None, description="members of loggers/ that show the run as it goes, by commas"
+    )
 
 
 NOT_SCIENCE = ("log", "data.path")
@@ -200,6 +203,15 @@ def share_done(plan: Mapping[str, Any], step: int) -> float:
     """Return the share of its own steps that a run has done at a step."""
     first = plan.get("branch_step", 0)
     return min(1.0, max(0, step - first) / max(1, plan["steps"] - first))
+
+
+def live_loggers(text: str | None) -> tuple[str, ...]:
+    """Return the loggers that a `log.live` names.
+
+    >>> live_loggers("wandb, tensorboard"), live_loggers(None)
+    (('wandb', 'tensorboard'), ())
+    """
+    return tuple(dict.fromkeys((text or "").replace(",", " ").split()))
 
 
 def shape_of(model: Mapping[str, Any]) -> Shape:

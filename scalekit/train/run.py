@@ -34,6 +34,7 @@ from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device, choose_device
+from scalekit.train.live import open_record
 from scalekit.train.loop import Job, Progress, run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt
@@ -158,8 +159,8 @@ def _train(
     where = choose_device(device, config.train.dtype)
     batch_rows = _count_rows(config)
     spread = plan_spread(team, spec.resources, shape_of(spec.config["model"]), batch_rows, where)
-    writer = RecordWriter if team.is_first else _Unwritten
-    with writer(folder.record(spec.id)) as record:
+    path = folder.record(spec.id)
+    with open_record(folder, spec, report) if team.is_first else _Unwritten(path) as record:
         before = team.agree(lambda: _read_before(folder, spec.id))
         checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
         status = before.end.get("status") if before and before.end else None

@@ -1,0 +1,1 @@
+"""Family: where a run is shown while it goes, beside its record."""
