@@ -24,6 +24,7 @@ MEMBER = {
     "datasets": "DATASET",
     "documents": "FORMAT",
     "tokenizers": "TOKENIZER",
+    "tasks": "TASK",
     "executors": "EXECUTOR",
     "plots": "PLOT",
     "reports": "REPORT",
@@ -57,6 +58,16 @@ def find(family: str, name: str) -> Any:
         one = family.removesuffix("s")
         raise UsageError(f"{one} {name!r}: unknown; {did_you_mean(name, names(family))}")
     return getattr(import_module(f"scalekit.{family}.{name}"), MEMBER[family])
+
+
+def split_member(family: str, text: str, otherwise: str) -> tuple[str, str]:
+    """Split `MEMBER:WHERE`; what does not begin with a member of the family is WHERE alone.
+
+    >>> split_member("tasks", "jsonl:a.jsonl", "jsonl"), split_member("tasks", "C:/a", "jsonl")
+    (('jsonl', 'a.jsonl'), ('jsonl', 'C:/a'))
+    """
+    member, colon, where = text.partition(":")
+    return (member, where) if colon and member in names(family) else (otherwise, text)
 
 
 def _own_file(family: str, path: Path) -> ModuleType:

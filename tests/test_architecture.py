@@ -28,6 +28,7 @@ FLOORS = {
     "results": 4,
     "models": 4,
     "datasets": 4,
+    "tasks": 4,
     "importers": 3,
     "sweep": 3,
     "config": 2,
@@ -46,7 +47,7 @@ FLOORS = {
     "__init__": 0,
 }
 RUNNING = {
-    *("sweep", "launch", "executors", "loggers", "train", "models", "datasets"),
+    *("sweep", "launch", "executors", "loggers", "train", "models", "datasets", "tasks"),
     *("documents", "tokenizers", "prepare"),
 }
 READING = {"laws", "fit", "analysis", "plots", "reports", "importers"}

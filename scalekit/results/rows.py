@@ -11,12 +11,13 @@ from scalekit.importers._cells import flatten
 from scalekit.results.doubts import CODE_CHANGED
 from scalekit.results.jobs import submitted_codes
 from scalekit.results.record import RunRecord, read_record
+from scalekit.results.scores import score_columns
 from scalekit.results.states import PENDING, RunState, read_state, record_names
 from scalekit.results.store import SweepFolder
 
 LOSS_UNIT = "nats/token"
 
-NOT_SWEPT = ("log.", "data.path", "data.fingerprint")
+NOT_SWEPT = ("log.", "eval.", "data.path", "data.fingerprint")
 """Beginnings of config keys that tell nothing about a run's result."""
 
 _SPENT = (
@@ -55,6 +56,9 @@ def sweep_rows(
             state, record = RunState("unreadable"), None
             notes.append(str(error))
         rows.append(_row(sweep, line, state, record))
+    scored, doubts = score_columns([row.pop("tasks", {}) for row in rows])
+    rows = [{**row, **scores} for row, scores in zip(rows, scored, strict=True)]
+    notes += doubts
     unplanned = sorted(present - {line["id"] for line in lines})
     if unplanned:
         shown = ", ".join(unplanned[:5]) + (", ..." if len(unplanned) > 5 else "")
@@ -167,6 +171,7 @@ def _reported(
         "code": codes[-1] if codes else "",
         "flags": " ".join(name for name, is_set in flags.items() if is_set),
         "val_bpb": last.get("val_bpb"),
+        "tasks": last.get("tasks") or {},
         "entropy": facts.get("entropy"),
         "oracle_loss": facts.get("oracle_val_loss"),
         **{name: end.get(name) for name in _SPENT},

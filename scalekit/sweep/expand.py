@@ -21,6 +21,7 @@ from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.supply import check_repetition, facts_rule
 from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
+from scalekit.sweep.tasks import tasks_rule
 
 MOST_RUNS = 100_000
 
@@ -104,7 +105,7 @@ class _Expander:
         self.hits: Counter[tuple[Place, str]] = Counter()
         self.given = _without_open({**UNGIVEN, **spec.base.values})
         self.ladders: dict[tuple[int, ...], list[tuple[str, tuple[Option, ...]]]] = {}
-        self.rules: dict[str, Rule] = {**RULES, "facts": facts_rule()}
+        self.rules: dict[str, Rule] = {**RULES, "facts": facts_rule(), "tasks": tasks_rule()}
         for key, expression in spec.derive.items():
             self.rules[key] = _derived(key, expression)
 

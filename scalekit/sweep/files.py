@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from scalekit.config.nodes import Items, Table, Text, read_nodes, read_source
+from scalekit import registry
+from scalekit.config.nodes import Items, Node, Table, Text, read_nodes, read_source
 from scalekit.config.problems import ConfigError, Place, Problem, Problems, Source
 from scalekit.config.validate import read_model
 from scalekit.errors import UsageError, did_you_mean, nearest
@@ -17,6 +19,9 @@ from scalekit.sweep.sections import Profile, ProfileFile, SweepFile
 _OF_KEYS = ("base", "grid", "zip", "ladder", "derive")
 _MERGED = (*SweepFile.model_fields, "sizes")
 _MOST_FILES = 32
+
+_PATHS = {"data.path": "", "eval.tasks": "tasks"}
+"""Settings that are paths, relative to their file, unless they name a member of that family."""
 
 
 def read_merged(
@@ -97,12 +102,22 @@ def _normalise(table: Table, path: Path, problems: Problems) -> Table:
     if isinstance(isoflop, Table) and "sizes" in isoflop.entries:
         isoflop.entries["sizes"] = flatten(isoflop.entries["sizes"], problems)
     base = table.entries.get("base")
-    data = base.entries.get("data.path") if isinstance(base, Table) else None
-    if isinstance(data, Text) and not data.is_null and "\0" not in data.text:
-        full = os.path.normpath(path.parent.absolute() / Path(data.text).expanduser())
-        assert isinstance(base, Table)
-        base.entries["data.path"] = Text(data.place, full, plain=False)
+    if isinstance(base, Table):
+        for key in _PATHS.keys() & base.entries.keys():
+            base.entries[key] = _in_full(base.entries[key], path.parent.absolute(), _PATHS[key])
     return table
+
+
+def _in_full(node: Node, folder: Path, family: str) -> Node:
+    """Write a path, or each of a list, in full; `MEMBER:WHERE` of a family is no path."""
+    if isinstance(node, Items):
+        return replace(node, items=[_in_full(item, folder, family) for item in node.items])
+    if not isinstance(node, Text) or node.is_null or "\0" in node.text:
+        return node
+    if family and registry.split_member(family, node.text, "")[0]:
+        return node
+    full = os.path.normpath(folder / Path(node.text).expanduser())
+    return Text(node.place, full, plain=False)
 
 
 def _merge(under: Table, over: Table) -> Table:

@@ -68,7 +68,9 @@ _SCIENCE = {
 # one section only.
 @lru_cache(maxsize=65536, typed=True)
 def _nested(section: str, row: tuple[Any, ...]) -> dict[str, Any]:
-    return nest(dict(zip(_FIELDS[section], row, strict=True)))
+    # As it will be read back from JSON, so that a plan's configuration equals its record's.
+    as_read = [list(value) if isinstance(value, tuple) else value for value in row]
+    return nest(dict(zip(_FIELDS[section], as_read, strict=True)))
 
 
 @lru_cache(maxsize=65536, typed=True)
@@ -88,4 +90,4 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield prefix + key, tuple(value) if isinstance(value, list) else value

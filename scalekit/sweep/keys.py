@@ -132,6 +132,8 @@ def check_value(name: str, value: Any, place: Place, node: Node | None = None) -
     Raises:
         ValueProblemError: Out of range or of another type.
     """
+    if isinstance(value, list):
+        value = tuple(value)
     if isinstance(value, int) and abs(value) > LARGEST_WHOLE:
         raise ValueProblemError(Problem(place, f"{name!r} is too large", "keep it below 9e18"))
     try:

@@ -143,7 +143,18 @@ class LogSpec(Part):
     )
 
 
-NOT_SCIENCE = ("log", "data.path")
+class EvalSpec(Part):
+    """What a run is measured by beside its held-out loss. Not science either."""
+
+    tasks: tuple[str, ...] = Field(
+        default=(), description="files of JSON lines, or lm_eval:NAME, scored by likelihood"
+    )
+    tasks_at: Literal["end", "every"] = Field(
+        default="end", description="score tasks at the last evaluation, or at every one"
+    )
+
+
+NOT_SCIENCE = ("log", "eval", "data.path")
 """Keys of a config that do not enter a run's id."""
 
 
@@ -154,6 +165,7 @@ class RunConfig(Part):
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
     log: LogSpec = LogSpec()
+    eval: EvalSpec = EvalSpec()
 
 
 @dataclass(frozen=True)

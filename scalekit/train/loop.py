@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from scalekit.train.optimizer import clip_gradients, set_lr
 from scalekit.train.optimizers.base import Optimizer
 from scalekit.train.restore import Parts, save_state
 from scalekit.train.schedule import lr_factor
+from scalekit.train.score import Tasks
 from scalekit.train.spread import Gradients, Spread
 from scalekit.train.stop import StopRequest
 
@@ -80,6 +82,7 @@ class Job:
     gradients: Gradients
     parts: Parts
     device_before: float = 0.0
+    tasks: Tasks = field(default_factory=Tasks)
     started: float = field(default_factory=time.perf_counter)
     branches: Mapping[int, Sequence[Checkpoints]] = field(default_factory=dict)
     average: Average | None = None
@@ -291,26 +294,31 @@ def _write_step(
     return not math.isfinite(loss) or progress.bad_lines >= EXPLOSION_LINES
 
 
-@spends("eval_s")
-def _write_eval(job: Job, step: int) -> HeldOut:
+def measure(job: Job, step: int) -> tuple[HeldOut, dict[str, Any]]:
+    """Measure the model as it is now; return its held-out loss and all that a line says of it."""
+    train, context = job.config.train, job.config.model.context
+    seen = job.corpus.ordered(train.seed).seen(step * train.batch_tokens // context)
     with job.average.applied() if job.average else nullcontext():
         held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)
-    train, context = job.config.train, job.config.model.context
-    tokens = step * train.batch_tokens
-    seen = job.corpus.ordered(train.seed).seen(tokens // context)
-    job.record.write(
-        "eval",
-        step=step,
-        tokens=tokens,
-        flops=tokens * job.flops_per_token,
-        val_loss=held.loss,
-        val_sem=held.sem,
-        val_tokens=held.tokens,
-        val_bpb=held.bits_per_byte,
-        unique_tokens=seen.unique * context,
-        epochs=seen.epochs,
+        scores = job.tasks.report(job.model, job.device, is_last=step == job.steps)
+    return held, {
+        "val_loss": held.loss,
+        "val_sem": held.sem,
+        "val_tokens": held.tokens,
+        "val_bpb": held.bits_per_byte,
+        "unique_tokens": seen.unique * context,
+        "epochs": seen.epochs,
         **report_sources(held, seen, context),
-    )
+        **scores,
+    }
+
+
+@spends("eval_s")
+def _write_eval(job: Job, step: int) -> HeldOut:
+    held, measured = measure(job, step)
+    tokens = step * job.config.train.batch_tokens
+    flops = tokens * job.flops_per_token
+    job.record.write("eval", step=step, tokens=tokens, flops=flops, **measured)
     job.report(f"step {step:,}/{job.steps:,}  held-out loss {held.loss:.4f}")
     return held
 

@@ -39,6 +39,7 @@ from scalekit.train.loop import Job, Progress, run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt
 from scalekit.train.restore import Parts, restore_state
+from scalekit.train.score import open_tasks
 from scalekit.train.spread import (
     Spread,
     gradients_of,
@@ -289,6 +290,7 @@ def _prepare(
         branches=setting.branches,
         parts=parts,
         average=average,
+        tasks=open_tasks(config),
     )
     return job, progress
 

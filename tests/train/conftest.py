@@ -63,8 +63,9 @@ def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
             "data": {**DATA, **parts.get("data", {})},
             "train": train,
             "log": {**LOG, **parts.get("log", {})},
+            "eval": parts.get("eval", {}),
         }
-    ).model_dump()
+    ).model_dump(mode="json")
     shape = shape_of(config["model"])
     numbers = {
         "params": count_params(shape),
