@@ -13,6 +13,8 @@ from scalekit.errors import InputError
 MANIFEST = "manifest.json"
 PLAN = "prepare.json"
 """There while a folder is being prepared, and no longer."""
+TOKEN_BYTES = "tokenizer/token_bytes.bin"
+"""How many bytes of text each token stands for, uint32 (vocab,)."""
 SCHEMA = "scalekit.data/1"
 SPLITS = ("train", "val")
 
@@ -23,7 +25,8 @@ class Manifest:
 
     Attributes:
         fingerprint: A hash of the tokenizer's identity and of every shard's content.
-        tokenizer: `identity`, `vocab`, `end_of_text` (a token or None), `version`.
+        tokenizer: `identity`, `vocab`, `end_of_text` (a token or None), `version`, and
+            `token_bytes`, a file, where every document's tokens add up to its bytes; else None.
         splits: By name: `documents`, `empty_documents`, `tokens`, `bytes` of UTF-8 text and
             `bytes_per_token`, in which tokens between documents count.
         shards: In the order of their names: `file`, `split`, `tokens`, `bytes`, `documents`,

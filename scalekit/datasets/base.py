@@ -86,7 +86,8 @@ class Corpus:
         facts: What is known about the source: `vocab`, `train_tokens` (different ones, or None
             when the source never ends), `val_tokens`,
             `bytes_per_token`, `entropy` (nats per token), `oracle_val_loss` (of these very rows)
-            and `fingerprint`; None where not known.
+            and `fingerprint`; None where not known. Where the bytes of these very held-out rows are
+            known, they stand over their tokens in `val_bytes_per_token`.
         shares: The sources of a mixture; empty where there is one source.
         order: From a seed to the order of the training rows; None for `Order`.
     """
@@ -96,6 +97,10 @@ class Corpus:
     facts: Mapping[str, Any]
     shares: tuple[Share, ...] = ()
     order: Callable[[int], RowOrder] | None = None
+
+    def held_out_bytes(self) -> float | None:
+        """Return bytes per token of the held-out rows, of their whole split, or None."""
+        return self.facts.get("val_bytes_per_token") or self.facts.get("bytes_per_token")
 
     def ordered(self, seed: int) -> RowOrder:
         """Return the order in which a run of this seed takes the training rows."""

@@ -168,8 +168,7 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
         },
     }
     shares = tuple(
-        Share(name, weights[name], n_val_rows, one.facts["bytes_per_token"])
-        for name, one in opened.items()
+        Share(name, weights[name], n_val_rows, one.held_out_bytes()) for name, one in opened.items()
     )
     return Corpus(JoinedRows(train), val, said, shares, lambda s: MixedOrder(train, weights, s))
 

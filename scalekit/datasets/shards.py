@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, read_manifest
-from scalekit.datasets.base import Corpus, Dataset, limit_training, split_corpus
+from scalekit.datasets.base import Corpus, Dataset, Rows, limit_training, split_corpus
 from scalekit.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _LLM_C_MAGICS = range(20240000, 20270000)
 """llm.c's magic numbers are dates; another one of them is a file that holds no training tokens."""
 
 _PROBE_BYTES = 1 << 16
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,41 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     """Map both splits; the seed changes nothing, the tokens are what they are."""
     train, val = find_shards(data)
     known = {**facts(data), "entropy": None, "oracle_val_loss": None}
-    return split_corpus([s.map() for s in train], [s.map() for s in val], data, context, known)
+    corpus = split_corpus([s.map() for s in train], [s.map() for s in val], data, context, known)
+    folder = Path(data["path"])
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.tokenizer.get("token_bytes") is None:
+        return corpus
+    exact = _bytes_per_token(corpus.val, folder / manifest.tokenizer["token_bytes"])
+    return replace(corpus, facts={**corpus.facts, "val_bytes_per_token": exact})
+
+
+def _bytes_per_token(rows: Rows, path: Path) -> float:
+    """Return the bytes of text that the targets of held-out rows stand for, over their number.
+
+    Raises:
+        InputError: The lengths of tokens cannot be read, or a row holds a token without one.
+    """
+    import numpy as np
+
+    try:
+        lengths = np.fromfile(path, dtype="<u4").astype(np.int64)
+    except OSError as error:
+        raise InputError(
+            f"data.path: {path} cannot be read, {error.strerror}; prepare the folder again"
+        ) from error
+    assert rows.n_rows is not None
+    n_bytes = n_tokens = 0
+    for start in range(0, rows.n_rows, _ROWS_AT_ONCE):
+        targets = rows.take(np.arange(start, min(rows.n_rows, start + _ROWS_AT_ONCE)))[:, 1:]
+        if targets.max() >= len(lengths):
+            raise InputError(
+                f"data.path: {path.parents[1]} holds token {targets.max()}, {path.name} has "
+                f"{len(lengths)}; prepare the folder again"
+            )
+        n_bytes += int(lengths[targets].sum())
+        n_tokens += targets.size
+    return n_bytes / n_tokens
 
 
 def _size(dtype: str) -> int:

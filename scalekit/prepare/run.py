@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from scalekit import registry
-from scalekit.datasets._manifest import MANIFEST, PLAN, SPLITS, Manifest, read_manifest
+from scalekit.datasets._manifest import (
+    MANIFEST,
+    PLAN,
+    SPLITS,
+    TOKEN_BYTES,
+    Manifest,
+    read_manifest,
+)
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.prepare.recipe import (
     Part,
@@ -31,12 +38,11 @@ from scalekit.prepare.recipe import (
     Source,
     cut_parts,
     describe_plan,
-    end_token,
     open_tokenizer,
 )
 from scalekit.prepare.work import REPORTS, Bench, dtype_of, read_report, work
 from scalekit.results.store import write_whole
-from scalekit.tokenizers.base import Coder, parse
+from scalekit.tokenizers.base import parse
 
 Advance = Callable[[int, int], None]
 """Told the bytes done and the bytes there are."""
@@ -62,7 +68,7 @@ def prepare(
         SystemTroubleError: The disk refuses, or a process died.
     """
     coder = open_tokenizer(recipe.tokenizer)
-    bench = Bench(folder, recipe, coder, end_token(coder, recipe))
+    bench = Bench.of(folder, recipe, coder)
     parts = cut_parts(recipe, sources)
     digests = [registry.find("documents", s.format).digest(s.name, recipe.ask) for s in sources]
     plan = describe_plan(recipe, coder, sources, digests)
@@ -70,8 +76,8 @@ def prepare(
         finished = _resume(folder, plan)
         if finished is None:
             reports = _work_through(parts, bench, workers, advance)
-            finished = _manifest(plan, coder, reports)
-            _write_files(folder, coder)
+            finished = _manifest(plan, bench, reports)
+            _write_files(folder, bench, finished)
             write_whole(folder / MANIFEST, finished.to_json())
         _clear(folder)
     return finished
@@ -235,8 +241,7 @@ def _begin_worker(folder: str, recipe: Recipe) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes of a terminal; the parent decides what comes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    coder = open_tokenizer(recipe.tokenizer)
-    _bench = Bench(Path(folder), recipe, coder, end_token(coder, recipe))
+    _bench = Bench.of(Path(folder), recipe, open_tokenizer(recipe.tokenizer))
 
 
 def _end_with_parent() -> None:
@@ -252,7 +257,8 @@ def _work_in_worker(part: Part) -> dict[str, Any]:
     return work(part, _bench)
 
 
-def _manifest(plan: dict[str, Any], coder: Coder, reports: Sequence[dict[str, Any]]) -> Manifest:
+def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, Any]]) -> Manifest:
+    coder = bench.coder
     shards = [shard for report in reports for shard in report["shards"]]
     shards.sort(key=lambda shard: (SPLITS.index(shard["split"]), shard["file"]))
     splits = {}
@@ -268,6 +274,7 @@ def _manifest(plan: dict[str, Any], coder: Coder, reports: Sequence[dict[str, An
         "vocab": coder.vocab,
         "end_of_text": plan["recipe"]["end_token"],
         "files": sorted(coder.files),
+        "token_bytes": TOKEN_BYTES if all(s["token_bytes_add_up"] for s in shards) else None,
         "version": f"{package} {metadata.version(package)}" if package else None,
     }
     said = [coder.identity, *(f"{s['file']} {s['sha256']}" for s in shards)]
@@ -288,10 +295,13 @@ def _empty_split(split: str, shards: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _write_files(folder: Path, coder: Coder) -> None:
+def _write_files(folder: Path, bench: Bench, manifest: Manifest) -> None:
     """Keep the tokenizer with its tokens: who reads them or exports a model needs it."""
-    for name, data in coder.files.items():
+    for name, data in bench.coder.files.items():
         write_whole(folder / "tokenizer" / name, data)
+    if manifest.tokenizer["token_bytes"] is not None:
+        assert bench.lengths is not None
+        write_whole(folder / TOKEN_BYTES, bench.lengths.astype("<u4").tobytes())
 
 
 def _clear(folder: Path) -> None:

@@ -15,15 +15,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalekit import registry
 from scalekit.datasets._manifest import SPLITS
 from scalekit.datasets.shards import FORMATS, HEADER_BYTES
 from scalekit.errors import InputError, SystemTroubleError
-from scalekit.prepare.recipe import Part, Recipe
+from scalekit.prepare.recipe import Part, Recipe, end_token
 from scalekit.results.store import write_whole
 from scalekit.tokenizers.base import Coder
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REPORTS = "parts"
 """The folder of the parts' reports, inside the one that is being prepared."""
@@ -41,12 +44,25 @@ class Bench:
     Attributes:
         coder: The tokenizer, opened.
         end: The token that ends a document, or None.
+        lengths: Bytes of text that each token (vocab,) stands for, none for `end`; or None.
     """
 
     folder: Path
     recipe: Recipe
     coder: Coder
     end: int | None
+    lengths: np.ndarray | None
+
+    @classmethod
+    def of(cls, folder: Path, recipe: Recipe, coder: Coder) -> Bench:
+        """Lay out what an opened tokenizer is used with."""
+        import numpy as np
+
+        end, known = end_token(coder, recipe), coder.token_bytes()
+        lengths = None if known is None else np.array(known, dtype=np.int64)
+        if lengths is not None and end is not None:
+            lengths[end] = 0
+        return cls(folder, recipe, coder, end, lengths)
 
 
 def dtype_of(vocab: int) -> str:
@@ -154,6 +170,7 @@ class _Shard:
     n_bytes: int = 0
     n_documents: int = 0
     empty: int = 0
+    is_exact: bool = True
     _file: BufferedRandom | None = field(default=None, repr=False)
 
     def __enter__(self) -> _Shard:
@@ -186,7 +203,10 @@ class _Shard:
         if self.bench.end is not None:
             self._file.write(self.bench.end.to_bytes(kind.itemsize, "little"))
             self.n_tokens += 1
-        self.n_bytes += len(text.encode())
+        n_bytes = len(text.encode())
+        lengths = self.bench.lengths
+        self.is_exact &= lengths is not None and int(lengths[array].sum()) == n_bytes
+        self.n_bytes += n_bytes
         self.n_documents += 1
 
     def finish(self) -> dict[str, Any]:
@@ -197,6 +217,7 @@ class _Shard:
             "documents": self.n_documents,
             "tokens": self.n_tokens,
             "bytes": self.n_bytes,
+            "token_bytes_add_up": self.is_exact,
         }
         if self._file is None:
             return said

@@ -47,6 +47,14 @@ class Coder(Protocol):
         """Return the token between documents where the tokenizer itself says which; else None."""
         ...
 
+    def token_bytes(self) -> list[int] | None:
+        """Return how many bytes of text each token (vocab,) stands for; None where none is fixed.
+
+        Special tokens stand for no text. Whether the bytes of a text's tokens add up to the text's
+        own is for who encodes it to check: a tokenizer may change text before it cuts it.
+        """
+        ...
+
     def encode(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         """Return the tokens of each text; what looks like a special token in a text is text."""
         ...

@@ -27,6 +27,10 @@ class Bytes:
         data = text.encode()
         return data[0] if len(data) == 1 else None
 
+    def token_bytes(self) -> list[int]:
+        """Return one for each."""
+        return [1] * VOCAB
+
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Return the bytes of each text."""
         return [text.encode() for text in texts]

@@ -40,6 +40,17 @@ class HuggingFace:
         """Return the token that is this very text."""
         return self._inner.token_to_id(text)
 
+    def token_bytes(self) -> list[int] | None:
+        """Return the length of each token of a byte-level vocabulary, which has a letter a byte."""
+        if type(self._inner.decoder).__name__ != "ByteLevel":
+            return None
+        lengths = [0] * self.vocab
+        for text, token in self._inner.get_vocab(with_added_tokens=False).items():
+            lengths[token] = len(text)
+        for token, added in self._inner.get_added_tokens_decoder().items():
+            lengths[token] = 0 if added.special else len(added.content.encode())
+        return lengths
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text."""
         encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -34,6 +34,7 @@ class Encoding:
         from tiktoken import Encoding as Inner
 
         self._special = dict(special)
+        self._lengths = {rank: len(token) for token, rank in ranks.items()}
         lines = sorted((rank, base64.b64encode(token)) for token, rank in ranks.items())
         written = b"".join(token + b" %d\n" % rank for rank, token in lines)
         described = {"ranks": _RANKS_FILE, "pattern": pattern, "special_tokens": self._special}
@@ -58,6 +59,10 @@ class Encoding:
     def token(self, text: str) -> int | None:
         """Return a special token."""
         return self._special.get(text)
+
+    def token_bytes(self) -> list[int]:
+        """Return the length of each token, none for special ones."""
+        return [self._lengths.get(token, 0) for token in range(self.vocab)]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text."""

@@ -48,7 +48,7 @@ def evaluate_corpus(
     means, context = _row_means(model, corpus.val, device, team)
     if corpus.shares:
         return summarise_shares(means, context, corpus.shares)
-    return summarise(means, context, corpus.facts.get("bytes_per_token"))
+    return summarise(means, context, corpus.held_out_bytes())
 
 
 def evaluate(

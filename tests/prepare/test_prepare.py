@@ -331,3 +331,56 @@ def test_the_shards_are_as_small_as_the_vocabulary_allows() -> None:
 
     assert dtype_of(65536) == "uint16"
     assert dtype_of(65537) == "uint32"
+
+
+@pytest.mark.parametrize("normalizer", [None, "lower"])
+def test_bits_per_byte_counts_the_bytes_of_the_held_out_rows_themselves(
+    normalizer: str | None, source: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tokenizers", "0.1")
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    if normalizer:
+        inner.normalizer = normalizers.Replace(" é", "")  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=320, special_tokens=["<e>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    inner.save(str(tmp_path / "tokenizer.json"))
+    recipe = Recipe(f"huggingface:{tmp_path / 'tokenizer.json'}", "<e>", 0.2, 4000, Ask())
+    out = tmp_path / "out"
+    manifest = prepare(recipe, find_sources([str(source)], None, is_held_out=False), out, workers=1)
+    data = {"source": "shards", "path": str(out), "unique_tokens": None, "val_tokens": 160}
+    corpus = shards.open_corpus(data, 16, 0)
+    if normalizer:
+        # Bytes that the tokenizer drops stand for no token: the split's own ratio is left.
+        assert manifest.tokenizer["token_bytes"] is None
+        assert corpus.held_out_bytes() == manifest.splits["val"]["bytes_per_token"]
+        return
+    targets = corpus.val.take(np.arange(10))[:, 1:]
+    n_bytes = 0
+    for token in targets.ravel().tolist():
+        # A token by itself may be half a character, so count its letters, one a byte.
+        n_bytes += len(inner.id_to_token(token)) if token != inner.token_to_id("<e>") else 0
+    assert corpus.held_out_bytes() == n_bytes / 160
+    assert corpus.held_out_bytes() != manifest.splits["val"]["bytes_per_token"]
+
+
+def test_lengths_of_tokens_that_do_not_fit_the_shards_are_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    fill(source, tmp_path)
+    data = {"source": "shards", "path": str(tmp_path), "unique_tokens": None, "val_tokens": 160}
+    lengths = tmp_path / "tokenizer" / "token_bytes.bin"
+    lengths.write_bytes(lengths.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"token_bytes\.bin has 10; prepare the folder again"):
+        shards.open_corpus(data, 16, 0)
+    lengths.unlink()
+    with pytest.raises(InputError, match=r"token_bytes\.bin cannot be read"):
+        shards.open_corpus(data, 16, 0)

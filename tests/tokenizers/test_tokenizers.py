@@ -88,6 +88,11 @@ def test_any_text_comes_back_from_tokens_of_the_vocabulary(coder: Coder, texts: 
     encoded = coder.encode(texts)
     assert [coder.decode(tokens) for tokens in encoded] == texts
     assert all(0 <= token < coder.vocab for tokens in encoded for token in tokens)
+    lengths = coder.token_bytes()
+    assert lengths is not None
+    assert len(lengths) == coder.vocab
+    for text, tokens in zip(texts, encoded, strict=True):
+        assert sum(lengths[token] for token in tokens) == len(text.encode())
 
 
 def test_what_looks_like_a_special_token_in_a_text_is_text(coder: Coder) -> None:
