@@ -11,14 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +27,7 @@ from scalekit.datasets._manifest import (
     read_manifest,
 )
 from scalekit.errors import InputError, SystemTroubleError
+from scalekit.prepare.pool import work_side_by_side
 from scalekit.prepare.recipe import (
     Part,
     Recipe,
@@ -40,15 +36,12 @@ from scalekit.prepare.recipe import (
     describe_plan,
     open_tokenizer,
 )
-from scalekit.prepare.work import REPORTS, Bench, dtype_of, read_report, work
+from scalekit.prepare.work import REPORTS, Bench, dtype_of, read_report
 from scalekit.results.store import write_whole
 from scalekit.tokenizers.base import parse
 
 Advance = Callable[[int, int], None]
 """Told the bytes done and the bytes there are."""
-
-_AHEAD = 4
-"""Parts handed out a process: enough to keep it busy, few enough to stop soon."""
 
 
 def prepare(
@@ -181,80 +174,11 @@ def _work_through(
             reports[part.number] = report
             done += part.weight
     advance(done, total)
-    for part, report in _run(open_parts, bench, min(workers, len(open_parts))):
+    for part, report in work_side_by_side(open_parts, bench, min(workers, len(open_parts))):
         reports[part.number] = report
         done += part.weight
         advance(done, total)
     return [reports[part.number] for part in parts]
-
-
-def _run(
-    parts: Sequence[Part], bench: Bench, workers: int
-) -> Iterator[tuple[Part, dict[str, Any]]]:
-    if workers <= 1:
-        yield from ((part, work(part, bench)) for part in parts)
-        return
-    others = set(active_children())
-    # spawn: the tokenizers' threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), _begin_worker, (str(bench.folder), bench.recipe)
-    )
-    try:
-        yield from _fed(pool, parts, workers * _AHEAD)
-    except BrokenProcessPool as error:
-        raise SystemTroubleError(
-            f"{bench.folder}: a process of the preparation died, perhaps for lack of memory; run "
-            "the same command again with fewer --workers, it continues"
-        ) from error
-    except BaseException:
-        # Parts in work take a while and would be of no use: what is put in place stays.
-        for child in set(active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _fed(
-    pool: ProcessPoolExecutor, parts: Iterable[Part], ahead: int
-) -> Iterator[tuple[Part, dict[str, Any]]]:
-    """Keep a few parts in the pool, so that an error ends the work soon."""
-    waiting: dict[Future[dict[str, Any]], Part] = {}
-    left = iter(parts)
-    while True:
-        for part in left:
-            waiting[pool.submit(_work_in_worker, part)] = part
-            if len(waiting) >= ahead:
-                break
-        if not waiting:
-            return
-        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            yield waiting.pop(future), future.result()
-
-
-_bench: Bench | None = None
-"""A worker process's own; the pool hands its tasks nothing else."""
-
-
-def _begin_worker(folder: str, recipe: Recipe) -> None:
-    global _bench  # noqa: PLW0603 - an initializer has no other way to leave something behind
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Ctrl-C reaches all processes of a terminal; the parent decides what comes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _bench = Bench.of(Path(folder), recipe, open_tokenizer(recipe.tokenizer))
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is gone: one that was killed cannot send it home."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work_in_worker(part: Part) -> dict[str, Any]:
-    assert _bench is not None
-    return work(part, _bench)
 
 
 def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, Any]]) -> Manifest:
@@ -268,7 +192,7 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
         if not counts["tokens"]:
             raise InputError(_empty_split(split, shards))
         splits[split] = {**counts, "bytes_per_token": counts["bytes"] / counts["tokens"]}
-    package = registry.find("tokenizers", parse(coder.identity)[0]).package
+    package = registry.find("tokenizers", parse(bench.recipe.tokenizer)[0]).package
     tokenizer = {
         "identity": coder.identity,
         "vocab": coder.vocab,

@@ -130,7 +130,13 @@ def is_held_out(text: str, share: float) -> bool:
 def _texts(part: Part, recipe: Recipe) -> Iterator[str]:
     read = registry.find("documents", part.format).read
     for piece in part.pieces:
-        yield from read(piece, recipe.ask)
+        try:
+            yield from read(piece, recipe.ask)
+        except OSError as error:
+            raise InputError(
+                f"{piece.source}: cannot be read, {error.strerror}; mend it and run the same "
+                "command again, it continues"
+            ) from error
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

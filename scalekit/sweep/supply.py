@@ -69,6 +69,11 @@ def check_supply(p: Point) -> None:
     if named is not None and found is not None and named != found:
         what = f"data.fingerprint is {named!r}, found {found!r}"
         raise RunProblemError("data.fingerprint", what, "name the data it was, or leave it out")
+    named, found = p["data.tokenizer"], facts.get("tokenizer")
+    # Bytes are the default, so that word may not have been written at all.
+    if found is not None and named != "bytes" and not found.startswith(named):
+        what = f"data.tokenizer is {named!r}, the data was prepared with {found!r}"
+        raise RunProblemError("data.tokenizer", what, "leave it out")
     held_out = facts.get("val_tokens")
     if held_out is not None and p["data.val_tokens"] > held_out:
         what = f"data.val_tokens {p['data.val_tokens']:,} are asked, the data has {held_out:,}"

@@ -384,3 +384,44 @@ def test_lengths_of_tokens_that_do_not_fit_the_shards_are_refused(
     lengths.unlink()
     with pytest.raises(InputError, match=r"token_bytes\.bin cannot be read"):
         shards.open_corpus(data, 16, 0)
+
+
+OWN_TOKENIZER = """
+import os
+from scalekit.tokenizers.base import Tokenizer
+from scalekit.tokenizers.bytes import Bytes
+
+class Dying(Bytes):
+    def encode(self, texts):
+        if any("{fatal}" in text for text in texts):
+            os._exit(9)
+        return super().encode(texts)
+
+TOKENIZER = Tokenizer("own", None, lambda where: Dying())
+"""
+
+
+def test_a_process_that_dies_is_said_and_the_same_command_goes_on(
+    source: Path, expected: dict[str, bytes], tmp_path: Path, capsys
+) -> None:
+    own, out = tmp_path / "own.py", tmp_path / "out"
+    command = ["data", "prepare", str(source), "-o", str(out), "--part-bytes", "4000", "-w", "2"]
+    command += ["--val-share", "0.1", "--tokenizer", str(own)]
+    own.write_text(OWN_TOKENIZER.format(fatal="document 333:"))
+    assert cli.run(command) == 7
+    assert "a process of the preparation died" in capsys.readouterr().err
+    own.write_text(OWN_TOKENIZER.format(fatal="nothing that is there"))
+    assert cli.run(command) == 0
+    assert files(out) == expected
+
+
+def test_a_source_that_goes_away_is_not_taken_for_a_full_disk(source: Path, tmp_path: Path) -> None:
+    from scalekit.prepare.recipe import cut_parts, open_tokenizer
+    from scalekit.prepare.work import Bench, work
+
+    copy = tmp_path / "a.jsonl"
+    copy.write_bytes(source.read_bytes())
+    (part, *_) = cut_parts(RECIPE, find_sources([str(copy)], None, is_held_out=False))
+    copy.unlink()
+    with pytest.raises(InputError, match=r"a\.jsonl: cannot be read"):
+        work(part, Bench.of(tmp_path, RECIPE, open_tokenizer("bytes")))

@@ -169,6 +169,7 @@ def test_a_sweep_over_mixtures_trains_each_once_and_collects_losses_by_source(
         (("web=0.5, code=0.5", "web=0.5, code=0.4"), "sum to 0.9, not 1"),
         (("web=0.5, code=0.5", "web=0.5, kode=0.5"), "'kode' is no folder"),
         (("max_epochs: 9", "max_epochs: 0.01"), "data.max_epochs allows"),
+        (("max_epochs: 9", "tokenizer: tiktoken"), "the data was prepared with 'bytes'"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused_before_anything_runs(
