@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,6 @@ def test_sources_of_different_tokenizers_are_refused(root: Path, tmp_path: Path)
 
 def test_one_source_alone_is_read_like_any_other_split() -> None:
     order = MixedOrder([rows_of(9)], {"a": 1.0}, seed=2)
-    salted = Order(9, 2, (__import__("zlib").crc32(b"a"),))
+    salted = Order(9, 2, (zlib.crc32(b"a"),))
     for step in range(1, 6):
         assert np.array_equal(order.rows(step, 4), salted.rows(step, 4))

@@ -367,7 +367,7 @@ def test_bits_per_byte_counts_the_bytes_of_the_held_out_rows_themselves(
     n_bytes = 0
     for token in targets.ravel().tolist():
         # A token by itself may be half a character, so count its letters, one a byte.
-        n_bytes += len(inner.id_to_token(token)) if token != inner.token_to_id("<e>") else 0
+        n_bytes += len(inner.id_to_token(token) or "") if token != inner.token_to_id("<e>") else 0
     assert corpus.held_out_bytes() == n_bytes / 160
     assert corpus.held_out_bytes() != manifest.splits["val"]["bytes_per_token"]
 
