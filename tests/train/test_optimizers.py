@@ -178,9 +178,25 @@ def test_steps_are_those_of_torchs_own_muon_and_adamw() -> None:
         step(theirs, muon, seed=k)
         adamw.step()
         for mine, other in zip(ours.hidden, theirs.hidden, strict=True):
-            assert torch.equal(mine, other)
+            # Equal to the bit where sums of nine products are; 1 % of an update where they are not.
+            torch.testing.assert_close(mine, other, rtol=0, atol=2e-5)
         assert torch.equal(ours.end, theirs.end)
         assert torch.equal(ours.gain, theirs.gain)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 168), (168, 64)])
+def test_a_matrix_is_orthogonalised_as_torchs_own_muon_does(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    peer = nn.Parameter(torch.zeros(shape))
+    peer.grad = gradient.clone()
+    muon = torch.optim.Muon(
+        [peer], lr=1.0, weight_decay=0.0, momentum=0.0, adjust_lr_fn="match_rms_adamw"
+    )
+    muon.step()
+    expected = peer.detach() / (-0.2 * max(shape) ** 0.5)
+    missed = orthogonalise(gradient).float() - expected
+    # The same products rounded to eight bits, summed in another order: measured at most 0.2 %.
+    assert float(missed.norm() / expected.norm()) < 0.01
 
 
 def test_matrices_in_a_stack_are_orthogonalised_each_by_itself() -> None:
@@ -199,7 +215,8 @@ def test_matrices_in_a_stack_are_orthogonalised_each_by_itself() -> None:
     for p, g in zip(peers, model.stack.grad.split((3, 4)), strict=True):
         p.grad = g.clone()
     peer.step()
-    assert torch.equal(model.stack, torch.cat([p.detach() for p in peers]))
+    expected = torch.cat([p.detach() for p in peers])
+    torch.testing.assert_close(model.stack.detach(), expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 8), (64, 64), (16, 96)])
