@@ -137,7 +137,8 @@ def _state(fd: int) -> RunState:
     size = os.fstat(fd).st_size
     last = _last_line(fd, size)
     if last.get("t") == "end" and last.get("status") in STATUSES:
-        return RunState(last["status"], last)
+        # A file that was cut while its writer went on has an end and nothing that it belongs to.
+        return RunState(last["status"], last) if _has_header(fd) else RunState("unreadable")
     if _is_locked(fd):
         return RunState("running", last)
     if size == 0:
@@ -146,6 +147,18 @@ def _state(fd: int) -> RunState:
     head = os.pread(fd, 64, 0).replace(b" ", b"")[: len(_HEAD)]
     is_ours = _HEAD.startswith(head) or head == _HEAD
     return RunState("stopped" if is_ours else "unreadable", last if is_ours else {})
+
+
+def _has_header(fd: int) -> bool:
+    """Whether the first line is a run's header, as far as a glance tells."""
+    first, newline, _ = os.pread(fd, _CHUNKS[0], 0).partition(b"\n")
+    if not newline:  # a long one, or the only line
+        return first.replace(b" ", b"").startswith(_HEAD)
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("t") == "run"
 
 
 def _last_line(fd: int, size: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scalekit.results.jobs import SCHEMA, JobLog
 from scalekit.results.reading import Reading
 from scalekit.results.record import SCHEMA as RUN
 from scalekit.results.record import RecordWriter
+from scalekit.results.states import read_state
 from scalekit.results.table import COLUMNS, read_table, require, write_table
 
 
@@ -153,6 +154,20 @@ def test_a_table_that_mixes_code_states_says_so_wherever_it_is_read(make_sweep, 
     assert any(said in note for note in table.meta["notes"])
     write_table(table, tmp_path / "data.csv")
     assert any(said in note for note in read_runs(tmp_path / "data.csv").meta["notes"])
+
+
+def test_an_end_without_a_header_is_no_result_to_anyone(make_sweep) -> None:
+    folder, lines = make_sweep(2, r0="done", r1="done")
+    path = folder.record(lines[0]["id"])
+    first, _, rest = path.read_bytes().partition(b"\n")
+    # As when the file is cut while its writer, on a node that was lost, goes on.
+    path.write_bytes(first[:40] + rest)
+    table = collect([folder.root])
+    assert table["status"].tolist() == ["unreadable", "done"]
+    assert [read_state(folder.record(line["id"])).status for line in lines] == [
+        "unreadable",
+        "done",
+    ]
 
 
 def test_a_null_loss_is_flagged_and_missing(make_sweep) -> None:
