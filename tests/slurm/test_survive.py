@@ -203,19 +203,21 @@ def test_a_second_life_of_a_job_waits_for_the_first_that_still_works(
 def test_at_the_time_limit_a_run_that_saves_goes_on_and_a_deaf_one_is_timed_out(
     cluster: Cluster, fake_sweep: Fake
 ) -> None:
-    sweep = fake_sweep(2)
-    sweep.fake(0, seconds=20.0)
-    sweep.fake(1, seconds=200.0, deaf=True)
+    sweep = fake_sweep(8)
+    sweep.fake_all(seconds=20.0)
+    for deaf in (6, 7):
+        sweep.fake(deaf, seconds=200.0, deaf=True)
     for line in sweep.lines:
         line["plan"]["estimate"] = 3600.0
     sweep.start(profile={"partition": "short"})
     # Slurm looks at limits twice a minute, so that the signal may come half a minute early.
-    sweep.wait_for("done", "timed_out", seconds=240.0)
-    assert len(sweep.record(0).attempts) >= 2
-    assert "ran into its time limit" in sweep.states()[sweep.ids[1]].why
+    sweep.wait_for(*["done"] * 6, *["timed_out"] * 2, seconds=300.0)
+    assert all(n >= 2 for n in sweep.attempts()[:6])
+    assert "ran into its time limit" in sweep.states()[sweep.ids[7]].why
     assert run(["wait", str(sweep.folder.root)]) == 4
-    sweep.fake(1)
-    # The deaf process ignored Slurm's SIGTERM; what it left is a run to be continued.
+    for deaf in (6, 7):
+        sweep.fake(deaf)
+    # A deaf process ignored Slurm's SIGTERM; what it left is a run to be continued.
     wait_until(lambda: not jobs(cluster, sweep, "RUNNING,COMPLETING"), seconds=60.0)
-    assert sweep.start().started == (sweep.ids[1],)
+    assert sweep.start().started == (sweep.ids[6], sweep.ids[7])
     finish(sweep)
