@@ -187,9 +187,7 @@ class Cluster:
             if child is None or child.poll() is not None:
                 self._children.pop(name, None)
                 start()
-        nodes = ",".join(self.node_names)
-        self.call("scontrol", "update", f"nodename={nodes}", "state=resume", check=False)
-        self._wait("the nodes", self._nodes_up, 60.0)
+        self._wait("the nodes", self._nodes_resumed, 90.0)
 
     def stop(self) -> None:
         """Cancel all jobs, then end the daemons, and only those."""
@@ -237,8 +235,9 @@ class Cluster:
         while not is_up():
             dead = [n for n, child in self._children.items() if child.poll() is not None]
             if dead or time.monotonic() > deadline:
+                said = f"{', '.join(dead) or 'none'} dead; {self._states()}"
                 self.stop()
-                raise ClusterError(f"{what} did not come up ({', '.join(dead)}):\n{self._tails()}")
+                raise ClusterError(f"{what} did not come up: {said}\n{self._tails()}")
             time.sleep(0.05)
 
     def _tails(self) -> str:
@@ -248,10 +247,24 @@ class Cluster:
             texts.append("\n  ".join([path.name, *lines]))
         return "\n".join(texts)
 
+    def _states(self) -> str:
+        """What the controller says of the nodes; empty where it does not answer."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.call("sinfo", "-h", "-N", "-o", "%N %T %E", check=False)
+        return ""
+
     def _nodes_up(self) -> bool:
         states = self.call("sinfo", "-h", "-N", "-o", "%N %T", check=False).split("\n")
         pairs = {tuple(line.split()) for line in states if line}
         return sum(state in _UP for _, state in pairs) >= self.nodes
+
+    def _nodes_resumed(self) -> bool:
+        """Ask for the nodes until they are up: one that registers late, or is drained then."""
+        if self._nodes_up():
+            return True
+        for name in self.node_names:
+            self.call("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+        return False
 
     def _start_accounting(self) -> None:
         data, sock, me = self.home / "db", self.home / "run" / "mysql.sock", getpass.getuser()
@@ -315,6 +328,11 @@ def can_confine_memory() -> bool:
     return os.access(MEMORY_GROUPS, os.W_OK) and (MEMORY_GROUPS / "memory.limit_in_bytes").exists()
 
 
+def worker_number() -> int:
+    """Tell pytest-xdist's workers apart, which start their clusters at the same time."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def free_port(number: int = 0) -> int:
     """Find the first of 200 free ports; `number` tells callers at the same time apart."""
     for base in range(17000 + 200 * (number % 60), 32000, 200):
@@ -337,8 +355,12 @@ def pids_of(cluster: Cluster, pattern: str) -> list[int]:
     """Find processes of this cluster by their command lines."""
     done = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
     mark = f"SLURM_CONF={cluster.environment['SLURM_CONF']}".encode()
-    found = {int(pid): Path(f"/proc/{pid}/environ") for pid in done.stdout.split()}
-    return [pid for pid, path in found.items() if path.exists() and mark in path.read_bytes()]
+    found = []
+    for pid in done.stdout.split():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(int(pid))
+    return found
 
 
 def stop_started(home: Path) -> list[str]:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, can_confine_memory, free_port, require_slurm
+from cluster import Cluster, can_confine_memory, free_port, require_slurm, worker_number
 from submitting import Sweep, plan_sweep
 
 ROOT = Path(__file__).parents[2]
 
 
-def worker_number() -> int:
-    """Tell pytest-xdist's workers apart, which start their clusters at the same time."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests here, and give them to one worker: one cluster of each kind is enough."""
+    """Mark the tests here, and give them to one worker: one cluster of each kind is enough.
+
+    What breaks a cluster of its own says so by a group of its own.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(scope="session")

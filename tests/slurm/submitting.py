@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -16,13 +17,16 @@ from typing import Any
 import pytest
 
 from scalekit.executors._slurm_board import Folder, Line
-from scalekit.executors.base import Settings
+from scalekit.executors.base import Executor, Settings
+from scalekit.executors.inline import Inline
 from scalekit.executors.slurm import Slurm
 from scalekit.launch import Outcome, submit
+from scalekit.results.collect import collect
 from scalekit.results.live import ask_executors
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.states import RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
+from scalekit.results.table import table_text
 from scalekit.sweep.spec import RunSpec
 
 FAKE = Path(__file__).parents[1] / "executors" / "fake_train.py"
@@ -74,12 +78,21 @@ class Sweep:
     def ids(self) -> list[str]:
         return [line["id"] for line in self.lines]
 
+    def runs(self) -> tuple[RunSpec, ...]:
+        return tuple(RunSpec.from_json(line) for line in self.lines)
+
     def start(self, *, retry: tuple[str, ...] = (), **settings: Any) -> Outcome:
         """Submit what is missing."""
-        runs = tuple(RunSpec.from_json(line) for line in self.lines)
         executor = Slurm(Settings(folder=self.folder.root / "slurm", safety=1.5, **settings))
-        expansion = Expansion(Named(self.folder.root.name), runs)
-        return submit(expansion, self.folder, executor, kind="slurm", argv=fake_argv, retry=retry)
+        return self._submit(executor, "slurm", retry)
+
+    def run_inline(self) -> Outcome:
+        """Train what is missing here and now."""
+        return self._submit(Inline(Settings()), "inline", ())
+
+    def _submit(self, executor: Executor, kind: str, retry: tuple[str, ...]) -> Outcome:
+        expansion = Expansion(Named(self.folder.root.name), self.runs())
+        return submit(expansion, self.folder, executor, kind=kind, argv=fake_argv, retry=retry)
 
     def states(self) -> dict[str, RunState]:
         jobs = ask_executors(self.folder).jobs
@@ -113,6 +126,19 @@ class Sweep:
         """What the runs report, by step: equal however often a run was interrupted."""
         records = [self.record(number) for number in range(len(self.lines))]
         return [[(e["step"], e["val_loss"]) for e in record.evals] for record in records]
+
+
+SPENT = ("source", "flags", "wall_s", "device_s", "energy_j", "mfu", "attempts")
+"""Columns of the table that say how runs went, not what came of them."""
+
+
+def table(folder: SweepFolder) -> list[dict[str, str]]:
+    """The collected table as it is written, without what an interruption changes."""
+    rows = csv.DictReader(table_text(collect([folder.root])).splitlines())
+    return [
+        {k: v for k, v in row.items() if k not in SPENT and not k.startswith("train.fake")}
+        for row in rows
+    ]
 
 
 def plan_sweep(root: Path, plan_line: Callable[..., dict[str, Any]], n_runs: int) -> Sweep:
@@ -178,26 +204,48 @@ def stand_in_python(path: Path) -> None:
 
 
 SUBMIT = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 from scalekit.errors import ScalekitError
 from scalekit.results.store import SweepFolder
 from submitting import Sweep
+root, kill_at, steps = sys.argv[1], int(os.environ.get("KILL_AT", "0")), []
+EFFECTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "subprocess.Popen")
+
+def watch(event, words):
+    # What the command does to the sweep's folder and asks of the scheduler, one after the other.
+    if event == "open":
+        changes = words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    else:
+        changes = event in EFFECTS
+    if changes and (event == "subprocess.Popen" or str(words[0]).startswith(root)):
+        steps.append(f"{event} {words[0]}")
+        if len(steps) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
 lines = [json.loads(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+sys.addaudithook(watch)
 try:
-    Sweep(SweepFolder(Path(sys.argv[1])), lines).start()
+    Sweep(SweepFolder(Path(root)), lines).start()
+    print(*steps, sep="\\n")
 except ScalekitError as error:
     sys.exit(error.exit_code)
 """
 
 
-def start_in_a_process(sweep: Sweep, folder: Path) -> subprocess.Popen[bytes]:
-    """Run the submitting command in a process of its own, which may be killed."""
+def start_in_a_process(sweep: Sweep, folder: Path, *, kill_at: int = 0) -> subprocess.Popen[bytes]:
+    """Run the submitting command in a process of its own, which may be killed.
+
+    It writes its steps into `folder`: each change of the sweep's folder and each call of a program.
+    At the step `kill_at`, before it is taken, it kills itself.
+    """
     plan = folder / "wanted.jsonl"
     plan.write_text("".join(json.dumps(line) + "\n" for line in sweep.lines))
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).parent)])
-    return subprocess.Popen(
-        [sys.executable, "-c", SUBMIT, str(sweep.folder.root), str(plan)],
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.DEVNULL,
-    )
+    with (folder / "steps").open("wb") as steps:
+        return subprocess.Popen(
+            [sys.executable, "-c", SUBMIT, str(sweep.folder.root), str(plan)],
+            env={**os.environ, "PYTHONPATH": path, "KILL_AT": str(kill_at)},
+            stdout=steps,
+            stderr=subprocess.DEVNULL,
+        )
