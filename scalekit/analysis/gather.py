@@ -16,6 +16,7 @@ from scalekit.fit.run import read_fit
 from scalekit.results.collect import collect, read_runs
 from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
+from scalekit.results.site import read_site
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import RunTable
 
@@ -93,7 +94,8 @@ def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
         records.append({"header": record.header, "attempts": record.attempts, "end": record.end})
         curves.append(_curve(line, record, table))
     notes = [str(note) for note in table.meta.get("notes", ())]
-    return Study(table, None, tuple(curves), lines, tuple(records), root.name), notes
+    site = read_site(folder)
+    return Study(table, None, tuple(curves), lines, tuple(records), root.name, site), notes
 
 
 def _record(folder: SweepFolder, run: str) -> RunRecord | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalekit.fit.rows import run_names
+from scalekit.results.site import Site
 
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
@@ -47,6 +48,7 @@ class Study:
         plan: The lines of `plan.jsonl`.
         records: Header, attempts and end of the runs' records, for provenance.
         name: What the study is called in titles.
+        site: Where its runs ran, as far as its folder says.
     """
 
     table: RunTable | None = None
@@ -55,6 +57,7 @@ class Study:
     plan: tuple[Mapping[str, Any], ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
     name: str = ""
+    site: Site = field(default_factory=Site)
 
     def column(self, name: str) -> np.ndarray:
         """Return a numeric column (n,), NaN where the table has none or the cell is empty."""

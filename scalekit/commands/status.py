@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,11 @@ from scalekit.commands._standing import (
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import format_seconds
+from scalekit.quantities import write_count
 from scalekit.results.live import Standing, ask_executors
+from scalekit.results.record import STATUSES
+from scalekit.results.site import read_site
+from scalekit.results.spending import add_up, describe_lost
 from scalekit.results.states import TROUBLES, RunState, verdict
 from scalekit.results.store import SweepFolder
 
@@ -85,14 +89,24 @@ def _report(
     folder: SweepFolder, lines: Sequence[Mapping[str, Any]], states: Mapping[str, RunState]
 ) -> dict[str, Any]:
     rows = [_row(line, states[line["id"]]) for line in lines]
-    device = sum(_number(state.last.get("device_s")) for state in states.values())
+    spent = add_up(state.last for state in states.values() if state.is_finished)
+    site = read_site(folder)
+    joules = spent.energy_j
     return {
         "folder": str(folder.root),
         "counts": count_states(states),
         "n_runs": len(rows),
         "flops_planned": sum(row["flops"] for row in rows),
         "flops_done": sum(row["flops"] * row.pop("share") for row in rows),
-        "device_s": device,
+        "device_s": spent.device_s,
+        "lost_s": spent.lost_s,
+        "energy_j": joules,
+        "n_energy": spent.n_energy,
+        "energy": "unknown" if joules is None else site.describe(joules),
+        "co2e_kg": None if joules is None else site.co2e_kg(joules),
+        "mfu": spent.mfu,
+        "tokens_per_second": spent.tokens_per_second,
+        "peak_memory_bytes": spent.peak_memory_bytes,
         "runs": rows,
     }
 
@@ -137,8 +151,10 @@ def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     print(f"{report['folder']}: {counts_sentence(report['counts'])}")
     print(
         f"{share:.1%} of {report['flops_planned']:.3g} FLOPs, "
-        f"{report['device_s'] / 3600:.3g} device hours used"
+        f"{report['device_s'] / 3600:.3g} device hours used{_lost(report)}"
     )
+    if report["device_s"]:
+        print("; ".join(_spending(report)))
     shown = rows
     if len(rows) > MOST_ROWS:
         shown = [row for row in rows if row["status"] not in _QUIET][:MOST_ROWS]
@@ -148,6 +164,25 @@ def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     if len(shown) < len(rows):
         _show_reasons(rows)
         print(f"and {len(rows) - len(shown)} more; --format csv lists all")
+
+
+def _lost(report: Mapping[str, Any]) -> str:
+    share = {name: s / report["device_s"] for name, s in report["lost_s"].items()}
+    return f": {describe_lost(share)}" if share else ""
+
+
+def _spending(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say speed, memory and energy of the runs that have ended, and what is not known of them."""
+    if report["tokens_per_second"] is not None:
+        yield f"{write_count(report['tokens_per_second'])} tokens/s in the middle"
+    yield "MFU unknown" if report["mfu"] is None else f"MFU {report['mfu']:.1%}"
+    if report["peak_memory_bytes"] is not None:
+        yield f"at most {report['peak_memory_bytes'] / 1e9:.3g} GB of memory"
+    n_ended = sum(n for word, n in report["counts"].items() if word in STATUSES)
+    missing = n_ended - report["n_energy"] if report["n_energy"] else 0
+    yield f"energy {report['energy']}" + (
+        f", {missing} of {n_ended} runs unknown" if missing else ""
+    )
 
 
 def _show_reasons(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -174,10 +209,6 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         ]
         for row in rows
     ]
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 COMMAND = status

@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from scalekit.analysis.study import Study
-from scalekit.reports import _numbers
-
-UNKNOWN = "unknown"
+from scalekit.reports._spending import (
+    UNKNOWN,
+    compute,
+    energy,
+    lost_time,
+    memory,
+    mfu,
+    speed,
+    total,
+)
 
 
 def provenance(study: Study) -> list[tuple[str, str]]:
@@ -33,8 +40,12 @@ def provenance(study: Study) -> list[tuple[str, str]]:
         ("jobs", _distinct(_field(attempts, "job"))),
         ("attempts", _attempt_count(study, len(attempts))),
         (_time_label(study), _device_time(study)),
-        ("energy", _energy(study)),
-        ("training compute", _compute(study)),
+        ("of these not training", lost_time(study)),
+        ("speed", speed(study)),
+        ("MFU", mfu(study)),
+        ("memory", memory(study)),
+        ("energy", energy(study, _field(attempts, "energy_by"))),
+        ("training compute", compute(study)),
         ("data", str(data.get("path") or meta.get("path") or UNKNOWN)),
         ("read as", "; ".join(data.get("assumed") or meta.get("assumed") or ()) or "as it stands"),
         ("sha256 of the data", str(data.get("sha256") or meta.get("sha256") or UNKNOWN)),
@@ -142,31 +153,7 @@ def _distinct(values: Iterable[Any], most: int = 6) -> str:
 
 
 def _device_time(study: Study) -> str:
-    return _total(study, "device_s", lambda seconds: f"{seconds / 3600:.3g}")
-
-
-def _energy(study: Study) -> str:
-    return _total(study, "energy_j", lambda joules: f"{joules / 3.6e6:.3g} kWh")
-
-
-def _compute(study: Study) -> str:
-    if study.table is None:
-        return UNKNOWN
-    known = study.flops[np.isfinite(study.flops) & np.isfinite(study.column("loss"))]
-    return f"{_numbers.flops(float(known.sum()))} FLOPs" if known.size else UNKNOWN
-
-
-def _total(study: Study, column: str, text: Any) -> str:
-    """Add up a column of the finished runs; where some do not say, say how many."""
-    values = study.column(column)
-    ended = study.roles != "unfinished"
-    values = values[ended] if values.size else values
-    known = np.isfinite(values)
-    if not known.any():
-        return UNKNOWN
-    told = text(float(values[known].sum()))
-    missing = int((~known).sum())
-    return f"{told}, {missing} of {known.size} runs {UNKNOWN}" if missing else told
+    return total(study, "device_s", lambda seconds: f"{seconds / 3600:.3g}")
 
 
 def _training_data(study: Study) -> str:

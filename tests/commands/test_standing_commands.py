@@ -97,6 +97,38 @@ def test_status_counts_every_state(make_sweep, capsys) -> None:
     assert report["device_s"] == 12.0
 
 
+def test_status_adds_up_what_ended_runs_cost_and_says_what_is_unknown(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(3, r0="done", r1="failed", r2="done")
+    costs = {
+        0: {"device_s": 60.0, "startup_s": 6.0, "eval_s": 3.0, "mfu": 0.4, "energy_j": 1.8e6},
+        1: {"device_s": 40.0, "startup_s": 4.0, "eval_s": 2.0, "mfu": 0.5, "energy_j": 1.8e6},
+    }
+    for number, cost in costs.items():
+        with RecordWriter(folder.record(lines[number]["id"])) as record:
+            record.write("end", status="done", tokens_per_second=2000.0, wall_s=1.0, **cost)
+    folder.sweep_file.write_text("profile: {grid_intensity: 300, pue: 2}\n")
+    report = status_json(folder, capsys)
+    assert report["device_s"] == 103.0
+    assert report["lost_s"] == {"startup_s": 10.0, "eval_s": 5.0}
+    assert (report["energy_j"], report["n_energy"]) == (3.6e6, 2)
+    assert report["co2e_kg"] == pytest.approx(2 * 0.3)
+    assert report["mfu"] == 0.4
+    assert run(["status", str(folder.root)]) == 0
+    out = capsys.readouterr().out
+    assert "0.0286 device hours used: 9.7 % start-up, 4.9 % evaluation\n" in out
+    assert (
+        "2k tokens/s in the middle; MFU 40.0%; energy 1 kWh, 0.6 kg CO2e at PUE 2 and 300 g/kWh, "
+        "1 of 3 runs unknown\n"
+    ) in out
+
+
+def test_status_calls_energy_unknown_that_nothing_measured(make_sweep, capsys) -> None:
+    folder, _ = make_sweep(1, r0="done")
+    assert status_json(folder, capsys)["energy"] == "unknown"
+    assert run(["status", str(folder.root)]) == 0
+    assert "MFU 10.0%; energy unknown\n" in capsys.readouterr().out
+
+
 def test_status_sees_a_writer_at_work(make_sweep, capsys) -> None:
     folder, lines = make_sweep(1)
     path = make_sweep.write_record(folder, lines[0], None, stop_at=20)

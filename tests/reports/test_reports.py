@@ -26,6 +26,7 @@ from scalekit.plots import _write
 from scalekit.reports import _facts, _numbers, _wording
 from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf
+from scalekit.results.site import Site
 from scalekit.results.table import RunTable
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -161,6 +162,46 @@ def test_energy_that_no_run_recorded_is_unknown(study: Study) -> None:
 def test_energy_that_some_runs_did_not_record_is_said_to_miss_them(facts: Facts) -> None:
     # 34 runs of 0.1 kWh
     assert dict(facts.provenance)["energy"] == "3.4 kWh, 1 of 35 runs unknown"
+
+
+def test_what_runs_cost_is_told_with_what_it_rests_on(study: Study) -> None:
+    assert study.table is not None
+    n = len(study.table)
+    columns = {
+        **study.table.columns,
+        "startup_s": np.full(n, 9.0),
+        "eval_s": np.full(n, 4.5),
+        "mfu": np.where(np.arange(n) == 3, np.nan, np.linspace(0.3, 0.5, n)),
+        "tokens_per_second": np.full(n, 2e5),
+        "peak_memory_bytes": np.linspace(1e9, 8e9, n),
+        "flops_6N_total": np.full(n, 1e18),
+    }
+    first = study.records[0]
+    end = {**first["end"], "flops_kind": "exact", "mfu": 0.4}
+    attempts = [{**first["attempts"][0], "energy_by": "NVML"}]
+    records = ({**first, "attempts": attempts, "end": end}, *study.records[1:])
+    site = Site(1.2, 400.0)
+    costly = replace(study, table=RunTable(columns), records=records, site=site)
+    told = dict(facts_of(costly, ()).provenance)
+    # Device time is 90 s a run.
+    assert told["of these not training"] == "10 % start-up, 5 % evaluation"
+    assert told["speed"] == "200k tokens/s"
+    assert re.fullmatch(r"[\d.]+ %, 30 to 50, 1 of 35 runs unknown, by exact FLOPs", told["MFU"]), (
+        told["MFU"]
+    )
+    assert told["memory"] == "at most 8 GB"
+    # 34 runs of 0.1 kWh at PUE 1.2 and 400 g
+    assert told["energy"] == (
+        "3.4 kWh, 1.63 kg CO2e at PUE 1.2 and 400 g/kWh, 1 of 35 runs unknown, by the counter of "
+        "NVML"
+    )
+    assert told["training compute"].endswith("6N_total")
+
+
+def test_what_no_run_says_of_its_cost_is_unknown(facts: Facts) -> None:
+    told = dict(facts.provenance)
+    for name in ("of these not training", "speed", "MFU", "memory"):
+        assert told[name] == "unknown"
 
 
 def with_attempts(study: Study, **fields: str) -> Study:

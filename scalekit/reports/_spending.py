@@ -1,0 +1,108 @@
+"""What the runs of a study cost: time lost, speed, memory, energy, and FLOPs by every count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from scalekit.analysis.study import Study
+from scalekit.reports import _numbers
+from scalekit.results.record import STATUSES
+from scalekit.results.spending import LOST, describe_lost
+
+UNKNOWN = "unknown"
+
+
+def lost_time(study: Study) -> str:
+    """Say what share of the device time went into something other than training.
+
+    Only runs count that say both.
+    """
+    share = {}
+    for name in LOST:
+        lost, device = _ended(study, name), _ended(study, "device_s")
+        known = np.isfinite(lost) & np.isfinite(device)
+        if known.any() and device[known].sum() > 0:
+            share[name] = float(lost[known].sum() / device[known].sum())
+    return describe_lost(share) or UNKNOWN
+
+
+def speed(study: Study) -> str:
+    """Say how many tokens a run learnt from in a second: the median, and from where to where."""
+    return _spread(_ended(study, "tokens_per_second"), "tokens/s", _numbers.count)
+
+
+def mfu(study: Study) -> str:
+    """Say the share of the devices' peak, by the FLOPs that the records' end lines name."""
+    kinds = {
+        str(r["end"]["flops_kind"])
+        for r in study.records
+        if (r.get("end") or {}).get("flops_kind") and r["end"].get("mfu") is not None
+    }
+    by = f"by {' or '.join(sorted(kinds))} FLOPs" if kinds else ""
+    told = _spread(100 * _ended(study, "mfu"), "%", lambda share: f"{share:.3g}")
+    return told if told == UNKNOWN or not by else f"{told}, {by}"
+
+
+def memory(study: Study) -> str:
+    """Say what the run took that took most."""
+    known = _ended(study, "peak_memory_bytes")
+    known = known[np.isfinite(known)]
+    return f"at most {known.max() / 1e9:.3g} GB" if known.size else UNKNOWN
+
+
+def energy(study: Study, counters: Sequence[str]) -> str:
+    """Say the energy that counters measured, by whose, and its CO2e where the site is known."""
+    told = total(study, "energy_j", study.site.describe)
+    by = " and ".join(sorted(set(counters)))
+    return told if told == UNKNOWN or not by else f"{told}, by the counter of {by}"
+
+
+def compute(study: Study) -> str:
+    """Say the training FLOPs by the table's own count, then by the others that it has."""
+    if study.table is None:
+        return UNKNOWN
+    finished = np.isfinite(study.column("loss"))
+    known = study.flops[np.isfinite(study.flops) & finished]
+    if not known.size:
+        return UNKNOWN
+    told = f"{_numbers.flops(float(known.sum()))} FLOPs"
+    names = [name for name in study.table.columns if name.startswith("flops_")]
+    others = {n.removeprefix("flops_"): study.column(n)[finished] for n in names}
+    others = {
+        kind: column.sum()
+        for kind, column in others.items()
+        if kind not in ("kind", study.flops_kind) and column.size and np.isfinite(column).all()
+    }
+    counts = ", ".join(f"{_numbers.flops(float(v))} {kind}" for kind, v in others.items())
+    return f"{told} ({study.flops_kind}); {counts}" if counts else told
+
+
+def total(study: Study, column: str, text: Callable[[float], str]) -> str:
+    """Add up a column of the finished runs; where some do not say, say how many."""
+    values = _ended(study, column)
+    known = np.isfinite(values)
+    if not known.any():
+        return UNKNOWN
+    told = text(float(values[known].sum()))
+    missing = int((~known).sum())
+    return f"{told}, {missing} of {known.size} runs {UNKNOWN}" if missing else told
+
+
+def _ended(study: Study, column: str) -> np.ndarray:
+    """Return a column of the runs that have ended (m,): failed ones cost as much as others."""
+    values, status = study.column(column), study.words("status")
+    ended = np.isin(status, STATUSES) if any(status) else study.roles != "unfinished"
+    return values[ended] if values.size else values
+
+
+def _spread(values: np.ndarray, unit: str, text: Callable[[float], str]) -> str:
+    """Say the median and the range of values (m,), and of how many runs there is none."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return UNKNOWN
+    low, middle, high = (text(float(f(known))) for f in (np.min, np.median, np.max))
+    told = f"{middle} {unit}" if low == high else f"{middle} {unit}, {low} to {high}"
+    missing = values.size - known.size
+    return f"{told}, {missing} of {values.size} runs {UNKNOWN}" if missing else told

@@ -1,0 +1,78 @@
+"""What a sweep's runs have cost together, from the last line of each record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+LOST = {"startup_s": "start-up", "eval_s": "evaluation", "checkpoint_s": "checkpoints"}
+"""What time goes into beside training, by the record's field."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Sums and middles over runs; a figure that no run has is None.
+
+    Attributes:
+        device_s: Seconds of devices, of the runs that have ended.
+        lost_s: Of these, by `LOST`; only what runs say.
+        energy_j: Of the runs whose energy is known.
+        n_energy: How many those are.
+        n_ended: Runs that have ended.
+        mfu: The median.
+        tokens_per_second: The median.
+        peak_memory_bytes: Of the run that took most.
+    """
+
+    device_s: float
+    lost_s: Mapping[str, float]
+    energy_j: float | None
+    n_energy: int
+    n_ended: int
+    mfu: float | None
+    tokens_per_second: float | None
+    peak_memory_bytes: float | None
+
+    def lost_share(self) -> dict[str, float]:
+        """Return the share of the device time that each of `LOST` took."""
+        if not self.device_s:
+            return {}
+        return {name: seconds / self.device_s for name, seconds in self.lost_s.items()}
+
+
+def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
+    """Add up the end lines of runs.
+
+    >>> add_up([{"device_s": 9.0, "eval_s": 1.0, "energy_j": None}, {"device_s": 1.0}]).lost_share()
+    {'eval_s': 0.1}
+    """
+    ends = list(ends)
+    columns = {
+        name: [float(end[name]) for end in ends if isinstance(end.get(name), int | float)]
+        for name in (*LOST, "device_s", "energy_j", "mfu", "tokens_per_second", "peak_memory_bytes")
+    }
+    energy = columns["energy_j"]
+    middles = {k: median(columns[k]) if columns[k] else None for k in ("mfu", "tokens_per_second")}
+    return Spending(
+        device_s=sum(columns["device_s"]),
+        lost_s={name: sum(columns[name]) for name in LOST if columns[name]},
+        energy_j=sum(energy) if energy else None,
+        n_energy=len(energy),
+        n_ended=len(ends),
+        mfu=middles["mfu"],
+        tokens_per_second=middles["tokens_per_second"],
+        peak_memory_bytes=max(columns["peak_memory_bytes"], default=None),
+    )
+
+
+def describe_lost(share: Mapping[str, float]) -> str:
+    """Say what share of the time went into what beside training.
+
+    >>> describe_lost({"startup_s": 0.25, "checkpoint_s": 0.004})
+    '25 % start-up, 0.4 % checkpoints'
+    """
+    return ", ".join(
+        f"{100 * share[name]:.2g} % {word}" for name, word in LOST.items() if name in share
+    )
