@@ -1,8 +1,8 @@
 """What a logger must offer: a place to send a run's numbers to while it goes.
 
 A member of `loggers/` binds `LOGGER`, a `Logger`. Importing a member needs no package; opening it
-does. A logger adds nothing to a record and takes nothing from it: whoever calls one goes on without
-it when it raises.
+does, by `import_module`, since a member has its package's name. A logger adds nothing to a record
+and takes nothing from it: whoever calls one goes on without it when it raises.
 """
 
 from __future__ import annotations

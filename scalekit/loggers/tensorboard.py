@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from scalekit.loggers.base import Logger, Shown
@@ -11,12 +12,10 @@ from scalekit.loggers.base import Logger, Shown
 
 class _Sink:
     def __init__(self, shown: Shown) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = Event, Summary
-        self._writer: Any = EventFileWriter(str(shown.folder / shown.id))
+        files: Any = import_module("tensorboard.summary.writer.event_file_writer")
+        self._event: Any = import_module("tensorboard.compat.proto.event_pb2").Event
+        self._summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
+        self._writer = files.EventFileWriter(str(shown.folder / shown.id))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in values.items()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from scalekit.loggers.base import Logger, Shown
 
@@ -11,10 +13,8 @@ from scalekit.loggers.base import Logger, Shown
 class _Sink:
     def __init__(self, shown: Shown) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(shown.folder))  # read when it is imported
-        import trackio
-
-        self._trackio = trackio
-        trackio.init(
+        self._trackio: Any = import_module("trackio")
+        self._trackio.init(
             project=shown.sweep,
             name=shown.id,
             config=dict(shown.config),

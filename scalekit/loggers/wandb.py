@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from scalekit.loggers.base import Logger, Shown
@@ -11,16 +12,15 @@ from scalekit.loggers.base import Logger, Shown
 
 class _Sink:
     def __init__(self, shown: Shown) -> None:
-        import wandb
-
+        wandb: Any = import_module("wandb")
         shown.folder.mkdir(parents=True, exist_ok=True)
-        self._run: Any = wandb.init(
+        self._run = wandb.init(
             project=shown.sweep,
             id=shown.id,
             name=shown.id,
             config=dict(shown.config),
             dir=str(shown.folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             resume="allow",
             settings=wandb.Settings(console="off", silent=True),
         )
