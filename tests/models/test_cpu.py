@@ -65,6 +65,18 @@ def batch(module: GPT, n_rows: int = 3, seed: int = 1) -> tuple[torch.Tensor, to
     return tokens, targets
 
 
+@needs_kernels
+def test_gradients_lie_in_one_tensor_even_if_the_model_was_evaluated_first() -> None:
+    """Else their norm is summed in another order, and a run evaluated at its start differs."""
+    module = gpt(torch.float32)
+    with torch.inference_mode():
+        module.loss(*batch(module))
+    module.gradients(*batch(module), nullcontext())
+    wholes = {id(p.grad._base) for p in module.parameters() if p.grad is not None}
+    assert len(wholes) == 1
+    assert id(None) not in wholes
+
+
 def fast(module: GPT) -> CpuStep:
     angles = rotation_angles(module.shape.context, module.shape.head_dim, module.rope_theta)
     real = "double" if module.embedding.dtype == torch.float64 else "float"

@@ -62,9 +62,12 @@ class CpuStep:
         self.model, self.kernels, self.rotation, self.norm_eps = model, kernels, rotation, norm_eps
         self.params = list(model.parameters())
         # One after the other in one tensor, so that their norm is one operation.
-        every = torch.zeros(sum(p.numel() for p in self.params), dtype=self.params[0].dtype)
-        parts = every.split([p.numel() for p in self.params])
-        self.grads = {id(p): part.view_as(p) for p, part in zip(self.params, parts, strict=True)}
+        # Tensors made in inference mode forget that they are parts, and a model may be evaluated
+        # before it learns.
+        with torch.inference_mode(mode=False):
+            every = torch.zeros(sum(p.numel() for p in self.params), dtype=self.params[0].dtype)
+            parts = zip(self.params, every.split([p.numel() for p in self.params]), strict=True)
+            self.grads = {id(p): part.view_as(p) for p, part in parts}
         # Where each is named and where it lies: asking the module anew takes long for a small step.
         self._places = [
             (module._parameters, name, p, p.data_ptr())
