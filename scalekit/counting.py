@@ -6,6 +6,7 @@ multiply-add as two FLOPs, as the whole field does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PARAMS_KINDS = ("total", "non_embedding_head", "non_embedding")
@@ -99,6 +100,30 @@ def count_flops_per_token(shape: Shape) -> dict[str, float]:
         "6N_non_embedding": 6.0 * params["non_embedding"],
         "deepseek": 3.0 * s.n_layers * (projections + mlp + attention),
     }
+
+
+def count_maps(shape: Shape) -> dict[str, tuple[int, int]]:
+    """Return the linear maps of a layer by name, each as what it gives and what it takes.
+
+    Queries, keys, values and what attention gives; gate (of a swiglu alone), up and down of the
+    MLP.
+    """
+    s = shape
+    queries, keys = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
+    maps = {"q": (queries, s.d_model), "k": (keys, s.d_model), "v": (keys, s.d_model)}
+    maps["out"] = (s.d_model, queries)
+    if s.mlp == "swiglu":
+        maps["gate"] = (s.d_ff, s.d_model)
+    return maps | {"up": (s.d_ff, s.d_model), "down": (s.d_model, s.d_ff)}
+
+
+def count_adapters(shape: Shape, targets: Iterable[str], rank: int) -> int:
+    """Count the numbers of adapters on the maps named: rank times what each takes and gives.
+
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+    """
+    maps = count_maps(shape)
+    return shape.n_layers * sum(rank * sum(maps[name]) for name in targets)
 
 
 def memory_bytes(shape: Shape, *, batch_tokens: float) -> tuple[float, float]:

@@ -40,6 +40,21 @@ class ParamGroup:
     fused: list[tuple[int, ...]] | None = None
 
 
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map of a layer: some rows of a parameter, which may hold several maps.
+
+    Attributes:
+        name: As in `counting.count_maps`.
+        weight: The parameter, (rows, inputs).
+        rows: Which of its rows.
+    """
+
+    name: str
+    weight: nn.Parameter
+    rows: slice
+
+
 class LanguageModel(nn.Module, ABC):
     """A module that predicts the next token.
 
@@ -87,6 +102,13 @@ class LanguageModel(nn.Module, ABC):
     def recomputable(self) -> Mapping[str, list[nn.Module]]:
         """Return, by name, modules whose activations may be computed again in the backward pass."""
         return {}
+
+    def linear_maps(self) -> list[LinearMap]:
+        """Return the maps that adapters may be put on, layer by layer; none unless a member says.
+
+        The order is the model's own and always the same.
+        """
+        return []
 
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scalekit.counting import Shape
+from scalekit.counting import Shape, count_maps
 from scalekit.errors import InputError
 from scalekit.models._cpu import build as kernels
 from scalekit.models._cpu.step import CpuStep
 from scalekit.models._llama import llama_layout
 from scalekit.models._parametrization import Rules, rules_for
-from scalekit.models.base import LanguageModel, Layout, Model, ParamGroup
+from scalekit.models.base import LanguageModel, Layout, LinearMap, Model, ParamGroup
 
 NORM_EPS = 1e-6
 
@@ -217,6 +217,25 @@ class GPT(LanguageModel):
             if s.mlp == "swiglu":
                 stacks[block.mlp.up] = (s.d_ff, s.d_ff)
         return [stacks.get(p, (len(p),)) for p in hidden]
+
+    def linear_maps(self) -> list[LinearMap]:
+        """Return the maps of every layer, of which some lie in one parameter."""
+        sizes = {name: rows for name, (rows, _) in count_maps(self.shape).items()}
+        found = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for weight, names in (
+                (block.attention.qkv, ("q", "k", "v")),
+                (block.attention.out, ("out",)),
+                (block.mlp.up, ("gate", "up")),
+                (block.mlp.down, ("down",)),
+            ):
+                first = 0
+                for name in (name for name in names if name in sizes):
+                    found.append(LinearMap(name, weight, slice(first, first + sizes[name])))
+                    first += sizes[name]
+                assert first == len(weight)
+        return found
 
     def _fast(self) -> CpuStep | None:
         """Return the CPU's own way through this model, where there is one."""

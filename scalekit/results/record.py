@@ -37,6 +37,7 @@ class RunRecord:
         spent: The last `spent` or `end` line, of any attempt: what the run had cost by then; empty
             where there is none.
         torn: How many lines could not be read (a killed writer leaves at most one an attempt).
+        start: The `start` line of a run that starts from another one's weights.
     """
 
     header: Mapping[str, Any]
@@ -46,6 +47,7 @@ class RunRecord:
     end: Mapping[str, Any] | None
     torn: int
     spent: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -184,7 +186,7 @@ def _standing(
     steps: dict[int, Mapping[str, Any]] = {}
     evals: dict[int, Mapping[str, Any]] = {}
     spent: Mapping[str, Any] = {}
-    end = None
+    start = end = None
     for line in lines:
         match line.get("t"):
             case "attempt":
@@ -199,6 +201,8 @@ def _standing(
                 evals[int(line["step"])] = line
             case "spent":
                 spent = line
+            case "start":
+                start = line
             case "end":
                 end = spent = line
     return RunRecord(
@@ -209,6 +213,7 @@ def _standing(
         end,
         torn,
         spent,
+        start,
     )
 
 

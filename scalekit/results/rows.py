@@ -17,8 +17,11 @@ from scalekit.results.store import SweepFolder
 
 LOSS_UNIT = "nats/token"
 
-NOT_SWEPT = ("log.", "eval.", "data.path", "data.fingerprint")
-"""Beginnings of config keys that tell nothing about a run's result."""
+NOT_SWEPT = (
+    *("log.", "eval.", "data.path", "data.fingerprint"),
+    *("start.folder", "start.run", "start.step"),
+)
+"""Beginnings of config keys that tell nothing about a run's result, or have a column anyway."""
 
 _SPENT = (
     *("wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),
@@ -135,6 +138,21 @@ def _row(
         "tokens": tokens,
         **{key: values.get(key) for key in sweep.swept},
         **(_branching(line["id"], plan) if sweep.has_branches else {}),
+        **_started(plan, record),
+    }
+
+
+def _started(plan: Mapping[str, Any], record: RunRecord | None) -> dict[str, Any]:
+    """Say which run one starts from, what of it learns, and the loss before its first step."""
+    start = plan.get("start")
+    if start is None:
+        return {}
+    told = (record.start if record else None) or {}
+    return {
+        **{f"start_{key}": start[key] for key in ("run", "step", "tokens")},
+        "trainable_params": plan["trainable_params"],
+        "start_loss": told.get("val_loss"),
+        "start_loss_sem": told.get("val_sem"),
     }
 
 

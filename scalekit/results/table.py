@@ -58,7 +58,7 @@ TRUNK = "trunk"
 TEXT_COLUMNS = frozenset(
     (
         *("run", TRUNK, "source", "group", "status", "params_kind", "flops_kind", "loss_unit"),
-        *("code", "flags"),
+        *("code", "flags", "start_run"),
     )
 )
 """Columns of words: a run's id may be all digits and stays text."""

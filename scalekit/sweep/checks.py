@@ -12,6 +12,7 @@ from scalekit.quantities import write_count
 from scalekit.sweep.keys import SPANS
 from scalekit.sweep.point import Point, RunProblemError, indivisible
 from scalekit.sweep.spec import live_loggers
+from scalekit.sweep.start import check_start
 from scalekit.sweep.supply import check_supply
 from scalekit.sweep.tasks import check_tasks
 from scalekit.sweep.width import d_ff_at
@@ -47,6 +48,7 @@ def check(p: Point) -> None:
     _check_parametrization(p)
     _check_schedule(p)
     _check_loggers(p)
+    check_start(p)
     check_supply(p)
     check_tasks(p)
 

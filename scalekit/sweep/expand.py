@@ -19,6 +19,7 @@ from scalekit.sweep.load import BEFORE
 from scalekit.sweep.point import Point, Rule, RunProblemError
 from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.start import Parents, begin_from, plan_start, resolved_start
 from scalekit.sweep.supply import check_repetition, facts_rule
 from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
 from scalekit.sweep.tasks import tasks_rule
@@ -103,6 +104,7 @@ class _Expander:
         self.dropped: list[Dropped] = []
         self.found: dict[tuple[Place, str], Problem] = {}
         self.hits: Counter[tuple[Place, str]] = Counter()
+        self.parents = Parents()
         self.given = _without_open({**UNGIVEN, **spec.base.values})
         self.ladders: dict[tuple[int, ...], list[tuple[str, tuple[Option, ...]]]] = {}
         self.rules: dict[str, Rule] = {**RULES, "facts": facts_rule(), "tasks": tasks_rule()}
@@ -176,6 +178,7 @@ class _Expander:
 
     def point(self, varied: Mapping[str, Any]) -> Point:
         given = {**self.given, **_without_open(varied)}
+        given |= begin_from(given, {**self.spec.base.values, **varied}, self.parents)
         for key in self.spec.derive:
             given[BEFORE + key] = given.pop(key, None)
         return Point(given, self.rules, self.spec.derive, self.spec.count)
@@ -264,6 +267,7 @@ def _resolved(point: Point) -> dict[str, Any]:
         "data.tokenizer": point["facts"].get("tokenizer") or point["data.tokenizer"],
         "data.weights": point["facts"].get("weights") or point["data.weights"],
         "data.fingerprint": point["facts"].get("fingerprint") or point["data.fingerprint"],
+        **resolved_start(point),
     }
 
 
@@ -281,4 +285,5 @@ def _plan(point: Point) -> dict[str, Any]:
         "budget": budget if budget is not None else point["train.flops"],
         "group": None,
         "estimate": None,
+        **plan_start(point),
     }

@@ -20,7 +20,7 @@ _OF_KEYS = ("base", "grid", "zip", "ladder", "derive")
 _MERGED = (*SweepFile.model_fields, "sizes")
 _MOST_FILES = 32
 
-_PATHS = {"data.path": "", "eval.tasks": "tasks"}
+_PATHS = {"data.path": "", "start.folder": "", "eval.tasks": "tasks"}
 """Settings that are paths, relative to their file, unless they name a member of that family."""
 
 

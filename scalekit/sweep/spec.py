@@ -124,6 +124,24 @@ class TrainSpec(Part):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
+class StartSpec(Part):
+    """What a run begins with: fresh numbers, or the weights that another run ended with."""
+
+    folder: str | None = Field(default=None, description="the sweep's folder of that run")
+    run: str | None = Field(
+        default=None, description="its id; the one run with this model there unless given"
+    )
+    step: int | None = Field(default=None, description="resolved at planning: its last step")
+    method: Literal["full", "lora"] = Field(
+        default="full", description="what learns: every weight, or low-rank adapters"
+    )
+    rank: int = Field(default=8, gt=0, description="of each adapter of lora")
+    alpha: float = Field(default=8.0, gt=0, description="adapters are scaled by alpha / rank")
+    targets: tuple[
+        Literal["all", "attention", "mlp", "q", "k", "v", "out", "gate", "up", "down"], ...
+    ] = Field(default=("q", "v"), min_length=1, description="maps that have adapters in lora")
+
+
 class LogSpec(Part):
     """What is reported and saved on the way. Not science: it does not enter a run's id."""
 
@@ -136,7 +154,8 @@ class LogSpec(Part):
         default=None, gt=0, description="steps between checkpoints"
     )
     keep_weights: bool = Field(
-        default=False, description="keep the last weights, to export them or to go on from them"
+        default=False,
+        description="keep the last weights, to export them or for runs that start from them",
     )
     live: str | None = Field(
         default=None, description="members of loggers/ that show the run as it goes, by commas"
@@ -154,7 +173,7 @@ class EvalSpec(Part):
     )
 
 
-NOT_SCIENCE = ("log", "eval", "data.path")
+NOT_SCIENCE = ("log", "eval", "data.path", "start.folder")
 """Keys of a config that do not enter a run's id."""
 
 
@@ -164,6 +183,7 @@ class RunConfig(Part):
     model: ModelSpec
     data: DataSpec = DataSpec()
     train: TrainSpec = TrainSpec()
+    start: StartSpec = StartSpec()
     log: LogSpec = LogSpec()
     eval: EvalSpec = EvalSpec()
 
@@ -180,7 +200,8 @@ class RunSpec:
             `tokens`, `steps`, `params_kind` and `flops_kind` (the choice made), `budget` (planned
             FLOPs or None), `group` (a label or None), `estimate` (seconds). A branch has its
             trunk under `parent` and under `branch_step` the last step that is the trunk's; a trunk
-            has the branch steps by run under `branches`.
+            has the branch steps by run under `branches`. One that starts from another run has
+            `start` (that run, its step and tokens) and `trainable_params`.
         resources: What the executor needs: gpus, cpus, nodes, memory_gb, pack, time_s.
     """
 

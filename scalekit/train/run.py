@@ -48,6 +48,7 @@ from scalekit.train.spread import (
     shard_model,
     uses_kernels,
 )
+from scalekit.train.start import begin, write_start
 from scalekit.train.stop import StopRequest
 from scalekit.train.team import SOLO, Team
 from scalekit.train.weights import save_weights, whole_state
@@ -224,6 +225,8 @@ def _attempt(
             energy_by=setting.account.energy_by(),
         )
         resumed_from = progress.step
+        if config.start.run is not None and progress.step == 0:
+            write_start(job)
         status = run_loop(job, progress)
         setting.device.synchronise()
         if status == "stopped":
@@ -261,7 +264,7 @@ def _prepare(
 ) -> tuple[Job, Progress]:
     """Build model and optimizer, and put them where the newest checkpoint left off."""
     member = registry.find("models", config.model.arch)
-    model = build_seeded(member, spec.config["model"], config.train.seed)
+    model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
     device, spread = setting.device, setting.spread
     recompute_activations(model, spread.recompute)
     if spread.shards:

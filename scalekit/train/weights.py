@@ -14,6 +14,7 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.results.store import SweepFolder, write_whole
 from scalekit.train.checkpoint import Checkpoints, read_tensors
+from scalekit.train.lora import Lora
 
 SCHEMA = "scalekit.weights/1"
 
@@ -29,8 +30,11 @@ class Weights:
 
 
 def whole_state(model: LanguageModel) -> dict[str, Tensor]:
-    """Return a model's state, put together where it lies in parts; every process calls this."""
-    state = model.state_dict()
+    """Return a model's state, adapters added in, put together where it lies in parts.
+
+    Every process of a team calls this.
+    """
+    state = (model.merge() if isinstance(model, Lora) else model).state_dict()
     return {name: getattr(t, "full_tensor", lambda t=t: t)() for name, t in state.items()}
 
 

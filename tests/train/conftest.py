@@ -62,6 +62,7 @@ def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
             "model": model,
             "data": {**DATA, **parts.get("data", {})},
             "train": train,
+            "start": parts.get("start", {}),
             "log": {**LOG, **parts.get("log", {})},
             "eval": parts.get("eval", {}),
         }

@@ -1,0 +1,77 @@
+"""The weights that a run ends with, kept for others, and runs that start from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scalekit.errors import InputError
+from scalekit.models.base import LanguageModel
+from scalekit.sweep.spec import RunConfig
+from scalekit.sweep.start import weights_file
+from scalekit.train.checkpoint import read_tensors
+from scalekit.train.loop import Job, measure
+from scalekit.train.lora import Lora
+from scalekit.train.weights import SCHEMA
+
+
+def begin(model: LanguageModel, config: RunConfig) -> LanguageModel:
+    """Give a model the weights that its run starts from, and adapters if those are to learn.
+
+    Raises:
+        InputError: The weights are missing, damaged, of another run or of another model.
+    """
+    start = config.start
+    if start.run is None:
+        return model
+    assert start.folder is not None
+    path = weights_file(Path(start.folder), start.run)
+    state = _read(path, start.run, start.step)
+    try:
+        model.load_state_dict(state["model"])
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: the weights do not fit this run's model, {reason:.200}; start from a run "
+            "with the same model"
+        ) from error
+    if start.method == "full":
+        return model
+    seed = config.train.seed
+    return Lora(model, start.targets, rank=start.rank, alpha=start.alpha, seed=seed)
+
+
+def write_start(job: Job) -> None:
+    """Write what a run starts from, what of it learns, and what it knows of its data so far."""
+    start = job.config.start
+    _, measured = measure(job, job.steps)
+    learns = sum(p.numel() for group in job.model.groups() for p in group.params)
+    job.record.write(
+        "start", start_run=start.run, start_step=start.step, trainable_params=learns, **measured
+    )
+
+
+def _read(path: Path, run: str, step: int | None) -> Mapping[str, Any]:
+    """Read the weights of a run at a step."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: missing, so nothing to start from; train run {run!r} there with "
+            "log.keep_weights"
+        )
+    try:
+        state = read_tensors(path, torch.device("cpu"))
+    except Exception as error:  # torch raises whatever the damaged bytes make of it
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: damaged, {reason}; train run {run!r} there again with --force"
+        ) from error
+    told = [state.get(key) for key in ("schema", "run", "step")] if isinstance(state, dict) else []
+    if told != [SCHEMA, run, step]:
+        raise InputError(
+            f"{path}: not the weights of run {run!r} at step {step}, found {told}; plan this "
+            "sweep again"
+        )
+    return state

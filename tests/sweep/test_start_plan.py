@@ -1,0 +1,193 @@
+"""Planning runs that start from others: which run is meant, what follows, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalekit import errors
+from scalekit.cli import run
+from scalekit.errors import InputError
+from scalekit.results.record import read_record
+from scalekit.results.store import SweepFolder
+from scalekit.results.table import read_table
+from scalekit.sweep.expand import Expansion, expand
+from scalekit.sweep.identity import config_id
+from scalekit.sweep.load import load_sweep
+from scalekit.sweep.start import weights_file
+
+FIRST = """\
+scalekit: 1
+name: first
+base:
+  model: {n_layers: 1, head_dim: 8, context: 16, mlp: relu2}
+  data: {source: synthetic, val_tokens: 512, synthetic: {symbols: 64, degree: 10}}
+  train: {steps: 6, batch_tokens: 128, lr: 1e-2}
+  log: {every: 3, evals: 2, keep_weights: true}
+grid: {model.d_model: [16, 24]}
+"""
+THEN = """\
+scalekit: 1
+name: then
+base:
+  start: {folder: runs/first}
+  data: {source: synthetic, val_tokens: 512, max_epochs: 9, synthetic: {symbols: 64, seed: 7}}
+  train: {steps: 4, batch_tokens: 128, lr: 1e-2}
+  log: {every: 2, evals: 1}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a first sweep that is planned and whose weights seem to be there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first.yaml").write_text(FIRST)
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    lines = [spec.to_json() for spec in expand(load_sweep(tmp_path / "first.yaml")).runs]
+    (folder / "plan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for line in lines:
+        path = weights_file(folder, line["id"])
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def parents(here: Path) -> list[dict[str, Any]]:
+    return list(SweepFolder(here / "runs" / "first").plan_lines())
+
+
+def plan(here: Path, more: str, base: str = "") -> Expansion:
+    text = THEN.replace("runs/first}", "runs/first" + base + "}") + more
+    (here / "then.yaml").write_text(text)
+    return expand(load_sweep(here / "then.yaml"))
+
+
+def test_the_parent_is_the_one_run_with_the_model_that_is_swept(here: Path) -> None:
+    found = plan(here, "grid: {model.d_model: [16, 24]}").runs
+    for spec, parent in zip(found, parents(here), strict=True):
+        assert spec.config["start"]["run"] == parent["id"]
+        assert spec.config["start"]["step"] == 6
+        assert spec.config["model"] == parent["config"]["model"]
+        assert spec.plan["start"] == {"run": parent["id"], "step": 6, "tokens": 6 * 128}
+        assert spec.plan["trainable_params"] == parent["plan"]["params"]["total"]
+        assert spec.config["start"]["folder"] == str(here / "runs" / "first")
+
+
+def test_parents_are_named_by_the_start_of_their_ids(here: Path) -> None:
+    ids = [line["id"] for line in parents(here)]
+    found = plan(here, f"grid: {{start.run: ['{ids[1]}', '{ids[0][:5]}']}}").runs
+    assert [spec.config["start"]["run"] for spec in found] == [ids[1], ids[0]]
+    assert [spec.config["model"]["d_model"] for spec in found] == [24, 16]
+
+
+def test_an_id_is_of_the_parent_and_its_step_and_not_of_where_it_lies(here: Path) -> None:
+    (spec,) = plan(here, "cases: [{model.d_model: 16}]").runs
+    (here / "runs" / "first").rename(here / "runs" / "moved")
+    text = (here / "then.yaml").read_text().replace("runs/first", "runs/moved")
+    (here / "then.yaml").write_text(text)
+    (moved,) = expand(load_sweep(here / "then.yaml")).runs
+    assert moved.id == spec.id
+    assert moved.config["start"]["folder"] != spec.config["start"]["folder"]
+    for key, value in (("run", "0123456789"), ("step", 7), ("method", "lora"), ("rank", 3)):
+        changed = {**spec.config, "start": {**spec.config["start"], key: value}}
+        assert config_id(changed) != spec.id, key
+    assert config_id(json.loads(json.dumps(spec.config))) == spec.id
+
+
+def test_adapters_are_swept_and_named_in_one_way(here: Path) -> None:
+    more = """
+grid:
+  model.d_model: [16]
+  start.method: [full, lora]
+  start.rank: [2, 4]
+  start.targets: [[v, q], [q, v], [all]]
+"""
+    found = plan(here, more)
+    told = [(s.config["start"]["rank"], s.config["start"]["targets"]) for s in found.runs]
+    every = ["q", "k", "v", "out", "up", "down"]  # no gate without swiglu
+    assert told == [(8, ["q", "v"]), (2, ["q", "v"]), (2, every), (4, ["q", "v"]), (4, every)]
+    # Whatever the rank, full fine-tuning is one run; the order of targets is no difference.
+    assert [row.reason.split()[0] for row in found.dropped] == ["same"] * 7
+    widths = (16 + 16) * 4 + (16 + 64) * 2  # queries, keys, values, out; up and down of 4 x 16
+    assert [s.plan["trainable_params"] for s in found.runs[2::2]] == [2 * widths, 4 * widths]
+
+
+def test_runs_that_start_anew_keep_their_ids(here: Path) -> None:
+    """New settings at their defaults enter no id; these are those of before there were starts."""
+    assert [line["id"] for line in parents(here)] == ["bc0fe97746", "748946c0aa"]
+
+
+@pytest.mark.parametrize(
+    ("more", "base", "said"),
+    [
+        ("", "", "2 runs in {first} fit, {ids}"),
+        ("cases: [{model.d_model: 32}]", "", "no run with this model in {first}, which has {ids}"),
+        ("", ", run: zz", "no run 'zz' in {first}, which has {ids}"),
+        ("", ", run: '{id}', method: lora, targets: [gate]", "which model.mlp 'relu2' has not"),
+        ("cases: [{model.n_layers: 2}]", ", run: '{id}'", "n_layers is 2, but run {id}"),
+        ("cases: [{data.tokenizer: gpt2}]", ", run: '{id}'", "data.tokenizer is 'gpt2'"),
+        ("", "x", "start.folder is '{first}x', where plan.jsonl cannot be read"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused(
+    here: Path, more: str, base: str, said: str
+) -> None:
+    ids = [line["id"] for line in parents(here)]
+    known = {"id": ids[0], "ids": ", ".join(ids), "first": here / "runs" / "first"}
+    with pytest.raises(InputError) as refused:
+        plan(here, more.replace("{id}", ids[0]), base.replace("{id}", ids[0]))
+    assert said.format(**known) in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["run: abc", "method: lora"])
+def test_half_a_start_is_refused(here: Path, setting: str) -> None:
+    text = FIRST.replace("base:\n", f"base:\n  start: {{{setting}}}\n")
+    (here / "half.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"nothing says where that run lies.*; set start\.folder"):
+        expand(load_sweep(here / "half.yaml"))
+
+
+def test_a_parent_without_weights_is_refused_by_name(here: Path) -> None:
+    parent = parents(here)[0]["id"]
+    weights_file(here / "runs" / "first", parent).unlink()
+    with pytest.raises(InputError, match=f"run {parent} has no weights in .*log.keep_weights"):
+        plan(here, "cases: [{model.d_model: 16}]")
+
+
+def test_a_transfer_sweep_by_the_commands_gives_a_table_for_its_laws(here: Path) -> None:
+    wait = ["-e", "inline", "--wait", "-y", "--allow-unidentified"]
+    more = """
+grid:
+  model.d_model: [16, 24]
+  data.unique_tokens: [128, 512]
+cases: [{model.d_model: 16, start.method: lora, start.rank: 2}]
+"""
+    for path in (here / "runs" / "first" / "weights").iterdir():
+        path.unlink()
+    text = THEN + more
+    (here / "then.yaml").write_text(text)
+    # Weights that are not there yet are a refusal that says so; nothing is submitted.
+    assert run(["sweep", "then.yaml", *wait]) == errors.REFUSED
+    assert not (here / "runs" / "then").exists()
+    assert run(["sweep", "first.yaml", *wait]) == 0
+    assert run(["sweep", "then.yaml", *wait]) == 0
+    assert run(["collect", "runs/then", "-o", "data.csv"]) == 0
+    table = read_table("data.csv")
+    first = {line["id"]: line for line in parents(here)}
+    assert set(table["start_run"]) == set(first)
+    for row, parent in enumerate(table["start_run"]):
+        plan = first[parent]["plan"]
+        assert (table["start_step"][row], table["start_tokens"][row]) == (6, 768)
+        assert table["params_total"][row] == plan["params"]["total"]
+        learns = plan["params"]["total"] if row < 4 else 2 * 2 * (16 + 16)
+        assert table["trainable_params"][row] == learns
+        record = read_record(SweepFolder(Path("runs/then")).record(table["run"][row]))
+        assert record.start is not None
+        assert table["start_loss"][row] == record.start["val_loss"]
+    assert set(table["unique_tokens"].tolist()[:4]) == {128, 512}
+    assert "start.method" in table
+    assert "start.run" not in table

@@ -1,0 +1,180 @@
+"""Adapters against the formula that peft documents, computed another way: beside the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from scalekit import registry
+from scalekit.counting import count_adapters, count_maps
+from scalekit.errors import InputError
+from scalekit.models.base import LanguageModel, build_seeded
+from scalekit.sweep.spec import shape_of
+from scalekit.train.lora import Lora
+
+ALL = ("q", "k", "v", "out", "gate", "up", "down")
+MLPS = ("swiglu", "relu2", "gelu")
+FEWER_KEYS = {"mlp": "swiglu", "n_kv_heads": 1}
+
+
+@pytest.fixture
+def built(planned) -> Callable[..., LanguageModel]:
+    def build(**model: Any) -> LanguageModel:
+        config = planned(model=model).config["model"]
+        return build_seeded(registry.find("models", "gpt"), config, seed=0)
+
+    return build
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(64, (3, 17), generator=generator)
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def shaken(lora: Lora) -> Lora:
+    """Adapters as after some training: B is zero at first and hides mistakes."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in lora.adapters:
+            p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
+    return lora
+
+
+class BesideWeights:
+    """The same model as peft computes it: x W0^T + (alpha / rank) (x A^T) B^T, by autograd."""
+
+    def __init__(self, lora: Lora, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.adapters = [p.detach().clone().requires_grad_() for p in lora.adapters]
+        lora.merge()
+        self.parts: dict[int, list[tuple[slice, Tensor, Tensor, Tensor]]] = {}
+        for i, one in enumerate(lora.maps):
+            frozen = lora.get_buffer(f"frozen_{i}")
+            a, b = self.adapters[2 * i : 2 * i + 2]
+            self.parts.setdefault(id(one.weight), []).append((one.rows, frozen, a, b))
+        self.scaling, self.model = lora.scaling, lora.base
+        monkeypatch.setattr("scalekit.models.gpt.F.linear", self.linear)
+
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        pieces = []
+        done = 0
+        for rows, frozen, a, b in self.parts.get(id(weight), []):
+            if rows.start > done:
+                pieces.append(x @ weight.detach()[done : rows.start].mT)
+            pieces.append(x @ frozen.mT + self.scaling * ((x @ a.mT) @ b.mT))
+            done = rows.stop
+        if done < len(weight):
+            pieces.append(x @ weight.detach()[done:].mT)
+        return torch.cat(pieces, dim=-1)
+
+
+@pytest.mark.parametrize("targets", [("q", "v"), ("k", "up"), ALL], ids=str)
+@pytest.mark.parametrize("model", [FEWER_KEYS, {"mlp": "gelu", "tied": True}], ids=str)
+def test_loss_and_gradients_are_those_of_adapters_beside_the_weights(
+    built, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], targets: tuple[str, ...]
+) -> None:
+    lora = shaken(Lora(built(**model).double(), targets, rank=3, alpha=6.0, seed=1))
+    tokens, right = batch()
+    loss = lora.gradients(tokens, right, nullcontext())
+    gradients = [p.grad for p in lora.adapters]
+    beside = BesideWeights(lora, monkeypatch)
+    logits = beside.model(tokens)
+    expected = cross_entropy(logits.flatten(0, 1), right.flatten())
+    expected.backward()
+    # Double precision all the way: two orders of the same sums.
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    for mine, other in zip(gradients, beside.adapters, strict=True):
+        assert other.grad is not None
+        torch.testing.assert_close(mine, other.grad, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("model", [FEWER_KEYS, {"mlp": "relu2"}], ids=str)
+def test_the_kernels_give_the_gradients_of_autograd(built, model: dict[str, Any]) -> None:
+    single = shaken(Lora(built(**model), ALL, rank=3, alpha=6.0, seed=1))
+    double = shaken(Lora(built(**model).double(), ALL, rank=3, alpha=6.0, seed=1))
+    tokens, right = batch()
+    losses = [lora.gradients(tokens, right, nullcontext()) for lora in (single, double)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)  # float32
+    for mine, other in zip(single.adapters, double.adapters, strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        # float32 against double, by the largest entry of each.
+        scale = other.grad.abs().max().item()
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0, atol=1e-4 * scale)
+
+
+def test_a_run_begins_exactly_where_its_parent_ended(built) -> None:
+    tokens, right = batch()
+    base = built()
+    before = base.loss(tokens, right, reduction="none")
+    lora = Lora(base, ALL, rank=4, alpha=8.0, seed=0)
+    assert torch.equal(lora.loss(tokens, right, reduction="none"), before)
+    assert torch.equal(shaken(lora).loss(tokens, right, reduction="none"), before) is False
+
+
+def test_adapters_begin_as_in_peft(built) -> None:
+    lora = Lora(built(d_model=32, n_heads=4), ALL, rank=16, alpha=8.0, seed=3)
+    assert lora.scaling == 8.0 / 16
+    for one, (a, b) in zip(
+        lora.maps, zip(lora.adapters[::2], lora.adapters[1::2], strict=True), strict=True
+    ):
+        n_out, n_in = one.weight[one.rows].shape
+        assert (tuple(a.shape), tuple(b.shape)) == ((16, n_in), (n_out, 16))
+        assert not b.any()
+        # nn.init.kaiming_uniform_(A, a=sqrt(5)), from the same place of the generator.
+        twin = torch.empty(16, n_in)
+        nn.init.kaiming_uniform_(twin, a=math.sqrt(5))
+        assert a.abs().max() <= 1 / math.sqrt(n_in)
+        # Uniform: the standard deviation is the bound over sqrt(3); 512 draws, 4 standard errors.
+        spread = 1 / math.sqrt(3 * n_in)
+        assert a.std().item() == pytest.approx(spread, rel=0.12)
+        assert twin.std().item() == pytest.approx(spread, rel=0.12)
+
+
+@pytest.mark.parametrize("mlp", MLPS)
+@pytest.mark.parametrize("targets", [("q", "v"), ("gate", "up", "down"), ALL], ids=str)
+def test_what_learns_is_counted_to_the_number(built, planned, mlp: str, targets: Any) -> None:
+    shape = shape_of(planned(model={"mlp": mlp, "n_kv_heads": 1}).config["model"])
+    targets = [name for name in targets if name in count_maps(shape)]
+    lora = Lora(built(mlp=mlp, n_kv_heads=1), targets, rank=5, alpha=8.0, seed=0)
+    (group,) = lora.groups()
+    assert sum(p.numel() for p in group.params) == count_adapters(shape, targets, rank=5)
+
+
+@pytest.mark.parametrize("mlp", MLPS)
+def test_the_maps_of_a_layer_are_all_its_matrices(built, planned, mlp: str) -> None:
+    model = built(mlp=mlp, n_kv_heads=1)
+    shape = shape_of(planned(model={"mlp": mlp, "n_kv_heads": 1}).config["model"])
+    maps = model.linear_maps()
+    sizes = [tuple(one.weight[one.rows].shape) for one in maps]
+    assert sizes == list(count_maps(shape).values()) * 2
+    matrices = next(g for g in model.groups() if g.name == "hidden").params
+    assert sum(a * b for a, b in sizes) == sum(p.numel() for p in matrices)
+
+
+def test_nothing_but_adapters_changes(built) -> None:
+    lora = Lora(built(), ("q", "v"), rank=2, alpha=2.0, seed=0)
+    before = {name: value.clone() for name, value in lora.base.state_dict().items()}
+    tokens, right = batch()
+    for _ in range(3):
+        lora.gradients(tokens, right, nullcontext())
+        with torch.no_grad():
+            for p in lora.adapters:
+                p.sub_(0.1 * p.grad)
+    changed = {n for n, v in lora.merge().state_dict().items() if not torch.equal(v, before[n])}
+    assert changed == {"blocks.0.attention.qkv", "blocks.1.attention.qkv"}
+    # Of the fused matrix (16 queries, 16 keys, 16 values) the keys stay.
+    qkv = lora.base.state_dict()["blocks.0.attention.qkv"]
+    assert torch.equal(qkv[16:32], before["blocks.0.attention.qkv"][16:32])
+
+
+def test_a_model_without_such_maps_is_refused(built) -> None:
+    with pytest.raises(InputError, match=r"start.targets: this model has none of gate"):
+        Lora(built(mlp="gelu"), ("gate",), rank=2, alpha=2.0, seed=0)
