@@ -19,6 +19,14 @@ def read(path: Path, text: str) -> Task:
     return source.open(where)
 
 
+@pytest.mark.parametrize("name", registry.names("tasks"))
+def test_every_source_is_found_by_its_name_and_refuses_what_is_not_there(name: str) -> None:
+    source, where = find_source(f"{name}:no/such-task")
+    assert (source.name, where) == (name, "no/such-task")
+    with pytest.raises(InputError, match=r"eval\.tasks: .*no/such-task"):
+        source.open(where)
+
+
 def test_a_file_of_json_lines_is_a_task_by_its_name(tmp_path: Path) -> None:
     task = read(tmp_path / "arc.jsonl", GOOD + "\n" + GOOD)
     assert task.name == "arc"
