@@ -26,6 +26,9 @@ from scalekit.sweep.sweep_spec import Axis
 _LENGTH = frozenset(["train.tokens", "train.steps", *SPANS.values()])
 """What rungs differ in."""
 
+_ENDLESS = ("constant", "inverse_sqrt")
+"""Schedules under which a run is the beginning of every longer one."""
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -97,10 +100,10 @@ def link_rungs(runs: Sequence[RunSpec]) -> list[RunSpec]:
 def branch_step(train: Mapping[str, Any]) -> int:
     """Return the last step that a run shares with longer ones, where its plateau ends.
 
-    Of a run at constant rate that is its last step: only its evaluation is its own.
+    Of a run whose rate knows no end that is its last step: only its evaluation is its own.
     """
     steps = train["steps"]
-    if train["schedule"] == "constant":
+    if train["schedule"] in _ENDLESS:
         return steps
     # As in `train.schedule.lr_factor`.
     return max(_warmup_steps(train), steps - round(train["decay_frac"] * steps))
@@ -113,12 +116,14 @@ def _warmup_steps(train: Mapping[str, Any]) -> int:
 def _check_schedule(trunk: RunSpec) -> None:
     train = trunk.config["train"]
     schedule = train["schedule"]
-    if schedule == "wsd" or (schedule == "constant" and train["average_frac"] is not None):
+    if schedule in ("wsd", "inverse_sqrt"):
+        return
+    if schedule == "constant" and train["average_frac"] is not None:
         return
     raise RunProblemError(
         "train.schedule",
         f"the rungs of a ladder branch off a plateau and cool down, found {schedule!r}",
-        "take schedule wsd, or constant with train.average_frac",
+        "take schedule wsd, inverse_sqrt, or constant with train.average_frac",
     )
 
 

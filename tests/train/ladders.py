@@ -55,4 +55,5 @@ def own_lines(path: Path, after: int) -> dict[str, Any]:
     """Return what a record says of the steps after one, and how the run ended."""
     whole = curve(path)
     lines = {t: [line for line in whole[t] if line["step"] > after] for t in ("step", "eval")}
-    return {**lines, "end": whole["end"]}
+    # The last evaluation is a run's own even where all its steps are its trunk's.
+    return {**lines, "last": whole["eval"][-1], "end": whole["end"]}
