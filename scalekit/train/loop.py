@@ -269,7 +269,6 @@ def _write_step(
         speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)
     clock.restart(step)
     wall = job.wall_seconds()
-    devices = job.device_seconds(wall)
     job.record.write(
         "step",
         step=step,
@@ -280,7 +279,7 @@ def _write_step(
         tokens_per_second=speed,
         data_wait_s=feed.take_waited(),
         wall_s=wall,
-        **({"device_s": devices} if devices != wall else {}),
+        device_s=job.device_seconds(wall),
     )
     job.report(
         f"step {step:,}/{job.steps:,}  loss {loss:.4f}  lr {lr:.2e}"

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from scalekit.models.base import LanguageModel
 from scalekit.results.code import code_state
 from scalekit.train.device import Device
+from scalekit.train.spread import Spread, uses_kernels
 from scalekit.train.team import SOLO, Team
 
 
@@ -30,4 +32,16 @@ def describe_attempt(
         "code": code_state(),
         "torch": str(torch.__version__),
         "resumed_from": resumed_from,
+    }
+
+
+def describe_spread(spread: Spread, model: LanguageModel, device: Device) -> dict[str, Any]:
+    """Return what an attempt says of how its gradients come about."""
+    # The kernels split the rows by a rule of their own and compute nothing again.
+    is_told = not uses_kernels(model, device)
+    return {
+        "computed_by": model.computed_by(),
+        "shard": spread.shards,
+        "micro_batch_tokens": spread.micro_batch_tokens if is_told else None,
+        "recompute": spread.recompute if is_told else None,
     }

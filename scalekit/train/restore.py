@@ -80,7 +80,9 @@ def restore_state(
         InputError: The newest readable checkpoint belongs to another run or to another program.
     """
     team = spread.team
-    found = checkpoints.load(device, report) if team.is_first else None
+    # What goes on to others in parts may be too large for one device.
+    where = torch.device("cpu") if spread.shards else device
+    found = checkpoints.load(where, report) if team.is_first else None
     facts = team.agree(lambda: None if found is None else _facts(found))
     own = {name: part.state_dict() for name, part in parts.items()}
     rng = torch.get_rng_state()

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,11 @@ from scalekit.train.average import build_average
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device, choose_device
+from scalekit.train.follower import UnwrittenRecord
 from scalekit.train.live import open_record
 from scalekit.train.loop import Job, Progress, run_loop
 from scalekit.train.optimizer import build_optimizer
-from scalekit.train.provenance import describe_attempt
+from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.restore import Parts, restore_state
 from scalekit.train.score import open_tasks
 from scalekit.train.spread import (
@@ -46,7 +47,6 @@ from scalekit.train.spread import (
     plan_spread,
     recompute_activations,
     shard_model,
-    uses_kernels,
 )
 from scalekit.train.start import begin, write_start
 from scalekit.train.stop import StopRequest
@@ -79,22 +79,6 @@ class Setting:
     branches: Mapping[int, Sequence[Checkpoints]]
     account: Account
     weights: Path | None
-
-
-class _Unwritten(RecordWriter):
-    """The record in the hands of a process that does not write it."""
-
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def write(self, t: str, **fields: Any) -> None:
-        """Leave it to the first process of the team."""
-
-    def sync(self) -> None:
-        """Leave it to the first process of the team."""
 
 
 def train_run(
@@ -162,7 +146,7 @@ def _train(
     batch_rows = _count_rows(config)
     spread = plan_spread(team, spec.resources, shape_of(spec.config["model"]), batch_rows, where)
     path = folder.record(spec.id)
-    with open_record(folder, spec, report) if team.is_first else _Unwritten(path) as record:
+    with open_record(folder, spec, report) if team.is_first else UnwrittenRecord(path) as record:
         before = team.agree(lambda: _read_before(folder, spec.id))
         checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
         status = before.end.get("status") if before and before.end else None
@@ -214,13 +198,12 @@ def _attempt(
     n = 1 + (len(before.attempts) if before else 0)
     job = None
     try:
-        job, progress = _prepare(spec, config, corpus, setting, _seconds(before, "wall_s"))
-        job = replace(job, device_before=_seconds(before, "device_s"))
+        job, progress = _prepare(spec, config, corpus, setting, before)
         setting.account.begin()
         setting.record.write(
             "attempt",
             **describe_attempt(n, progress.step, setting.device, setting.spread.team),
-            **_describe_spread(job),
+            **describe_spread(setting.spread, job.model, setting.device),
             startup_s=setting.account.startup_seconds(),
             energy_by=setting.account.energy_by(),
         )
@@ -260,7 +243,7 @@ def _attempt(
 
 
 def _prepare(
-    spec: RunSpec, config: RunConfig, corpus: Corpus, setting: Setting, wall_before: float
+    spec: RunSpec, config: RunConfig, corpus: Corpus, setting: Setting, before: RunRecord | None
 ) -> tuple[Job, Progress]:
     """Build model and optimizer, and put them where the newest checkpoint left off."""
     member = registry.find("models", config.model.arch)
@@ -268,7 +251,7 @@ def _prepare(
     device, spread = setting.device, setting.spread
     recompute_activations(model, spread.recompute)
     if spread.shards:
-        shard_model(model, spread.team, device)
+        shard_model(model, spread.team, device, config.train.optimizer)
     else:
         model.to(device.torch)
     optimizer = build_optimizer(model, config.train)
@@ -287,7 +270,8 @@ def _prepare(
         stop=setting.stop,
         report=setting.report,
         account=setting.account,
-        wall_before=wall_before,
+        wall_before=_seconds(before, "wall_s"),
+        device_before=_seconds(before, "device_s"),
         spread=spread,
         gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
         branches=setting.branches,
@@ -319,19 +303,6 @@ def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
     tokens = rows * config.model.context
     setting.record.write("note", what="out of memory", micro_batch_tokens=tokens)
     setting.report(f"out of memory; going on with {tokens:,} tokens at once")
-
-
-def _describe_spread(job: Job) -> dict[str, Any]:
-    """Return what an attempt says of how its gradients come about."""
-    spread = job.spread
-    # The kernels split the rows by a rule of their own and compute nothing again.
-    is_told = not uses_kernels(job.model, job.device)
-    return {
-        "computed_by": job.model.computed_by(),
-        "shard": spread.shards,
-        "micro_batch_tokens": spread.micro_rows * job.config.model.context if is_told else None,
-        "recompute": spread.recompute if is_told else None,
-    }
 
 
 @spends("checkpoint_s")
@@ -457,7 +428,7 @@ def _seconds(before: RunRecord | None, kind: str) -> float:
 
     Args:
         before: What they wrote.
-        kind: `wall_s`, or `device_s`, which lines of runs on one device leave out.
+        kind: `wall_s`, or `device_s`, which step lines of older records lack.
     """
     if before is None:
         return 0.0

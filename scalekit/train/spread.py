@@ -47,6 +47,7 @@ class Spread:
             pass but computed again in it.
         micro_rows: Rows a process learns from at once.
         batch_rows: Rows of a step, all processes together.
+        context: Tokens a row.
     """
 
     team: Team
@@ -54,6 +55,12 @@ class Spread:
     recompute: str
     micro_rows: int
     batch_rows: int
+    context: int
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Tokens that a process learns from at once."""
+        return self.micro_rows * self.context
 
     @property
     def most_rows(self) -> int:
@@ -85,7 +92,7 @@ def plan_spread(
         memory = memory_for(device.torch, resources, _processes_here(team))
         n_shards = team.size if shards else 1
         micro = choose_rows(shape, rows, memory, n_shards=n_shards, recompute=recompute)
-    return Spread(team, shards, recompute, micro, batch_rows)
+    return Spread(team, shards, recompute, micro, batch_rows, shape.context)
 
 
 def _processes_here(team: Team) -> int:
@@ -113,8 +120,17 @@ def recompute_activations(model: LanguageModel, what: str) -> None:
         module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
-def shard_model(model: LanguageModel, team: Team, device: Device) -> None:
-    """Keep of every parameter the part of this process, gathered a block at a time when needed."""
+def shard_model(model: LanguageModel, team: Team, device: Device, optimizer: str) -> None:
+    """Keep of every parameter the part of this process, gathered a block at a time when needed.
+
+    Raises:
+        InputError: An optimizer that looks at more than one number of a parameter at a time.
+    """
+    if optimizer != "adamw":
+        raise InputError(
+            f"resources.shard: true with train.optimizer {optimizer!r}, which needs whole "
+            "matrices; leave shard out, or take adamw"
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -141,7 +157,8 @@ def gradients_of(
     if uses_kernels(model, device):
         # The kernels go through the rows by themselves, some at a time, and keep little.
         alone = partial(_alone, model, device)
-        return alone if spread.team.size == 1 else partial(_summed, model, device, spread)
+        params = list(model.parameters())
+        return alone if spread.team.size == 1 else partial(_summed, alone, params, spread)
     return _Accumulated(model, device, spread, note)
 
 
@@ -155,11 +172,11 @@ def _alone(model: LanguageModel, device: Device, tokens: Tensor, targets: Tensor
 
 
 def _summed(
-    model: LanguageModel, device: Device, spread: Spread, tokens: Tensor, targets: Tensor
+    alone: Gradients, params: Sequence[Tensor], spread: Spread, tokens: Tensor, targets: Tensor
 ) -> Tensor:
     """Compute this process's gradients, weigh them by its share of the rows, and add all up."""
-    loss = model.gradients(tokens, targets, device.autocast())
-    whole = _one_tensor([p.grad for p in model.parameters() if p.grad is not None])
+    loss = alone(tokens, targets)
+    whole = _one_tensor([p.grad for p in params if p.grad is not None])
     whole.mul_(len(tokens) / spread.batch_rows)
     spread.team.add_up(whole)
     return loss

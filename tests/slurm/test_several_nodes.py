@@ -29,7 +29,7 @@ base:
 resources: [{nodes: 2, processes: 4, cpus: 4, memory_gb: 2}]
 """
 
-LONG = TINY.replace("steps: 30", "steps: 1500")
+LONG = TINY.replace("steps: 30", "steps: 150")
 ONE = ["-e", "local", "-s", "resources=[{cpus: 1}]"]
 OPTIONS = ("--yes", "--allow-unidentified")
 
@@ -91,13 +91,13 @@ def test_a_run_on_two_nodes_that_is_told_to_stop_goes_on_where_it_was(
     here: Path, cluster: Cluster
 ) -> None:
     assert run(["sweep", "long.yaml", "-e", "slurm", "--out", "far", *OPTIONS]) == 0
-    wait_until(lambda: step_of("far") >= 50, 120.0)
+    wait_until(lambda: step_of("far") >= 20, 240.0)
     (folder,) = (path for path in (here / "far" / "slurm").iterdir())
     cluster.call("scancel", f"--name={folder.name}", "--signal=USR2", "--batch")
-    wait_until(lambda: len(record_of("far").attempts) == 2, 120.0)
+    wait_until(lambda: len(record_of("far").attempts) == 2, 240.0)
     assert run(["wait", "far"]) == 0
     first, second = record_of("far").attempts
-    assert 50 <= second["resumed_from"] < 1500
+    assert 20 <= second["resumed_from"] < 150
     assert (first["nodes"], second["nodes"]) == (2, 2)
     assert run(["sweep", "long.yaml", "-e", "slurm", "--wait", "--out", "whole", *OPTIONS]) == 0
     assert losses(record_of("far")) == losses(record_of("whole"))
@@ -109,7 +109,7 @@ def test_a_process_killed_on_the_other_node_ends_the_run_and_the_same_command_co
     cluster: Cluster,
 ) -> None:
     assert run(["sweep", "long.yaml", "-e", "slurm", "--out", "far", *OPTIONS]) == 0
-    wait_until(lambda: step_of("far") >= 50, 120.0)
+    wait_until(lambda: step_of("far") >= 20, 240.0)
     members = [pid for pid in members_of(cluster) if place_of(pid)["SLURM_NODEID"] == "1"]
     assert len(members) == 2
     os.kill(members[0], signal.SIGKILL)

@@ -12,7 +12,7 @@ from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 
 MAY_DIFFER = {
-    "step": {"wall_s", "tokens_per_second", "data_wait_s"},
+    "step": {"wall_s", "device_s", "tokens_per_second", "data_wait_s"},
     "eval": set(),
     "end": {
         *("wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),

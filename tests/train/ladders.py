@@ -36,7 +36,11 @@ RUNGS = [8, 12, 20]
 
 
 def plan(
-    root: Path, *, is_ladder: bool = True, changes: Mapping[str, Mapping[str, Any]] | None = None
+    root: Path,
+    *,
+    is_ladder: bool = True,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    needs: Mapping[str, Any] | None = None,
 ) -> tuple[SweepFolder, list[RunSpec]]:
     """Plan the rungs in a folder, as a ladder or as separate runs: the trunk is the last."""
     changes = changes or {}
@@ -44,7 +48,9 @@ def plan(
     rungs = {"ladder": {"steps": RUNGS}} if is_ladder else {"grid": {"train.steps": RUNGS}}
     root.mkdir(parents=True)
     file = root / "ladder.yaml"
-    file.write_text(yaml.safe_dump({"scalekit": 1, "name": "ladder", "base": base, **rungs}))
+    asked = {"resources": [dict(needs)]} if needs else {}
+    sweep = {"scalekit": 1, "name": "ladder", "base": base, **rungs, **asked}
+    file.write_text(yaml.safe_dump(sweep))
     runs = list(expand(load_sweep(file)).runs)
     folder = SweepFolder(root)
     folder.plan_file.write_text("".join(json.dumps(run.to_json()) + "\n" for run in runs))

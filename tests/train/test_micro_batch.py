@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from scalekit.counting import Shape, memory_bytes
 from scalekit.errors import InputError
-from scalekit.models.gpt import GPT
+from scalekit.models.base import build_seeded
+from scalekit.models.gpt import GPT, MODEL
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.train.device import choose_device
 from scalekit.train.micro_batch import choose_rows, memory_for
 from scalekit.train.run import train_run
-from scalekit.train.spread import _part
+from scalekit.train.spread import _part, shard_model
+from scalekit.train.team import SOLO
 
 # torch's own kernel of RMSNorm takes no float32 gain on bfloat16 heads and says so once.
 not_fused = pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
@@ -132,3 +135,9 @@ def test_computing_activations_again_changes_no_bit(planned, tmp_path: Path, wha
 def test_activations_that_the_model_does_not_name_are_refused(planned, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"resources\.recompute: 'heads', but this model has b"):
         train(planned(**AUTOGRAD), SweepFolder(tmp_path), recompute="heads")
+
+
+def test_parts_are_refused_for_an_optimizer_that_needs_whole_matrices(planned) -> None:
+    model = build_seeded(MODEL, planned().config["model"], seed=0)
+    with pytest.raises(InputError, match=r"resources\.shard: true with train\.optimizer 'muon'"):
+        shard_model(model, SOLO, choose_device("cpu", "float32"), "muon")

@@ -80,7 +80,7 @@ def test_a_missing_part_and_a_list_of_files_elsewhere_are_seen(saved: Path) -> N
 
 def test_another_runs_checkpoint_is_refused(saved: Path) -> None:
     with pytest.raises(InputError, match="belongs to run 'abc', not to 'def'"):
-        Checkpoints(saved.parent, "def").load(CPU, str)
+        Checkpoints(saved.parent, "def").load(CPU, print)
 
 
 class Evil:
