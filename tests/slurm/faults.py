@@ -214,8 +214,11 @@ def kill_the_controller(scene: Scene) -> bool:
 
 @fault
 def cut_a_record(scene: Scene) -> bool:
+    records = [scene.sweep.folder.record(run) for run in scene.sweep.ids]
+    if not any(record.exists() for record in records):
+        return False  # to clear the queue now would only keep them from being made
     scene.clear_the_queue()
-    return scene.cut([scene.sweep.folder.record(run) for run in scene.sweep.ids])
+    return scene.cut(records)
 
 
 @fault

@@ -96,10 +96,13 @@ def get_going(scene: Scene) -> bool:
     return scene.is_left()
 
 
-def one_sweep(scene: Scene, deck: list[str], told: list[str]) -> None:
-    """Break what is on top of the deck while a sweep works, until it is done or all is broken."""
+def one_sweep(scene: Scene, deck: list[str], told: list[str], *, pause: float = 0.5) -> None:
+    """Break what is on top of the deck while a sweep works, until it is done or all is broken.
+
+    `pause` is the longest time between two faults.
+    """
     while deck and get_going(scene):
-        time.sleep(scene.dice.random() / 2)
+        time.sleep(pause * scene.dice.random())
         if FAULTS[deck[0]](scene):
             told.append(deck.pop(0))
         else:
@@ -199,7 +202,8 @@ def test_real_runs_broken_again_and_again_report_the_same_losses_bit_for_bit(
     dice = random.Random(0)
     deck, told = dice.sample(ON_REAL, len(ON_REAL)), []
     scene = Scene(here, sweep, dice, monkeypatch, tmp_path)
-    one_sweep(scene, deck, told)
+    # Real runs import for seconds before they write.
+    one_sweep(scene, deck, told, pause=12.0)
     end_complete(scene)
     assert table(sweep.folder) == table(undisturbed.folder)
     assert sweep.losses() == undisturbed.losses()
