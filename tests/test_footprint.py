@@ -11,6 +11,7 @@ from scalekit.peaks import peak_flops
 def test_a_budget_on_an_h100_costs_what_hand_arithmetic_says() -> None:
     """700 W at 40 % of 989 TFLOP/s, 1e21 FLOPs, PUE 1.2, 0.4 kg CO2e per kWh."""
     peak = peak_flops("NVIDIA H100 80GB HBM3", "bfloat16")
+    assert peak is not None
     assert peak == 989e12
     joules = 1e21 * joules_per_flop(700, 0.4, peak)
     # Four digits are known of each.

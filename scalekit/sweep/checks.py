@@ -57,13 +57,19 @@ def check_processes(p: Point, needs: Mapping[str, Any]) -> None:
     """Refuse a run in so many processes that some of them would have nothing to learn from.
 
     Raises:
-        RunProblemError: More processes than rows a step.
+        RunProblemError: More processes than rows a step, or parts of a model where whole matrices
+            are needed.
     """
     n, rows = count_processes(needs), p["train.batch_tokens"] // p["model.context"]
     if n > rows:
         what = f"batch_tokens {p['train.batch_tokens']} are {rows} rows a step for {n} processes"
         todo = f"take at most {rows} processes in `resources`, or more tokens a step"
         raise RunProblemError("train.batch_tokens", what, todo)
+    whole = {"train.optimizer": "muon", "start.method": "lora"}
+    for key, value in whole.items() if needs.get("shard") else ():
+        if p[key] == value:
+            what = f"{value} needs whole matrices, and shard: true leaves each process a part"
+            raise RunProblemError(key, what, "leave shard out of `resources`")
 
 
 def _check_parametrization(p: Point) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from scalekit import registry
-from scalekit.datasets.base import Corpus, check_supply
+from scalekit.datasets.base import Corpus
 from scalekit.errors import InputError, ScalekitError, SystemTroubleError
 from scalekit.models.base import build_seeded
 from scalekit.results.record import (
@@ -24,8 +23,6 @@ from scalekit.results.record import (
     STATUSES,
     RecordWriter,
     RunRecord,
-    holds_torn_headers_only,
-    read_record,
 )
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
@@ -37,6 +34,14 @@ from scalekit.train.device import Device, choose_device
 from scalekit.train.follower import UnwrittenRecord
 from scalekit.train.live import open_record
 from scalekit.train.loop import Job, Progress, run_loop
+from scalekit.train.opening import (
+    count_rows,
+    data_facts,
+    drop_strays,
+    open_corpus,
+    read_before,
+    read_config,
+)
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.restore import Parts, restore_state
@@ -141,13 +146,13 @@ def _train(
     team: Team,
     since: float,
 ) -> str:
-    config = _read_config(spec)
+    config = read_config(spec)
     where = choose_device(device, config.train.dtype)
-    batch_rows = _count_rows(config)
+    batch_rows = count_rows(config)
     spread = plan_spread(team, spec.resources, shape_of(spec.config["model"]), batch_rows, where)
     path = folder.record(spec.id)
     with open_record(folder, spec, report) if team.is_first else UnwrittenRecord(path) as record:
-        before = team.agree(lambda: _read_before(folder, spec.id))
+        before = team.agree(lambda: read_before(folder, spec.id))
         checkpoints = Checkpoints(folder.checkpoints(spec.id), spec.id)
         status = before.end.get("status") if before and before.end else None
         if status in STATUSES and status != "failed":
@@ -156,9 +161,9 @@ def _train(
                 checkpoints.remove()
             return str(status)
         if team.is_first and before is None and not is_from_trunk(spec, checkpoints):
-            _drop_strays(checkpoints, report)
+            drop_strays(checkpoints, report)
         lost_at = team.agree(lambda: lost_with_trunk(spec, folder, checkpoints, report))
-        corpus = _open_corpus(config)
+        corpus = open_corpus(config)
         if before is None:
             record.write(
                 "run",
@@ -166,7 +171,7 @@ def _train(
                 id=spec.id,
                 config=spec.config,
                 plan=spec.plan,
-                facts=_facts(corpus, config),
+                facts=data_facts(corpus, config),
             )
         if lost_at is not None:
             return end_with_trunk(spec, record, before, where, lost_at)
@@ -177,18 +182,6 @@ def _train(
             where, record, checkpoints, stop, report, spread, branches, account, weights
         )
         return _attempt(spec, config, corpus, setting, before)
-
-
-def _read_config(spec: RunSpec) -> RunConfig:
-    try:
-        return RunConfig.model_validate(spec.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place, value = ".".join(map(str, first["loc"])), first["input"]
-        raise InputError(
-            f"{place}: {value!r} in the plan of run {spec.id}, {first['msg'].lower()}; run the "
-            "sweep command again, it rewrites the plan"
-        ) from error
 
 
 def _attempt(
@@ -347,80 +340,6 @@ def _packed(spec: RunSpec) -> int:
     """Return how many runs share this one's GPU."""
     shares = int(spec.resources.get("gpus") or 0) <= 1
     return int(spec.resources.get("pack") or 1) if shares else 1
-
-
-def _facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:
-    """Return what is known about the data, with the different tokens that this run is to see."""
-    assert config.train.tokens is not None
-    context = config.model.context
-    seen = corpus.ordered(config.train.seed).seen(int(config.train.tokens) // context)
-    return {**corpus.facts, "unique_tokens": seen.unique * context, "epochs": seen.epochs}
-
-
-def _count_rows(config: RunConfig) -> int:
-    """Return the rows of a step.
-
-    Raises:
-        InputError: They are not whole.
-    """
-    if config.train.batch_tokens % config.model.context:
-        raise InputError(
-            f"train.batch_tokens: {config.train.batch_tokens} is not a whole number of rows of "
-            f"model.context {config.model.context}; choose a multiple"
-        )
-    return config.train.batch_tokens // config.model.context
-
-
-def _open_corpus(config: RunConfig) -> Corpus:
-    """Open the data and refuse what it cannot give.
-
-    Raises:
-        InputError: Too few tokens, a vocabulary too small, or another text than was planned.
-    """
-    member = registry.find("datasets", config.data.source)
-    data = config.data.model_dump()
-    corpus = member.open(data, config.model.context, config.train.seed)
-    assert config.train.tokens is not None
-    assert config.model.vocab is not None
-    check_supply(config.train.tokens, corpus.facts["train_tokens"], data)
-    needed = corpus.facts["vocab"]
-    if needed is not None and config.model.vocab < needed:
-        raise InputError(
-            f"model.vocab: {config.model.vocab}, but {config.data.source!r} has {needed} different "
-            "tokens; raise it to that"
-        )
-    planned, found = config.data.fingerprint, corpus.facts["fingerprint"]
-    if planned is not None and planned != found:
-        raise InputError(
-            f"data.fingerprint: planned {planned!r}, found {found!r}, so {config.data.source!r} "
-            "holds other text here than where the sweep was planned; plan it again here"
-        )
-    return corpus
-
-
-def _read_before(folder: SweepFolder, run_id: str) -> RunRecord | None:
-    """Read what earlier attempts wrote: None where none of them got past its header."""
-    path = folder.record(run_id)
-    try:
-        before = read_record(path)
-    except InputError:
-        if holds_torn_headers_only(path):
-            return None
-        raise
-    owner = before.header.get("id")
-    if owner != run_id:
-        raise InputError(f"{path}: belongs to run {owner!r}; move the file away and run again")
-    return before
-
-
-def _drop_strays(checkpoints: Checkpoints, report: Callable[[str], None]) -> None:
-    """Remove checkpoints whose record is gone: a run that used them would lack its beginning."""
-    if checkpoints.newest_first():
-        report(
-            f"{checkpoints.folder}: checkpoints without the record they belong to, removed; this "
-            "run starts from its beginning"
-        )
-        checkpoints.remove()
 
 
 def _seconds(before: RunRecord | None, kind: str) -> float:

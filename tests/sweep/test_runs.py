@@ -417,3 +417,10 @@ def test_more_processes_than_rows_a_step_are_refused_before_anything_is_submitte
     said = refusal(tmp_path, train, model, resources=[{"processes": 3}])
     assert "batch_tokens 512 are 2 rows a step for 3 processes" in said
     assert "take at most 2 processes" in said
+
+
+def test_parts_of_a_model_are_refused_where_whole_matrices_are_needed(tmp_path):
+    train = {"steps": 2, "batch_tokens": 512, "optimizer": "muon"}
+    said = refusal(tmp_path, train, MODEL, resources=[{"processes": 2, "shard": True}])
+    assert "muon needs whole matrices" in said
+    assert sweep(tmp_path, train, MODEL, resources=[{"processes": 2}]).runs
