@@ -174,7 +174,7 @@ def _lost(report: Mapping[str, Any]) -> str:
 def _spending(report: Mapping[str, Any]) -> Iterator[str]:
     """Say speed, memory and energy of the runs that have ended, and what is not known of them."""
     if report["tokens_per_second"] is not None:
-        yield f"{write_count(report['tokens_per_second'])} tokens/s in the middle"
+        yield f"{write_count(report['tokens_per_second'])} tokens/s (median)"
     yield "MFU unknown" if report["mfu"] is None else f"MFU {report['mfu']:.1%}"
     if report["peak_memory_bytes"] is not None:
         yield f"at most {report['peak_memory_bytes'] / 1e9:.3g} GB of memory"

@@ -117,7 +117,7 @@ def test_status_adds_up_what_ended_runs_cost_and_says_what_is_unknown(make_sweep
     out = capsys.readouterr().out
     assert "0.0286 device hours used: 9.7 % start-up, 4.9 % evaluation\n" in out
     assert (
-        "2k tokens/s in the middle; MFU 40.0%; energy 1 kWh, 0.6 kg CO2e at PUE 2 and 300 g/kWh, "
+        "2k tokens/s (median); MFU 40.0%; energy 1 kWh, 0.6 kg CO2e at PUE 2 and 300 g/kWh, "
         "1 of 3 runs unknown\n"
     ) in out
 

