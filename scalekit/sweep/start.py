@@ -111,9 +111,13 @@ def begin_from(
     folder = str(Path(folder).absolute())
     model = {k: v for k, v in written.items() if k.startswith("model.") and v is not None}
     parent = parents.find(folder, given["start.run"], model)
+    last = parent.plan["steps"]
+    if given["start.step"] not in (None, last):
+        what = f"start.step is {given['start.step']}, run {parent.run} ends at step {last}"
+        raise RunProblemError("start.step", what, "leave it out: the last weights alone are kept")
     followed = {key: value for key, value in parent.model.items() if key not in model}
     context = {} if "model.context" in model else _context(parent)
-    named = {"start.folder": folder, "start.run": parent.run, "start.step": parent.plan["steps"]}
+    named = {"start.folder": folder, "start.run": parent.run, "start.step": last}
     return {**followed, **context, **named, "parent": parent}
 
 
@@ -135,7 +139,7 @@ def check_start(p: Point) -> None:
         what = f"data.tokenizer is {p['data.tokenizer']!r}, run {parent.run} has {tokenizer!r}"
         raise RunProblemError("data.tokenizer", what, "take the same", also=("start.run",))
     missing = [name for name in _targets(p) if name not in count_maps(_shape(p))]
-    if p["start.method"] == "lora" and missing and "all" not in p["start.targets"]:
+    if p["start.method"] == "lora" and missing:
         what = f"start.targets names {missing[0]!r}, which model.mlp {p['model.mlp']!r} has not"
         raise RunProblemError(
             "start.targets", what, f"choose from {', '.join(count_maps(_shape(p)))}"
