@@ -86,7 +86,7 @@ def test_what_was_done_is_said() -> None:
         "mean of the last 2"
     ]
     assert "lies below what they measure" in chosen("best").notes[0]
-    assert "--cluster trunk" in chosen("every").notes[0]
+    assert "checkpoints of one run are not independent" in chosen("every").notes[0]
 
 
 def test_smoothing_is_the_mean_of_the_last_losses_and_is_flagged() -> None:

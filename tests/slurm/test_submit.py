@@ -127,7 +127,8 @@ def test_needs_become_options_and_equal_needs_one_array(cluster: Cluster, fake_s
     assert {"cpus-per-task=4", "gpus-per-node=1", "mem=2862M", "time=90", "nodes=1"} <= set(packed)
     assert {"partition=low", "requeue", "signal=B:USR2@120"} <= set(packed)
     alone = re.findall(r"#SBATCH --(\S+)", large.script.read_text())
-    assert {"cpus-per-task=3", "gpus-per-node=2"} <= set(alone)
+    # As many cores for each of the two processes, one a GPU.
+    assert {"cpus-per-task=4", "gpus-per-node=2"} <= set(alone)
     assert not any(word.startswith(("mem", "account")) for word in alone)
     assert "export FROM_SETUP='a b'" in small.script.read_text().splitlines()
     sweep.wait_for("done")
