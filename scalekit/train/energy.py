@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +97,7 @@ class Nvml:
 def open_nvml(device: torch.device) -> Nvml | None:
     """Find the counter of a CUDA device; None without nvidia-ml-py, or on a part of a GPU (MIG)."""
     try:
-        import pynvml
+        pynvml: Any = import_module("pynvml")  # by name: a type checker need not find it
     except ImportError:
         return None
     properties = torch.cuda.get_device_properties(device)
