@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,8 +64,13 @@ class Scene:
         """Have one of Slurm's programs say something to any job."""
         job = self.any_job()
         if job is not None:
-            self.cluster.call(*words, job, check=False)
+            self.say(*words, job)
         return job is not None
+
+    def say(self, *words: str) -> None:
+        """Call one of Slurm's programs; a controller that comes back late may have heard it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.cluster.call(*words, check=False)
 
     def cut(self, paths: list[Path]) -> bool:
         """Lose the end of one of these files, at any byte."""
@@ -77,7 +83,7 @@ class Scene:
 
     def clear_the_queue(self) -> None:
         """Cancel what waits and runs, and wait until it is gone."""
-        self.cluster.call("scancel", "-u", getpass.getuser(), check=False)
+        self.say("scancel", "-u", getpass.getuser())
         wait_until(lambda: not self.jobs("PENDING,RUNNING,COMPLETING"), 90.0, self.jobs)
 
     def is_at_work(self) -> bool:
@@ -142,7 +148,7 @@ def cancel_a_job(scene: Scene) -> bool:
 @fault
 def cancel_all_jobs(scene: Scene) -> bool:
     found = bool(scene.jobs("PENDING,RUNNING"))
-    scene.cluster.call("scancel", "-u", getpass.getuser(), check=False)
+    scene.say("scancel", "-u", getpass.getuser())
     return found
 
 

@@ -128,7 +128,10 @@ class Sweep:
         return [[(e["step"], e["val_loss"]) for e in record.evals] for record in records]
 
 
-SPENT = ("source", "flags", "wall_s", "device_s", "energy_j", "mfu", "attempts")
+SPENT = (
+    *("source", "flags", "wall_s", "device_s", "startup_s", "eval_s", "checkpoint_s"),
+    *("energy_j", "mfu", "tokens_per_second", "peak_memory_bytes", "attempts"),
+)
 """Columns of the table that say how runs went, not what came of them."""
 
 
