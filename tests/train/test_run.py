@@ -105,7 +105,7 @@ def test_a_model_that_cannot_be_built_fails_in_the_record_too(
     def build(config: object) -> NoReturn:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("scalekit.train.run.build_seeded", lambda *args: build(args))
+    monkeypatch.setattr("scalekit.train.attempt.build_seeded", lambda *args: build(args))
     assert train_run(spec, folder, device="cpu") == "failed"
     end = read_record(folder.record(spec.id)).end
     assert end is not None

@@ -1,0 +1,233 @@
+"""One attempt at a run: from its last checkpoint to the end line of its record, or to a stop."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scalekit import registry
+from scalekit.datasets.base import Corpus
+from scalekit.errors import InputError, ScalekitError, SystemTroubleError
+from scalekit.models.base import build_seeded
+from scalekit.results.record import (
+    RecordWriter,
+    RunRecord,
+)
+from scalekit.sweep.spec import RunConfig, RunSpec
+from scalekit.train.account import Account, spends
+from scalekit.train.average import build_average
+from scalekit.train.checkpoint import Checkpoints, step_of
+from scalekit.train.device import Device
+from scalekit.train.loop import Job, Progress, run_loop
+from scalekit.train.optimizer import build_optimizer
+from scalekit.train.provenance import describe_attempt, describe_spread
+from scalekit.train.restore import Parts, restore_state
+from scalekit.train.score import open_tasks
+from scalekit.train.spread import (
+    Spread,
+    gradients_of,
+    recompute_activations,
+    shard_model,
+)
+from scalekit.train.start import begin, write_start
+from scalekit.train.stop import StopRequest
+from scalekit.train.weights import save_weights, whole_state
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how an attempt runs.
+
+    Attributes:
+        device: Where it computes.
+        record: Where it reports.
+        checkpoints: Where it saves.
+        stop: What asks it to stop.
+        report: Called with a line for a person now and then.
+        spread: Over which processes, and how.
+        branches: By step, where a trunk saves its state for its branches.
+        account: What the run has cost.
+        weights: Where the last weights go, if they are kept.
+    """
+
+    device: Device
+    record: RecordWriter
+    checkpoints: Checkpoints
+    stop: StopRequest
+    report: Callable[[str], None]
+    spread: Spread
+    branches: Mapping[int, Sequence[Checkpoints]]
+    account: Account
+    weights: Path | None
+
+
+def run_attempt(
+    spec: RunSpec, config: RunConfig, corpus: Corpus, setting: Setting, before: RunRecord | None
+) -> str:
+    """Run one attempt to its end line, or to a stop; whatever goes wrong stands in the record."""
+    n = 1 + (len(before.attempts) if before else 0)
+    job = None
+    try:
+        job, progress = _prepare(spec, config, corpus, setting, before)
+        setting.account.begin()
+        setting.record.write(
+            "attempt",
+            **describe_attempt(n, progress.step, setting.device, setting.spread.team),
+            **describe_spread(setting.spread, job.model, setting.device),
+            startup_s=setting.account.startup_seconds(),
+            energy_by=setting.account.energy_by(),
+        )
+        resumed_from = progress.step
+        if config.start.run is not None and progress.step == 0:
+            write_start(job)
+        status = run_loop(job, progress)
+        setting.device.synchronise()
+        if status == "stopped":
+            return status
+        tokens = (progress.step - resumed_from) * config.train.batch_tokens
+        if status == "done" and setting.weights is not None:
+            _keep(job, setting.weights, spec.id)
+        _write_end(job, status, n, tokens, spec.plan["flops_kind"])
+    except SystemTroubleError:
+        raise
+    except Exception as error:  # the edge of a job: the traceback belongs into the record
+        wall = job.wall_seconds() if job else _seconds(before, "wall_s")
+        devices = job.device_seconds(wall) if job else _seconds(before, "device_s")
+        setting.record.write(
+            "end",
+            status="failed",
+            **_spent(wall, devices, setting.account),
+            attempts=n,
+            error=f"{type(error).__name__}: {error}",
+            traceback="".join(traceback.format_exception(error)),
+        )
+        if isinstance(error, ScalekitError):
+            raise
+        if not setting.spread.team.is_first:
+            raise  # the first writes it down
+        traceback.print_exception(error, file=sys.stderr)
+        return "failed"
+    if setting.spread.team.is_first:
+        setting.checkpoints.remove()
+    return status
+
+
+def _prepare(
+    spec: RunSpec, config: RunConfig, corpus: Corpus, setting: Setting, before: RunRecord | None
+) -> tuple[Job, Progress]:
+    """Build model and optimizer, and put them where the newest checkpoint left off."""
+    member = registry.find("models", config.model.arch)
+    model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
+    device, spread = setting.device, setting.spread
+    recompute_activations(model, spread.recompute)
+    if spread.shards:
+        shard_model(model, spread.team, device, config.train.optimizer)
+    else:
+        model.to(device.torch)
+    optimizer = build_optimizer(model, config.train)
+    average = build_average(model, config.train)
+    parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
+    progress = _restore(setting, parts)
+    job = Job(
+        config=config,
+        flops_per_token=float(spec.plan["flops_per_token"][spec.plan["flops_kind"]]),
+        model=model,
+        optimizer=optimizer,
+        corpus=corpus,
+        device=setting.device,
+        record=setting.record,
+        checkpoints=setting.checkpoints,
+        stop=setting.stop,
+        report=setting.report,
+        account=setting.account,
+        wall_before=_seconds(before, "wall_s"),
+        device_before=_seconds(before, "device_s"),
+        spread=spread,
+        gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
+        branches=setting.branches,
+        parts=parts,
+        average=average,
+        tasks=open_tasks(config),
+    )
+    return job, progress
+
+
+def _restore(setting: Setting, parts: Parts) -> Progress:
+    """Put a run's parts where the newest checkpoint left off, and say how far that was."""
+    where, spread = setting.device.torch, setting.spread
+    try:
+        state = restore_state(
+            setting.checkpoints, parts, spread=spread, device=where, report=setting.report
+        )
+        return Progress() if state is None else Progress(**state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        newest, reason = setting.checkpoints.newest_first()[0], " ".join(str(error).split())
+        raise InputError(
+            f"{newest.parent}: the checkpoint of step {step_of(newest)} does not fit this run, "
+            f"{reason}; move the folder away to start it from its beginning"
+        ) from error
+
+
+def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
+    """Write down that memory ran out and that the run goes on with fewer rows at once."""
+    tokens = rows * config.model.context
+    setting.record.write("note", what="out of memory", micro_batch_tokens=tokens)
+    setting.report(f"out of memory; going on with {tokens:,} tokens at once")
+
+
+@spends("checkpoint_s")
+def _keep(job: Job, path: Path, run_id: str) -> None:
+    """Write the weights that the run ends with, those evaluated, before its end is told."""
+    with job.average.applied() if job.average else nullcontext():
+        state = whole_state(job.model)
+        if job.spread.team.is_first:
+            save_weights(path, run_id, job.steps, state)
+
+
+def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: str) -> None:
+    """Write the end line; speed and MFU are those of the last attempt while it trained.
+
+    Evaluation, checkpoints and start-up are not in them: what those took stands beside.
+    """
+    seconds = job.account.training_seconds()
+    speed = tokens / seconds if tokens and seconds else None
+    one = job.device.peak_flops
+    peak = one * job.spread.team.size if one else None
+    wall = job.wall_seconds()
+    job.record.write(
+        "end",
+        status=status,
+        **_spent(wall, job.device_seconds(wall), job.account),
+        mfu=speed * job.flops_per_token / peak if speed and peak else None,
+        flops_kind=flops_kind,
+        attempts=attempts,
+        tokens_per_second=speed,
+    )
+    job.record.sync()
+
+
+def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
+    """Return what a run took; its devices are held from the start-up on."""
+    totals = account.totals()
+    held = devices + totals["startup_s"] * account.n_devices
+    return {"wall_s": wall, "device_s": held, **totals}
+
+
+def _seconds(before: RunRecord | None, kind: str) -> float:
+    """Return the seconds that earlier attempts are known to have taken.
+
+    Args:
+        before: What they wrote.
+        kind: `wall_s`, or `device_s`, which step lines of older records lack.
+    """
+    if before is None:
+        return 0.0
+    lines = [*(line.get(kind, line.get("wall_s")) for line in before.steps[-1:])]
+    known = [*lines, before.spent.get("wall_s")]
+    return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)
