@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalekit.datasets._arrays import limit_training, split_corpus
 from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, read_manifest
-from scalekit.datasets.base import Corpus, Dataset, Rows, limit_training, split_corpus
+from scalekit.datasets.base import Corpus, Dataset, Rows
 from scalekit.errors import InputError
 
 if TYPE_CHECKING:

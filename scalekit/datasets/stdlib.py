@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scalekit.datasets.base import Corpus, Dataset, limit_training, split_corpus
+from scalekit.datasets._arrays import limit_training, split_corpus
+from scalekit.datasets.base import Corpus, Dataset
 from scalekit.errors import InputError
 
 VOCAB = 256

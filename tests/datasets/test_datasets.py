@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from scalekit import registry
-from scalekit.datasets.base import ArrayRows, Dataset, Order, SpreadRows, check_supply
+from scalekit.datasets._arrays import ArrayRows, SpreadRows
+from scalekit.datasets.base import Dataset, Order, check_supply
 from scalekit.errors import InputError
 
 NAMES = registry.names("datasets")

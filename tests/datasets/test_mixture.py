@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalekit.datasets import mixture
-from scalekit.datasets.base import ArrayRows, Order
+from scalekit.datasets._arrays import ArrayRows
+from scalekit.datasets.base import Order
 from scalekit.datasets.mixture import CYCLE, MixedOrder, read_weights, write_weights
 from scalekit.errors import InputError
 

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from scalekit.datasets.base import ArrayRows, Order
+from scalekit.datasets._arrays import ArrayRows
+from scalekit.datasets.base import Order
 from scalekit.errors import InputError
 from scalekit.train.feed import Feed
 
