@@ -15,7 +15,7 @@ from scalekit.executors._progress import Count, Progress
 from scalekit.executors.base import STOPPED, Executor, Handle, Job
 from scalekit.results.code import code_state
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
-from scalekit.results.live import ask_executors
+from scalekit.results.live import Standing, ask_executors, release_held
 from scalekit.results.plan import (
     check_same_sweep,
     drop_checkpoints,
@@ -150,19 +150,20 @@ def find_missing(
     *,
     retry: Sequence[str] = (),
     force: bool = False,
+    standing: Standing | None = None,
 ) -> Todo:
     """Say which runs have to be started; nothing on disk changes.
 
     Runs without an end are started; those that someone trains now or that a scheduler holds are
     not, nor branches whose trunk has to come further and is not started. `retry` adds runs that
-    ended so; `force` starts all.
+    ended so; `force` starts all; `standing` is what the executors said, if they were asked.
 
     Raises:
         InputError: The folder's plan cannot be read.
         SystemTroubleError: A scheduler that was given runs of this sweep does not say where they
             are.
     """
-    standing = ask_executors(folder)
+    standing = standing or ask_executors(folder)
     if standing.troubles:
         raise SystemTroubleError(
             f"{folder.root}: runs were submitted from here and nobody knows which of them still "
@@ -231,7 +232,10 @@ def submit(
         executor.check([_job(spec, folder, argv, speed, everything) for spec in expansion.runs])
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
-        todo = find_missing(expansion.runs, folder, retry=retry, force=force)
+        standing = ask_executors(folder)
+        todo = find_missing(expansion.runs, folder, retry=retry, force=force, standing=standing)
+        for trouble in release_held(standing):
+            sys.stderr.write(f"a job that could not be launched is still held: {trouble}\n")
         starting = {spec.id for spec in todo.start}
         jobs = [_job(spec, folder, argv, speed, starting) for spec in todo.start]
         executor.check(jobs)

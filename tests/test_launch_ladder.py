@@ -65,6 +65,9 @@ class Seen:
     def states(self, placed: Sequence[Placed]) -> list[JobState]:
         return [JobState("gone") for _ in placed]
 
+    def release(self, placed: Sequence[Placed]) -> list[str]:
+        return []
+
     def cancel(self, placed: Sequence[tuple[str, Handle]]) -> list[str]:
         return []
 

@@ -42,7 +42,7 @@ _SAID = {
 _NEVER = (
     *("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints"),
     *("DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "AccountNotAllowed"),
-    *("QOSNotAllowed", "JobHeldUser", "JobHeldAdmin", "launch_failed_requeued_held"),
+    *("QOSNotAllowed", "JobHeldUser", "JobHeldAdmin"),
 )
 """Reasons that do not pass by themselves."""
 _NOT_LAUNCHED = ("0:53", "JobLaunchFailure")
@@ -205,7 +205,8 @@ def _judge_waiting(jobs: Jobs, line: Line) -> JobState | None:
     """Judge a run that any job of the submission may take."""
     is_new, living = line.state == WAITING, jobs.living()
     if living is not None:
-        return JobState("pending" if is_new else "requeued", _waits(living, living.array))
+        why = _waits(living, living.array)
+        return JobState("pending" if is_new else "requeued", why, is_held=living.is_held)
     worst = jobs.worst()
     if worst is None:
         return None
@@ -224,7 +225,7 @@ def _judge_begun(line: Line, row: Row | None, *, is_cancelled: bool) -> JobState
     if row.is_at_work and row.state == "COMPLETING":
         return JobState("running", f"job {line.job} is being ended")
     if row.is_alive:
-        return JobState("requeued", _waits(row, line.job))
+        return JobState("requeued", _waits(row, line.job), is_held=row.is_held)
     return _cancelled() if is_cancelled else _gone(row, line.job)
 
 
@@ -233,6 +234,8 @@ def _waits(row: Row, job: str) -> str:
     if row.is_at_work:
         return f"waits for its turn in job {job}"
     reason = "" if row.why == "None" else f": {row.why}"
+    if row.is_held:
+        return f"job {job} waits{reason}; the sweep command lets it go, once its node is mended"
     stuck = "; it will not start by itself" if row.why.replace(" ", "_") in _NEVER else ""
     return f"job {job} waits{reason}{stuck}"
 

@@ -24,6 +24,7 @@ _AT_WORK = (
     *("RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING"),
     *("SIGNALING", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD"),
 )
+_NOT_LAUNCHED = "launch_failed_requeued_held"
 
 _WHERE = ("SLURM_CONF", "SLURM_CLUSTERS")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMIX_", "PMI_")
@@ -61,6 +62,18 @@ class Row:
     def is_alive(self) -> bool:
         """Whether these jobs hold or await resources."""
         return self.state in _HELD_BACK or self.is_at_work
+
+    @property
+    def is_held(self) -> bool:
+        """Whether Slurm could not launch these jobs and waits for a person to release them."""
+        return self.is_alive and self.why.replace(" ", "_") == _NOT_LAUNCHED
+
+    @property
+    def jobs(self) -> list[str]:
+        """What Slurm's commands call each of these jobs."""
+        return [f"{self.array}_{i}" for a, b in self.elements for i in range(a, b + 1)] or [
+            self.array
+        ]
 
     @property
     def is_at_work(self) -> bool:

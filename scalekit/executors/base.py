@@ -92,12 +92,15 @@ class JobState:
         cause: One of `CAUSES` for a job that is gone without having ended its run; empty where
             nobody knows.
         code: The exit code of a job that is gone, where known; negative is a signal.
+        is_held: Whether the scheduler keeps the job back because it could not launch it, until
+            `release` lets it go.
     """
 
     word: str
     why: str = ""
     cause: str = ""
     code: int | None = None
+    is_held: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -156,6 +159,10 @@ class Executor(Protocol):
 
     def states(self, placed: Sequence[Placed]) -> list[JobState]:
         """Say where these runs' jobs are, in their order, with few calls however many."""
+        ...
+
+    def release(self, placed: Sequence[Placed]) -> list[str]:
+        """Let go what `is_held` of these runs' jobs; say in a sentence what could not be."""
         ...
 
     def cancel(self, placed: Sequence[Placed]) -> list[str]:

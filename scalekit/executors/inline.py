@@ -47,6 +47,10 @@ class Inline:
         """Say of every process whether it still runs."""
         return [process_state(handle) for _, handle in placed]
 
+    def release(self, placed: Sequence[Placed]) -> list[str]:
+        """Do nothing: no process is ever held back."""
+        return []
+
     def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
         # The group of this process may hold a pipe's other end.

@@ -111,6 +111,10 @@ class Local:
         """Say of every process whether it still runs."""
         return [process_state(handle) for _, handle in placed]
 
+    def release(self, placed: Sequence[Placed]) -> list[str]:
+        """Do nothing: no process is ever held back."""
+        return []
+
     def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
         told = (stop_process(handle, group=True) for _, handle in placed)

@@ -213,6 +213,19 @@ class Slurm:
         """Say where these runs are: from the boards, one squeue, and one sacct if need be."""
         return judge_runs(self.folder, placed)
 
+    def release(self, placed: Sequence[Placed]) -> list[str]:
+        """Let go the jobs of these runs' submissions that Slurm could not launch and so holds."""
+        names = sorted({handle["name"] for _, handle in placed})
+        try:
+            rows = ask_queue(names, {handle["user"] for _, handle in placed})
+            jobs = [job for row in rows if row.is_held for job in row.jobs]
+            if jobs:
+                call(["scontrol", "release", ",".join(jobs)])
+                sys.stderr.write(f"released {', '.join(jobs)}, which Slurm could not launch\n")
+        except SystemTroubleError as error:
+            return [str(error)]
+        return []
+
     def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask these runs to save and stop; whole submissions leave the queue."""
         by_name: dict[str, list[str]] = {}

@@ -74,6 +74,15 @@ def ask_executors(folder: SweepFolder) -> Standing:
     return Standing(tuple(live), jobs, frozenset(queued), tuple(dict.fromkeys(troubles)))
 
 
+def release_held(standing: Standing) -> list[str]:
+    """Let go the jobs that schedulers hold back for want of a person; say what did not succeed."""
+    troubles: list[str] = []
+    for live in standing.live:
+        placed = [(r, handle) for r, handle in live.handles.items() if standing.jobs[r].is_held]
+        troubles += live.executor.release(placed) if placed else []
+    return troubles
+
+
 def _ask(
     executor: Executor, submissions: Sequence[Submission]
 ) -> list[tuple[Submission, dict[str, JobState]]]:

@@ -24,6 +24,8 @@ from scalekit.executors._slurm_queue import (
     read_elements,
 )
 from scalekit.executors._slurm_self import read_left
+from scalekit.executors.base import Settings
+from scalekit.executors.slurm import Slurm
 
 
 def put_program(folder: Path, name: str, text: str) -> None:
@@ -203,6 +205,40 @@ def test_a_reason_that_does_not_pass_is_called_so() -> None:
     found = judge(line(WAITING), Jobs([row("PENDING", (3,), "BadConstraints")]), is_cancelled=False)
     assert found is not None
     assert found.why == "job 12 waits: BadConstraints; it will not start by itself"
+
+
+@pytest.mark.parametrize("state", [WAITING, SAVED, RUNNING])
+def test_a_job_that_could_not_be_launched_waits_for_the_sweep_command(state: str) -> None:
+    held = row("PENDING", why="launch failed requeued held")
+    found = judge(line(state), Jobs([held]), is_cancelled=False)
+    assert found is not None
+    assert found.is_held
+    assert found.why.endswith("; the sweep command lets it go, once its node is mended")
+    by_hand = judge(line(state), Jobs([row("PENDING", why="JobHeldUser")]), is_cancelled=False)
+    assert by_hand is not None
+    assert not by_hand.is_held
+
+
+def test_what_is_held_is_released_by_its_jobs_and_what_a_person_held_is_not(
+    programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_program(
+        programs,
+        "squeue",
+        "cat <<E\n"
+        "demo-1|12|3-4|PENDING|launch failed requeued held\n"
+        "demo-1|12|5|PENDING|JobHeldUser\n"
+        "demo-1|12|6|RUNNING|None\n"
+        "E",
+    )
+    put_program(programs, "scontrol", "")
+    executor = Slurm(Settings(folder=tmp_path / "slurm"))
+    assert executor.release([("r", {"name": "demo-1", "user": "me"})]) == []
+    assert (programs / "calls").read_text().endswith("scontrol release 12_3,12_4\n")
+    assert "released 12_3, 12_4" in capsys.readouterr().err
+    put_program(programs, "scontrol", "echo 'slurm_suspend error: Access denied' >&2; exit 1")
+    (said,) = executor.release([("r", {"name": "demo-1", "user": "me"})])
+    assert "Access denied" in said
 
 
 def test_a_saved_run_whose_job_did_not_go_back_points_at_what_the_job_said() -> None:

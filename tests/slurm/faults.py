@@ -87,9 +87,32 @@ class Scene:
         wait_until(lambda: not self.jobs("PENDING,RUNNING,COMPLETING"), 90.0, self.jobs)
 
     def is_at_work(self) -> bool:
-        """Whether a job holds a run or will, or a process of a lost node still works on one."""
+        """Whether a job holds a run or will, or a process of a lost node still works on one.
+
+        What Slurm holds because it could not launch it waits for the command to be repeated.
+        """
         standing = ask_executors(self.sweep.folder)
-        return bool(standing.queued or standing.troubles) or "running" in self.sweep.words()
+        waits = any(not standing.jobs[run].is_held for run in standing.queued)
+        return waits or bool(standing.troubles) or "running" in self.sweep.words()
+
+    def wait_until_idle(self, seconds: float = 240.0) -> None:
+        """Wait until nothing of the sweep is at work."""
+        began = time.monotonic()
+        while self.is_at_work():
+            waited = time.monotonic() - began
+            assert waited < seconds, f"waited too long: {self.sweep.states()}"
+            self.nudge(waited)
+            time.sleep(0.2)
+
+    def nudge(self, waited: float) -> None:
+        """Have the nodes register again where a sweep has not moved for long.
+
+        Killed before it saved that a job has ended, the controller takes it for running until its
+        node registers.
+        """
+        if waited > 20.0:
+            self.say("scontrol", "reconfigure")
+            time.sleep(5.0)
 
     def is_left(self) -> bool:
         """Whether some run has not ended."""
@@ -251,7 +274,7 @@ def fill_the_disk(scene: Scene) -> bool:
     """Let no file of a job grow past 1 KiB, which a record does in its first lines."""
     scene.clear_the_queue()
     started = scene.sweep.start(profile={"setup": ["ulimit -f 1"]}).started
-    wait_until(lambda: not scene.is_at_work(), shown=scene.sweep.words)
+    scene.wait_until_idle()
     return bool(started)
 
 

@@ -74,7 +74,7 @@ def end_complete(scene: Scene) -> int:
         scene.cluster.mend()
         if not start(scene) and not scene.is_left():
             return n
-        wait_until(lambda: not scene.is_at_work(), 120.0, scene.sweep.words)
+        scene.wait_until_idle()
     raise AssertionError(f"{TRIES} times the same command left {scene.sweep.states()}")
 
 
@@ -87,11 +87,7 @@ def get_going(scene: Scene) -> bool:
         assert waited < 240.0, scene.sweep.states()
         if not scene.is_at_work():
             start(scene)
-        if waited > 30.0:
-            # Killed before it saved that a job has ended, the controller takes it for running
-            # until its node registers again (seen once, on a machine with ten times its load).
-            scene.cluster.call("scontrol", "reconfigure", check=False)
-            time.sleep(5.0)
+        scene.nudge(waited)
         time.sleep(0.2)
     return scene.is_left()
 
@@ -164,6 +160,7 @@ grid: {train.lr: [1e-3, 2e-3, 3e-3]}
 executor: {max_parallel: 2}
 profile: {partition: low}
 """
+N_REAL_FAULTS = 4
 OPTIONS = ("--yes", "--allow-unidentified")
 ON_REAL = (
     *("kill_a_run", "kill_a_worker", "kill_a_job", "announce_a_time_limit", "cancel_all_jobs"),
@@ -196,27 +193,26 @@ def test_real_runs_broken_again_and_again_report_the_same_losses_bit_for_bit(
     near = SweepFolder(tmp_path / "near")
     local = ("--max-parallel", "2", "--out", str(near.root))
     assert run(["sweep", "real.yaml", "-e", "local", *local, *OPTIONS]) == 0
-    undisturbed, sweep = (
-        Real(SweepFolder(tmp_path / name), list(near.plan_lines())) for name in ("near", "far")
-    )
+    undisturbed = Real(near, list(near.plan_lines()))
     dice = random.Random(0)
     deck, told = dice.sample(ON_REAL, len(ON_REAL)), []
-    scene = Scene(here, sweep, dice, monkeypatch, tmp_path)
-    # Real runs import for seconds before they write.
-    one_sweep(scene, deck, told, pause=12.0)
-    end_complete(scene)
-    assert table(sweep.folder) == table(undisturbed.folder)
-    # A cut record lacks what it lost before the checkpoint from which its run went on.
-    for far, near in [
-        *zip(sweep.losses(), undisturbed.losses(), strict=True),
-        *zip(sweep.curves(), undisturbed.curves(), strict=True),
-    ]:
-        assert set(far) <= set(near)
-        assert far[-1] == near[-1]
-    # How many of the faults fall within three runs depends on how fast the machine trains them.
-    assert len(told) >= 2
+    # How many faults fall within three runs depends on how fast the machine trains them.
+    while len(told) < N_REAL_FAULTS:
+        sweep = Real(SweepFolder(tmp_path / f"far-{len(told)}"), list(near.plan_lines()))
+        scene = Scene(here, sweep, dice, monkeypatch, tmp_path)
+        # Real runs import for seconds before they write.
+        one_sweep(scene, deck, told, pause=6.0)
+        end_complete(scene)
+        assert table(sweep.folder) == table(undisturbed.folder), told
+        # A cut record lacks what it lost before the checkpoint from which its run went on.
+        for far, whole in [
+            *zip(sweep.losses(), undisturbed.losses(), strict=True),
+            *zip(sweep.curves(), undisturbed.curves(), strict=True),
+        ]:
+            assert set(far) <= set(whole)
+            assert far[-1] == whole[-1]
+        here.clear()
     DONE.update(f"{kind}, real runs" for kind in told)
-    here.clear()
 
 
 # --- the command, killed at every step ------------------------------------------------------------
