@@ -24,7 +24,7 @@ from scalekit.train.account import Account, spends
 from scalekit.train.average import build_average
 from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device
-from scalekit.train.loop import Job, Progress, run_loop
+from scalekit.train.loop import Job, Progress, run_loop, tell_again
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.restore import Parts, restore_state
@@ -75,6 +75,7 @@ def run_attempt(
     job = None
     try:
         job, progress = _prepare(spec, config, corpus, setting, before)
+        tell_again(job, progress, before)
         setting.account.begin()
         setting.record.write(
             "attempt",

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from scalekit.datasets.base import Corpus
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
-from scalekit.results.record import RecordWriter
+from scalekit.results.record import RecordWriter, RunRecord
 from scalekit.sweep.spec import RunConfig
 from scalekit.train.account import Account, spends
 from scalekit.train.average import Average
@@ -49,13 +49,17 @@ AHEAD = 2
 
 @dataclass
 class Progress:
-    """How far a run is, and what the next step line and the divergence rule need."""
+    """How far a run is, and what the next step line and the divergence rule need.
+
+    `told` has the lines of steps and evaluations so far: a record that lost some gets them back.
+    """
 
     step: int = 0
     loss_sum: float = 0.0
     loss_steps: int = 0
     first_loss: float | None = None
     bad_lines: int = 0
+    told: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,7 @@ def _walk(job: Job, progress: Progress, feed: Feed) -> str:
     pending: list[Tensor] = []
     job.model.train()
     if progress.step == job.steps:  # a branch of which only the evaluation is its own
-        return "done" if math.isfinite(_write_eval(job, job.steps).loss) else "diverged"
+        return "done" if math.isfinite(_write_eval(job, progress).loss) else "diverged"
     while progress.step < job.steps:
         step = progress.step + 1
         lr = train.lr * lr_factor(step, job.steps, train)
@@ -183,7 +187,7 @@ def _walk(job: Job, progress: Progress, feed: Feed) -> str:
         if step % config.log.every == 0 or is_last:
             has_diverged = _write_step(job, progress, pending, clock, feed, lr=lr, norm=float(norm))
         if step in measured and not has_diverged:
-            has_diverged = not math.isfinite(_write_eval(job, step).loss)
+            has_diverged = not math.isfinite(_write_eval(job, progress).loss)
             clock.restart(step)
         if has_diverged:
             return "diverged"
@@ -191,7 +195,8 @@ def _walk(job: Job, progress: Progress, feed: Feed) -> str:
             break
         if step in job.branches:
             _collect(job, progress, pending)
-            save(job, progress, *job.branches[step])
+            # What the trunk told is not the branch's to tell.
+            save(job, replace(progress, told=[]), *job.branches[step])
         stops, is_time = team.any(job.stop.signal is not None, _is_time(config, clock))
         if stops or is_time or _is_due(config, step):
             _collect(job, progress, pending)
@@ -210,6 +215,20 @@ def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
     job.record.sync()
     for place in places:
         save_state(place, job.parts, vars(progress), job.spread)
+
+
+def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:
+    """Give a record back what it told before its checkpoint and has lost since."""
+    standing = [] if before is None else [*before.steps, *before.evals]
+    known = {(line["t"], line["step"]) for line in standing}
+    for line in progress.told:
+        if (line["t"], line["step"]) not in known:
+            job.record.write(**line)
+
+
+def _tell(job: Job, progress: Progress, **line: Any) -> None:
+    job.record.write(**line)
+    progress.told.append(line)
 
 
 class _Clock:
@@ -269,8 +288,10 @@ def _write_step(
         speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)
     clock.restart(step)
     wall = job.wall_seconds()
-    job.record.write(
-        "step",
+    _tell(
+        job,
+        progress,
+        t="step",
         step=step,
         tokens=step * train.batch_tokens,
         loss=loss,
@@ -313,11 +334,12 @@ def measure(job: Job, step: int) -> tuple[HeldOut, dict[str, Any]]:
 
 
 @spends("eval_s")
-def _write_eval(job: Job, step: int) -> HeldOut:
+def _write_eval(job: Job, progress: Progress) -> HeldOut:
+    step = progress.step
     held, measured = measure(job, step)
     tokens = step * job.config.train.batch_tokens
     flops = tokens * job.flops_per_token
-    job.record.write("eval", step=step, tokens=tokens, flops=flops, **measured)
+    _tell(job, progress, t="eval", step=step, tokens=tokens, flops=flops, **measured)
     job.report(f"step {step:,}/{job.steps:,}  held-out loss {held.loss:.4f}")
     return held
 

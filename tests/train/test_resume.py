@@ -90,6 +90,27 @@ def test_a_run_killed_again_and_again_gives_the_uninterrupted_record(
 
 
 @pytest.mark.usefixtures("quick_attempts")
+def test_a_record_that_lost_lines_before_its_checkpoint_gets_them_back(
+    planned, tmp_path: Path
+) -> None:
+    spec = small(planned, {})
+    expected = uninterrupted(spec, tmp_path)
+    done = operations(spec, tmp_path)
+    last_saved = max(i for i, name in enumerate(done) if name == "replace")
+    for seed in range(6):
+        folder = SweepFolder(tmp_path / str(seed))
+        assert dies(spec, folder, 2 * last_saved + 2)
+        path = folder.record(spec.id)
+        whole = path.read_bytes()
+        header = whole.index(b"\n") + 1
+        path.write_bytes(whole[: random.Random(seed).randrange(header, len(whole))])
+        assert train_run(spec, folder, device="cpu") == "done"
+        assert curve(path) == expected, f"seed {seed}"
+        resumed = [line["resumed_from"] for line in read_record(path).attempts]
+        assert resumed[-1] > 0
+
+
+@pytest.mark.usefixtures("quick_attempts")
 def test_a_model_that_draws_random_numbers_draws_the_same_after_a_kill(
     planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
