@@ -122,6 +122,23 @@ def test_a_process_killed_on_the_other_node_ends_the_run_and_the_same_command_co
     assert end["status"] == "done"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_run_on_two_nodes_of_which_one_fails_goes_on_to_the_same_losses(cluster: Cluster) -> None:
+    assert run(["sweep", "long.yaml", "-e", "slurm", "--out", "far", *OPTIONS]) == 0
+    wait_until(lambda: step_of("far") >= 20, 240.0)
+    node = cluster.call("squeue", "-h", "-t", "RUNNING", "-o", "%N").strip()
+    other = cluster.call("scontrol", "show", "hostnames", node).split()[1]
+    cluster.call("scontrol", "update", f"nodename={other}", "state=down", "reason=test")
+    try:
+        wait_until(lambda: len(record_of("far").attempts) == 2, 240.0)
+        assert run(["wait", "far"]) == 0
+    finally:
+        cluster.mend()
+    assert run(["sweep", "long.yaml", "-e", "slurm", "--wait", "--out", "whole", *OPTIONS]) == 0
+    assert losses(record_of("far")) == losses(record_of("whole"))
+
+
 def members_of(cluster: Cluster) -> list[int]:
     """The processes that train, of this cluster."""
     done = subprocess.run(
