@@ -13,13 +13,15 @@ from scalekit.results.store import SweepFolder
 
 
 def open_sweep(root: Path) -> tuple[SweepFolder, list[dict[str, Any]]]:
-    """Return a sweep's folder and its plan.
+    """Return a sweep's folder and its plan: of each run the `id` and the `plan`.
+
+    The configs of ten thousand runs would take most of the memory.
 
     Raises:
         InputError: Not a sweep's folder, or a plan that cannot be read.
     """
     folder = SweepFolder(root)
-    lines = list(folder.plan_lines())
+    lines = [{"id": line["id"], "plan": line["plan"]} for line in folder.plan_lines()]
     if not lines:
         raise InputError(f"{folder.plan_file}: no runs in it; run the sweep command again")
     return folder, lines

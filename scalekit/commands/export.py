@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from scalekit.commands._standing import match_run, open_sweep
+from scalekit.commands._standing import match_run
+from scalekit.results.store import SweepFolder
 
 
 def export(
@@ -17,8 +18,8 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="a new folder")],
 ) -> None:
     """Write a run's weights as safetensors in Hugging Face's Llama layout, with its tokenizer."""
-    place, lines = open_sweep(folder)
-    by_id = {line["id"]: line for line in lines}
+    place = SweepFolder(folder)
+    by_id = {line["id"]: line for line in place.plan_lines()}
     found = match_run(place, by_id, run)
 
     from scalekit.sweep.spec import RunSpec

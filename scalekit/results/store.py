@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,16 @@ class SweepFolder:
             InputError: No plan here, or a line of it is not readable or not a plan's.
         """
         try:
-            text = self.plan_file.read_text(encoding="utf-8", errors="replace")
+            file = self.plan_file.open(encoding="utf-8", errors="replace")
         except OSError as error:
             raise InputError(
                 f"{self.root}: no plan.jsonl, {error.strerror}; name the folder of a sweep"
             ) from error
-        for number, line in enumerate(text.splitlines(), start=1):
+        with file:
+            yield from self._plan_values(file)
+
+    def _plan_values(self, file: Iterable[str]) -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(file, start=1):
             where, remedy = f"{self.plan_file}:{number}", "run the sweep command again, it rewrites"
             try:
                 value = json.loads(line)
