@@ -182,6 +182,15 @@ def write_duration(seconds: float) -> str:
     return f"{round(seconds)}s"
 
 
+def count_words(n: int, word: str) -> str:
+    """Write how many of something there are, in the singular where it is one.
+
+    >>> count_words(1, "run"), count_words(40, "run")
+    ('1 run', '40 runs')
+    """
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
 def write_value(value: float, se: float | None = None) -> str:
     """Write a value rounded to its standard error, which gets two significant digits.
 

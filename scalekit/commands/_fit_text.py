@@ -7,6 +7,7 @@ from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._number_text import number, span
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
+from scalekit.quantities import count_words
 
 
 def fit_lines(fit: FitResult) -> list[str]:
@@ -18,7 +19,7 @@ def fit_lines(fit: FitResult) -> list[str]:
 
 
 def _one(fit: FitResult) -> list[str]:
-    lines = [f"{fit.law}  {_formula(fit)}  ({fit.n_runs} runs{_dropped(fit)})"]
+    lines = [f"{fit.law}  {_formula(fit)}  ({count_words(fit.n_runs, 'run')}{_dropped(fit)})"]
     lines.append(f"status    {fit.status}: {fit.message}")
     if fit.objective.get("value") is not None:
         delta = fit.objective.get("delta")
@@ -83,7 +84,7 @@ def holdout_lines(fit: FitResult) -> list[str]:
     ratio = held.get("extrapolation")
     far = f", {ratio:.3g}x the fitted compute" if ratio else ""
     return [
-        f"held out  {held['rule']}: {held['n_runs']} runs{far}; mean absolute error "
+        f"held out  {held['rule']}: {count_words(held['n_runs'], 'run')}{far}; mean absolute error "
         f"{held['mape']:.3%}, bias {held['bias']:+.3%}, worst {held['worst']:+.3%}, "
         f"{held['covered']:.0%} inside their {held['level']:.0%} prediction interval; the best "
         f"loss seen so far misses by {held['baseline_mape']:.3%}"

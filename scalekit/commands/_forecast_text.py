@@ -8,7 +8,7 @@ from typing import Any
 from scalekit.commands._decision_text import OPTIMUM, entry_table, form_words
 from scalekit.commands._number_text import times, told
 from scalekit.commands._output import format_table
-from scalekit.quantities import write_count
+from scalekit.quantities import count_words, write_count
 
 _SHIFT = 1e-4
 """A forecast that moves by less, relatively, is not spoken of: it is below any noise."""
@@ -21,7 +21,7 @@ def forecast_lines(body: Mapping[str, Any], entry: Mapping[str, Any]) -> list[st
     baseline = body["baseline"]
     best = "unknown" if baseline is None else f"{baseline:.5g}, the best fitted loss"
     lines = [
-        f"forecast by {body['law']}, {body['status']} on {data['n_runs']} runs",
+        f"forecast by {body['law']}, {body['status']} on {count_words(data['n_runs'], 'run')}",
         *entry_table(OPTIMUM, [entry]),
         *(f"  forms  {form_words(form)}" for form in [body["form"]] if form),
         f"  scored on the run with {near}",

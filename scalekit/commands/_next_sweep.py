@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
 from scalekit.errors import InputError
-from scalekit.quantities import write_count, write_flops
+from scalekit.quantities import count_words, write_count, write_flops
 from scalekit.results.store import SweepFolder
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ def _chose(fit: FitResult, template: Template, family: Family, counted: str) -> 
     # What varies the size is not left out but followed.
     left = [word for word in left if not any(key in word for key in family.keys)]
     lines = [
-        f"Written by scalekit predict --yaml: {fit.law}, {fit.status}, of {fit.n_runs} runs.",
+        f"Written by scalekit predict --yaml: {fit.law}, {fit.status}, of "
+        f"{count_words(fit.n_runs, 'run')}.",
         f"base: {template.source}",
         f"sizes: {family.words}",
         counted,

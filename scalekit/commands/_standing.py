@@ -8,6 +8,7 @@ from typing import Any
 
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.executors.base import JobState
+from scalekit.quantities import count_words
 from scalekit.results.states import STATES, RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
 
@@ -48,7 +49,7 @@ def counts_sentence(counts: Mapping[str, int]) -> str:
     '4 runs: 3 done, 1 failed'
     """
     total = sum(counts.values())
-    return f"{total} runs: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+    return f"{count_words(total, 'run')}: " + ", ".join(f"{n} {word}" for word, n in counts.items())
 
 
 def match_run(folder: SweepFolder, ids: Iterable[str], word: str) -> str:

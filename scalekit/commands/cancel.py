@@ -11,6 +11,7 @@ import typer
 from scalekit.commands._standing import match_run, open_sweep
 from scalekit.errors import SystemTroubleError
 from scalekit.executors._process import stop_process
+from scalekit.quantities import count_words
 from scalekit.results.jobs import JobLog
 from scalekit.results.live import Live, ask_executors
 
@@ -36,7 +37,8 @@ def cancel(
     troubles = [sentence for one in live for sentence in _stop(one, named)]
     if troubles:
         raise SystemTroubleError(f"{folder}: {'; '.join(sorted(set(troubles)))}")
-    print(f"asked {len(concerned)} runs to save and stop; the sweep command continues them")
+    asked = count_words(len(concerned), "run")
+    print(f"asked {asked} to save and stop; the sweep command continues them")
 
 
 def _stop(live: Live, named: set[str]) -> list[str]:

@@ -21,6 +21,7 @@ from scalekit.commands._source import (
     reading_of,
     tell,
 )
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from scalekit.results.table import RunTable
@@ -85,7 +86,7 @@ def _own_table(sources: list[Path]) -> Path:
 
 def _say(table: RunTable) -> None:
     """Tell on stderr what the table holds and what a reader of it must know."""
-    parts = [f"{len(table)} runs"]
+    parts = [count_words(len(table), "run")]
     if "status" in table:
         words = table["status"].tolist()
         counts = {word: words.count(word) for word in dict.fromkeys(words) if word}

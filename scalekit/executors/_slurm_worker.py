@@ -34,6 +34,7 @@ from scalekit.executors._slurm_board import (
 from scalekit.executors._slurm_self import Self, find_self
 from scalekit.executors._slurm_turns import BoardTurns
 from scalekit.executors.base import STOPPED
+from scalekit.quantities import count_words
 
 POLL_SECONDS = 0.1
 CANCEL_SECONDS = 2.0
@@ -219,7 +220,9 @@ class Worker:
             return self._code()
         words = self.me.requeue()
         if words:
-            self._trouble(f"{left} runs are left and this job cannot be requeued: {words}")
+            self._trouble(
+                f"{count_words(left, 'run')} left and this job cannot be requeued: {words}"
+            )
         return self._code()
 
     def _code(self) -> int:

@@ -19,6 +19,7 @@ from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, can_allocate
 from scalekit.fit.result import FitStatus
 from scalekit.fit.solve import refit_under
 from scalekit.fit.uncertainty import Spread
+from scalekit.quantities import count_words
 
 NARROW_RATIO = 3.0
 """Tokens per parameter that span less than this leave the two terms hard to tell apart."""
@@ -149,7 +150,10 @@ def warnings(
     points = np.stack([*runs.inputs.values(), runs.loss])
     repeated = len(runs) - count_distinct(points)
     if repeated:
-        found.append(f"{repeated} runs repeat another with the same loss; each still counts once")
+        found.append(
+            f"{count_words(repeated, 'run')} with the inputs and loss of another; each still "
+            "counts once"
+        )
     if draws is not None and draws.lost:
         found.append(f"{draws.lost} bootstrap refits did not converge and were left out")
     first = known.get("influence", {}).get("runs", [])[:1]

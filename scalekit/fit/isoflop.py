@@ -8,7 +8,7 @@ arXiv:2603.22339).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,8 +151,7 @@ def _result(
         if curve == PARABOLA
         else {"name": "akima", "scale": "log"},
         status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
-        message=f"{len(entries) - len(rejected)} of {len(entries)} valleys have an interior minimum"
-        + ("" if ok else "; a frontier needs two budgets on each axis"),
+        message=_message(entries) + ("" if ok else "; a frontier needs two budgets on each axis"),
         n_runs=int(np.isfinite(runs.budget).sum()),
         dropped=runs.dropped,
         intervals=intervals,
@@ -179,6 +178,15 @@ def _sum_warning(total: float | None) -> tuple[str, ...]:
         f"the exponents of params and tokens add up to {total:.3f}, not 1: FLOPs in this table are "
         "not proportional to params x tokens",
     )
+
+
+def _message(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Say at how many budgets the valley has its minimum inside, axis by axis."""
+    told = []
+    for axis in AXES:
+        inside = [not e["rejected"] for e in entries if e["axis"] == axis]
+        told.append(f"{sum(inside)} of {len(inside)} budgets over {axis}")
+    return f"an interior minimum at {' and '.join(told)}"
 
 
 def _optimum(lines: Mapping[str, Line], runs: Runs, flops: float) -> dict[str, Any]:

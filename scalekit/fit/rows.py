@@ -11,6 +11,7 @@ import numpy as np
 from scalekit.errors import FitError, InputError
 from scalekit.fit.identify import count_distinct
 from scalekit.laws.base import COLUMN_OF, Array
+from scalekit.quantities import count_words
 from scalekit.results.mapping import evaluate
 from scalekit.results.table import TRUNK, RunTable, require
 
@@ -225,13 +226,13 @@ def check_enough(runs: Runs, law: str, n_free: int) -> None:
     n = len(runs)
     if n < n_free:
         raise FitError(
-            f"{runs.where}: {n} runs but {law} has {n_free} free parameters; add runs or fix one "
-            "with --fix E=1.7"
+            f"{runs.where}: {count_words(n, 'run')} but {law} has {n_free} free parameters; add "
+            "runs or fix one with --fix E=1.7"
         )
     points = np.stack([v for s, v in runs.inputs.items() if s != "C"] or [runs.inputs["C"]])
     distinct = count_distinct(points)
     if distinct < n_free:
         raise FitError(
-            f"{runs.where}: {n} runs at {distinct} different sizes and lengths but {law} has "
-            f"{n_free} free parameters; add runs that differ or fix one with --fix E=1.7"
+            f"{runs.where}: {count_words(n, 'run')} at {distinct} different sizes and lengths but "
+            f"{law} has {n_free} free parameters; add runs that differ or fix one with --fix E=1.7"
         )

@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from scalekit.analysis.study import Curve, Study
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +127,7 @@ def _first_tokens(curve: Curve) -> float:
 
 
 def _caption(curves: list[Curve], flagged: int | None) -> str:
-    parts = [f"Curves of {len(curves)} runs, coloured by parameters."]
+    parts = [f"Curves of {count_words(len(curves), 'run')}, coloured by parameters."]
     bad = sorted(c.run for c in curves if c.status == "diverged")
     if bad:
         parts.append(f"Dashed with a triangle: diverged ({', '.join(bad)}).")

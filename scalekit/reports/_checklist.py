@@ -15,6 +15,7 @@ from scalekit import registry
 from scalekit.analysis import noise, tuning
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import flops_words, loss_words, params_words
+from scalekit.quantities import count_words
 from scalekit.reports import _numbers, _wording
 from scalekit.reports.base import Answer
 
@@ -68,7 +69,10 @@ def _training(study: Study) -> list[Answer]:
     used = study.is_used
     n_sizes = np.unique(study.column("params")[used]).size
     return [
-        Answer("How many models, of how many sizes?", f"{int(used.sum())} runs, {n_sizes} sizes"),
+        Answer(
+            "How many models, of how many sizes?",
+            f"{count_words(int(used.sum()), 'run')}, {count_words(n_sizes, 'size')}",
+        ),
         Answer("Range of N", _range(study.column("params")[used], _numbers.count)),
         Answer("Range of D", _range(study.column("tokens")[used], _numbers.count)),
         Answer("Range of compute", _range(study.flops[used], _numbers.flops)),

@@ -12,6 +12,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus, Interval
+from scalekit.quantities import count_words
 from scalekit.reports import _numbers
 from scalekit.reports._numbers import NOTHING
 
@@ -114,7 +115,7 @@ def subtitle(study: Study) -> str:
     fit = study.fit
     assert fit is not None
     used = study.flops[study.is_used]
-    words = [f"{fit.n_runs} runs"]
+    words = [count_words(fit.n_runs, "run")]
     if study.budgets.size:
         words[0] += f" at {study.budgets.size} budgets"
     if used.size:
@@ -218,7 +219,7 @@ def law_note(fit: FitResult) -> list[str]:
         law = registry.find("laws", fit.law)
         out.append(f"Law {fit.law}: {law.formula} ({law.source}).")
     name = APPROACHES.get(fit.approach, fit.approach)
-    out.append(f"Approach: {name}, on {fit.n_runs} runs.")
+    out.append(f"Approach: {name}, on {count_words(fit.n_runs, 'run')}.")
     ended = "passed its gate" if fit.status is FitStatus.CONVERGED else "did not pass its gate"
     out.append(f"The fit {ended}: {fit.status}, {fit.message.rstrip('.')}.")
     return out

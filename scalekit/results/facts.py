@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalekit.errors import InputError
+from scalekit.quantities import count_words
 from scalekit.results.table import read_table
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Facts:
             )
         found = []
         if without := [run for run in dict.fromkeys(self.asked) if run not in known]:
-            found.append(f"{self.path}: has nothing of {len(without)} runs: {_shown(without)}")
+            found.append(
+                f"{self.path}: has nothing of {count_words(len(without), 'run')}: {_shown(without)}"
+            )
         if unused := [run for run in known if run not in set(self.asked)]:
             found.append(f"{self.path}: {len(unused)} of its runs were not found: {_shown(unused)}")
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scalekit.errors import InputError, UsageError
-from scalekit.quantities import read_number
+from scalekit.quantities import count_words, read_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,12 +215,12 @@ def _assumed(
 ) -> list[str]:
     import numpy as np
 
-    n_runs, n_losses = len(set(columns["run"].tolist())), int(has_loss.sum())
+    runs, n_losses = count_words(len(set(columns["run"].tolist())), "run"), int(has_loss.sum())
     words = {
         "final": "the last checkpoint with a loss stands for each run",
         "best": "the checkpoint with the lowest loss stands for each run",
-        "every": f"every checkpoint with a loss is a row, {len(has_loss)} of {n_runs} runs",
-        "curve": f"all {len(has_loss)} lines of {n_runs} runs are kept, {n_losses} with a loss",
+        "every": f"every checkpoint with a loss is a row, {len(has_loss)} of {runs}",
+        "curve": f"all {len(has_loss)} lines of {runs} are kept, {n_losses} with a loss",
     }
     text = words.get(at.rule, f"the last checkpoint up to {at.rule} {at.value:g} stands for a run")
     steps = taken["step"][has_loss] if "step" in taken else np.empty(0)
@@ -252,7 +252,7 @@ def _notes(at: At, n_runs: int, n_rows: int, missing: Sequence[str], where: str)
     if missing:
         why = "did not get that far" if at.rule in ("step", "tokens") else "have no loss"
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        notes.append(f"{where}: {len(missing)} of {n_runs} runs {why}: {shown}")
+        notes.append(f"{where}: {len(missing)} of {count_words(n_runs, 'run')} {why}: {shown}")
     if at.rule == "best" and n_rows:
         notes.append(f"{where}: the lowest of several noisy losses lies below what they measure")
     if at.rule == "every" and n_rows > n_runs:

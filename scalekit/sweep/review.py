@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scalekit.quantities import write_count, write_flops
+from scalekit.quantities import count_words, write_count, write_flops
 from scalekit.sweep.design import BESIROGLU, PriorLaw, confounding, exponent_sd, fill_valley
 from scalekit.sweep.spec import RunSpec
 
@@ -135,16 +135,12 @@ def check_budgets(budgets: Sequence[Budget], available: Available, prior: PriorL
         own = [b for b in budgets if (b.group or "") == group]
         where = f" in {group!r}" if group else ""
         if len(own) < WANTED_BUDGETS:
-            text = f"{_plural(len(own), 'budget')}{where}, a frontier with a held-out end needs"
+            text = f"{count_words(len(own), 'budget')}{where}, a frontier with a held-out end needs"
             todo = "add budgets, each 2 to 4 times the one before"
             found.append(Check(Level.WARNING, "budgets", f"{text} {WANTED_BUDGETS}", todo))
         found += _few_sizes([b for b in own if len(b.sizes) < WANTED_SIZES], where, available)
         found += _edges(own, where, prior)
     return found
-
-
-def _plural(n: int, word: str) -> str:
-    return f"{n} {word}" + ("s" if n != 1 else "")
 
 
 def _named(budgets: Sequence[Budget]) -> str:
@@ -200,7 +196,9 @@ def check_identified(points: Sequence[Point], prior: PriorLaw) -> list[Check]:
     """Look at whether params and tokens vary apart from each other, and how precisely."""
     sizes, places = {p.N for p in points}, sorted({p.place for p in points})
     if len(sizes) == 1:
-        text = f"one size, {_plural(len(places), 'token count')}: no law in params can be fitted"
+        text = (
+            f"one size, {count_words(len(places), 'token count')}: no law in params can be fitted"
+        )
         todo = "fine for a search of settings; a law needs more sizes"
         return [Check(Level.NOTE, "law", text, todo)]
     ratios = [D / N for N, D in places]

@@ -113,7 +113,7 @@ BAD_FOR_FIT = {
     "zero loss": (changed("3e8,4e8,0"), [], errors.REFUSED, "loss must be positive, found 0"),
     "negative loss": (changed("3e8,4e8,-2"), [], errors.REFUSED, "loss must be positive, found -2"),
     "zero tokens": (changed("3e8,0,3"), [], errors.REFUSED, "tokens must be positive"),
-    "one row": (f"{HEADER}\n{ROWS[0]}\n", [], errors.NOT_IDENTIFIED, "1 runs but chinchilla has 5"),
+    "one row": (f"{HEADER}\n{ROWS[0]}\n", [], errors.NOT_IDENTIFIED, "1 run but chinchilla has 5"),
     "identical rows": (
         "\n".join([HEADER, *[ROWS[0]] * 10, ""]),
         [],

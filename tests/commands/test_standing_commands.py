@@ -321,7 +321,7 @@ def test_cancel_stops_an_orphaned_run_which_saves_first(slow_sweep, capsys) -> N
     log = begin(folder, [line["id"] for line in lines])
     processes = [start_run(folder, lines, number, log) for number in (0, 1)]
     assert run(["cancel", str(folder.root), lines[0]["id"]]) == 0
-    assert "asked 1 runs to save and stop" in capsys.readouterr().out
+    assert "asked 1 run to save and stop" in capsys.readouterr().out
     assert processes[0].wait(timeout=10) == 143
     assert processes[1].poll() is None
     assert read_cancels(folder, 0.0) == {lines[0]["id"]}
@@ -395,4 +395,4 @@ def test_wait_gives_up_after_its_timeout(slow_sweep, capsys) -> None:
 def test_watching_off_a_terminal_ends_when_nothing_runs(make_sweep, capsys) -> None:
     folder, _ = make_sweep(1, r0="done")
     assert run(["status", str(folder.root), "--watch"]) == 0
-    assert capsys.readouterr().out.count("1 runs: 1 done") == 1
+    assert capsys.readouterr().out.count("1 run: 1 done") == 1

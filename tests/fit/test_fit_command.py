@@ -142,7 +142,7 @@ def test_a_mistake_is_answered_with_its_place_and_code(
 
 TABLES = {
     "empty": ("params,tokens,loss\n", 3, ""),
-    "one row": ("params,tokens,loss\n1e7,2e8,4.0\n", 6, "1 runs but chinchilla has 5"),
+    "one row": ("params,tokens,loss\n1e7,2e8,4.0\n", 6, "1 run but chinchilla has 5"),
     "no loss": ("params,tokens\n1e7,2e8\n", 3, "no column 'loss'"),
     "text for loss": ("params,tokens,loss\n1e7,2e8,good\n", 3, "not numeric, 'good' in row 1"),
     "all NaN": ("params,tokens,loss\n1e7,2e8,nan\n1e7,3e8,\n", 3, "loss is not a number"),

@@ -386,7 +386,7 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
     assert table["params"].tolist()[0] == 1e6
     assert math.isnan(table["params"][1])
     assert any("params is missing or not finite in 1 rows" in n for n in table.meta["notes"])
-    assert any("has nothing of 1 runs: 'b'" in n for n in table.meta["notes"])
+    assert any("has nothing of 1 run: 'b'" in n for n in table.meta["notes"])
 
 
 # --- doubts --------------------------------------------------------------------------------------
