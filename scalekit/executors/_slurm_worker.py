@@ -34,7 +34,6 @@ from scalekit.executors._slurm_board import (
 from scalekit.executors._slurm_self import Self, find_self
 from scalekit.executors._slurm_turns import BoardTurns
 from scalekit.executors.base import STOPPED
-from scalekit.quantities import count_words
 
 POLL_SECONDS = 0.1
 CANCEL_SECONDS = 2.0
@@ -221,7 +220,8 @@ class Worker:
         words = self.me.requeue()
         if words:
             self._trouble(
-                f"{count_words(left, 'run')} left and this job cannot be requeued: {words}"
+                f"{left} {'run is' if left == 1 else 'runs are'} left and this job cannot be "
+                f"requeued: {words}"
             )
         return self._code()
 

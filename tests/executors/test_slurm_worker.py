@@ -260,7 +260,7 @@ def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage) -> None:
     stage.plan({"seconds": 30.0}, {"seconds": 30.0}, limit=100.0)
     (stage.bin / "scontrol").write_text("#!/bin/bash\necho 'Access denied' >&2; exit 1\n")
     assert stage.run() == 0
-    assert "1 run left and this job cannot be requeued: Access denied" in stage.said()
+    assert "1 run is left and this job cannot be requeued: Access denied" in stage.said()
 
 
 def test_cancelled_runs_are_stopped_or_never_begun_and_the_others_go_on(stage: Stage) -> None:
