@@ -29,7 +29,7 @@ class LeftOut:
         runs: Their names.
         exponent: Of N*, refitted without them.
         shift: Of that exponent.
-        shift_in_errors: The shift over the exponent's standard error.
+        shift_in_errors: The shift over the exponent's standard error; zero where the law ties it.
         params: N* without them at the budget asked.
         params_ratio: The same over the fit's own.
     """
@@ -71,7 +71,7 @@ def leave_out(
         shift = float(exponents(fitted, values, middle)[0]) - base
         best = float(np.exp(allocate(fitted, values, budget)[0, 0]))
         names = [solution.runs.names[i] for i in np.flatnonzero(solution.runs.cluster == group)]
-        in_errors = shift / error if error > 0 else np.nan
+        in_errors = shift / error if error > 0 else 0.0
         found.append(LeftOut(tuple(names), base + shift, shift, in_errors, best, best / size))
     return sorted(found, key=lambda one: -abs(np.log(one.params_ratio)))
 

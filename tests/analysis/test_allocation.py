@@ -153,3 +153,9 @@ def test_coverage_knows_the_design(table, whole) -> None:
     assert low < 1 / 10
     assert high > 10
     assert found["share_overtrained"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_tied_exponent_moves_by_no_standard_error_without_a_run(table) -> None:
+    result = fit(table, laws=["chinchilla_tied"])
+    shifts = [one["shift_in_errors"] for one in result.diagnostics["influence"]["runs"]]
+    assert shifts == [0.0] * len(shifts)
