@@ -12,8 +12,10 @@ import numpy as np
 
 from scalekit.analysis.study import Curve, Study
 from scalekit.errors import ScalekitError
+from scalekit.fit.own_law import find_law
 from scalekit.fit.run import read_fit
 from scalekit.results.collect import collect, read_runs
+from scalekit.results.curves import curve_table
 from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.site import read_site
@@ -70,6 +72,9 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
     if SweepFolder(place).plan_file.exists():
         kind = str(fit.data.get("params_kind") or "") or None
         study, notes = _from_sweep(place, Reading(params_kind=kind))
+        if fit.approach == "parametric" and "t" in find_law(fit.law).inputs:
+            # A law of curves was fitted to the runs' lines, not to their ends.
+            study = replace(study, table=curve_table(SweepFolder(place)))
     else:
         reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
         response = str(fit.data.get("response") or "loss")

@@ -9,6 +9,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.fit.optimum import SIX_N_D, fit_cost
+from scalekit.fit.own_law import find_law
 from scalekit.fit.result import FitStatus
 from scalekit.plots.base import has_law
 
@@ -43,11 +44,24 @@ def loss(
 
 def predictions(study: Study, fit: FitResult) -> np.ndarray:
     """Predict each row's loss (n,), that of held-out rows by the fit without them."""
-    N, D = study.column("params"), study.column("tokens")
-    out = loss(fit, N, D)
+    out = _of_rows(study, fit, fit.theta)
     without = fit.holdout.get("theta")
     if without:
-        out = np.where(study.roles == "held_out", loss(fit, N, D, theta=without), out)
+        out = np.where(study.roles == "held_out", _of_rows(study, fit, without), out)
+    return out
+
+
+def _of_rows(study: Study, fit: FitResult, theta: Mapping[str, float]) -> np.ndarray:
+    """Predict each row's loss (n,) from its own inputs, NaN where one is missing."""
+    law = find_law(fit.law)
+    columns = {
+        s: study.flops if s == "C" else study.column(c)
+        for s, c in zip(law.inputs, law.columns, strict=True)
+    }
+    known = np.all([v > 0 for v in columns.values()], axis=0)
+    out = np.full(known.shape, np.nan)
+    if known.any():
+        out[known] = law.predict(theta, {s: v[known] for s, v in columns.items()})
     return out
 
 

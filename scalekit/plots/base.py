@@ -15,6 +15,7 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.errors import InputError
+from scalekit.fit.own_law import find_law
 from scalekit.fit.result import FitResult, FitStatus
 
 if TYPE_CHECKING:
@@ -77,6 +78,28 @@ def has_law(study: Study) -> bool:
     return law.response == "loss" and set(law.inputs) <= {"N", "D", "C"}
 
 
+def has_curve_law(study: Study) -> bool:
+    """Whether the headline is a law of whole loss curves and the table holds their lines."""
+    fit = study.fit
+    if fit is None or fit.approach != "parametric" or study.table is None:
+        return False
+    law = find_law(fit.law)
+    return {"t", "i"} <= set(law.inputs) and {*law.columns, *law.reads} - {"run"} <= set(
+        study.table.columns
+    )
+
+
+def predicts_rows(study: Study) -> bool:
+    """Whether the headline predicts each row's loss from the table's own numbers."""
+    fit = study.fit
+    if fit is None or fit.approach != "parametric" or fit.status is FitStatus.UNIDENTIFIED:
+        return False
+    law = find_law(fit.law)
+    if law.response != "loss" or law.coded or study.table is None:
+        return False
+    return all(np.isfinite(study.column(c)).any() for c in law.columns if c != "flops")
+
+
 NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
     "table": (_has_table, "there is no table of runs"),
     "runs": (_has_used_rows, "no run in the table is finished, kept and has a loss"),
@@ -86,6 +109,8 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
     ),
     "fit": (lambda s: s.fit is not None, "there is no fit; run `scalekit fit` first"),
     "law": (has_law, "there is no parametric fit of a law of params and tokens"),
+    "curve_law": (has_curve_law, "there is no fit of a law of whole loss curves"),
+    "predictions": (predicts_rows, "there is no fitted law that predicts each run's loss"),
     "lr": (
         lambda s: bool(np.isfinite(s.column("lr")).any()),
         "the table holds no learning rates (column `lr`)",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _RAYS = (0.2, 1.0, 5.0, 20.0, 100.0, 500.0, 2500.0)
 """Tokens per parameter of which those that cross the figure are drawn."""
 
+_APART = 0.07
+"""Share of the figure's height that two named lines are apart at least."""
+
 _PRIOR = 20.0
 """Tokens per parameter expected before any run (Hoffmann et al. 2022)."""
 
@@ -36,10 +39,12 @@ def draw(study: Study) -> Drawing:
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(*_axes.widen(N[known], 0.09))
     axes.set_ylim(*_axes.widen(D[known], 0.09))
-    budget = np.concatenate([study.column("budget"), planned["budget"]])
+    # A line for a budget that every run was dropped of says nothing of the design.
+    ahead = planned["budget"][np.isfinite(planned["budget"])]
+    budgets = np.unique(np.concatenate([study.budgets, ahead]))
     own = np.where(np.isfinite(study.column("budget")), study.column("budget"), study.flops)
-    norm = _look.compute_norm(np.concatenate([own, budget]))
-    _draw_budget_lines(axes, study, np.unique(budget[np.isfinite(budget)]), norm)
+    norm = _look.compute_norm(np.concatenate([own[study.is_used], budgets]))
+    _draw_budget_lines(axes, study, budgets, norm)
     _draw_rays(axes)
     handles = _draw_optimum(axes, study)
     middle = np.sqrt(norm.vmin * norm.vmax)  # type: ignore[operator]
@@ -99,14 +104,16 @@ def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any)
     low, high = axes.get_ylim()
     # A label stands on its line: keep it below the top, where rays are named.
     top = high / (high / low) ** 0.07
-    step = max(1, -(-budgets.size // 8))
-    for k, budget in enumerate(budgets):
+    named: float | None = None
+    for budget in budgets[::-1]:
         D = _surface.tokens_at(study, budget, N)
         color = _look.SEQUENCE(norm(budget))
         axes.plot(N, D, color=color, lw=0.7, alpha=0.8, zorder=1)
-        inside = np.flatnonzero(top > D)
-        if inside.size and k % step == 0:
-            start = inside[0]
+        inside = np.flatnonzero((top > D) & (low < D))
+        # Lines of nearly equal budgets share the first one's name.
+        is_apart = named is None or named / budget > (high / low) ** _APART
+        if inside.size and is_apart:
+            named, start = budget, inside[0]
             text, shade = _axes.power_text(budget), _look.text_color(color)
             _note(axes, (float(N[start]), float(D[start])), text, shade, "over")
 

@@ -55,7 +55,10 @@ def draw(study: Study) -> Drawing:
 def _draw_cell(axes: Axes, cell: Cell, norm: LogNorm) -> None:
     axes.set(xscale="log", yscale="log")
     best = cell.best
-    axes.set_ylim(best * (1 - 0.15 * _HEADROOM), best * (1 + _HEADROOM))
+    worst = max(float(line.loss.max()) for line in cell.lines)
+    # No higher than what was run: a fit that kept only the best leaves no curve up there.
+    reach = min(_HEADROOM, max(1.15 * (worst / best - 1), 0.1 * _HEADROOM))
+    axes.set_ylim(best * (1 - 0.15 * reach), best * (1 + reach))
     for line in cell.lines:
         color = _color(norm, line.batch)
         axes.plot(line.lr, line.loss, color=color, lw=0.7, marker="o", ms=2.0, zorder=2)

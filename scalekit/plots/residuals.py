@@ -159,6 +159,6 @@ PLOT = Plot(
     name="residuals",
     title="Residuals",
     shows="how far each run lies from the fitted law, and whether that depends on C, N, D or D/N",
-    needs=("runs", "law"),
+    needs=("runs", "predictions"),
     draw=draw,
 )

@@ -39,6 +39,12 @@ def draw(study: Study) -> Drawing:
     assert study.fit is not None
     if not _surface.has_frontier(study):
         raise CannotDrawError("the fitted law gives no exponent of the compute-optimal size")
+    tied = study.fit.exponents["params"]
+    if tied.get("low") is not None and tied["low"] == tied["high"]:
+        raise CannotDrawError(
+            f"{study.fit.law} has one exponent for params and tokens, so that of the "
+            f"compute-optimal size is {tied['value']:.3g} whatever the runs say"
+        )
     # A link from loss to accuracy may stand beside the law; it has no exponent to move.
     kept = tuple(f for f in study.fit.others if f.approach != "parametric" or is_of_loss(f))
     entries = exponent_table(study.table, replace(study.fit, others=kept))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from scalekit import registry
 from scalekit.analysis.study import Curve, Study
 from scalekit.fit.envelope import fit_envelope
 from scalekit.fit.isoflop import fit_isoflop
@@ -305,6 +306,43 @@ def task_study(link: str = "") -> Study:
     return replace(study, table=table, fit=replace(study.fit, others=(second,)))
 
 
+def lines_study(held: str = "fall") -> Study:
+    """Step lines of three schedules under a law of curves, one schedule held out of a check."""
+    law = registry.find("laws", "annealing")
+    theta = {"L_0": 2.418, "A": 0.601, "alpha": 0.498, "C": 0.564}
+    peak = np.full(3001, 3e-4)
+    rates = {"constant": peak, "cosine": peak * np.cos(np.linspace(0, 1.4, 3001)), "fall": peak}
+    rates["fall"] = np.where(np.arange(3001) < 2000, peak, 0.3 * peak)
+    rng = np.random.default_rng(9)
+    steps = np.arange(100.0, 3001.0, 25.0)
+    columns: dict[str, list] = {"run": [], "step": [], "lr": [], "loss": [], "warmup_steps": []}
+    for name, rate in rates.items():
+        clean = law.on(rate).predict(theta, {"t": steps, "i": np.ones(len(steps))})
+        columns["run"] += [name] * len(steps)
+        columns["step"] += steps.tolist()
+        columns["lr"] += rate[steps.astype(int)].tolist()
+        columns["loss"] += (clean * np.exp(1e-3 * rng.standard_normal(len(steps)))).tolist()
+        columns["warmup_steps"] += [0.0] * len(steps)
+    words = {k: np.array(v, dtype=object if k == "run" else float) for k, v in columns.items()}
+    words["loss_unit"] = np.full(len(words["run"]), "nats", dtype=object)
+    table = RunTable(words, {"path": "curves.csv"})
+    known = small_study().fit
+    assert known is not None
+    asked = {"hold_out": f"run=='{held}'"}
+    fit = replace(
+        known,
+        n_runs=len(table),
+        exponents={},
+        covariance=None,
+        law="annealing",
+        theta=theta,
+        data={"loss_unit": "nats/token"},
+        holdout={"theta": {**theta, "C": 0.5}, "rows": [{"run": held}], "n_runs": 117},
+        diagnostics={"asked": asked},
+    )
+    return Study(table, fit, name="curves")
+
+
 SOME_FIGURES = ("isoflop", "frontier", "design", "curves")
 """Enough for what analyze does with figures; each is drawn in full by its own tests."""
 
@@ -313,6 +351,7 @@ OWN_STUDY: dict[str, Callable[[], Study]] = {
     "noise": seeds_study,
     "cost": spent_study,
     "two_step": task_study,
+    "curve_fit": lines_study,
 }
 
 

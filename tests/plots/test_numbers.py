@@ -177,7 +177,7 @@ def test_wild_losses_stand_at_the_top_edge_and_are_counted(plot) -> None:
     made = drawing(plot, replace(study, table=with_columns(table_of(study), loss=loss)))
     labels = [text.get_text() for text in made.figure.legends[0].get_texts()]
     assert "in the fit (26, 1 above)" in labels
-    assert "held out (7, 1 above)" in labels
+    assert "also held out once (7, 1 above)" in labels
     assert made.figure.axes[0].get_ylim()[1] < 1.2 * highest
 
 

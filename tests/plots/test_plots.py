@@ -6,8 +6,9 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from study_examples import bare_study, full_study, small_study, study_for
@@ -16,7 +17,8 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.plots import _write
 from scalekit.plots._look import look
-from scalekit.plots.base import NEEDS, refusal
+from scalekit.plots.base import NEEDS, CannotDrawError, refusal
+from scalekit.results.table import RunTable
 
 NAMES = registry.names("plots")
 
@@ -155,6 +157,87 @@ def test_a_caption_holds_a_number_and_ends_as_a_sentence(name: str, drawn: Drawn
     assert re.search(r"\d", caption), caption
     assert caption.endswith(".")
     assert caption[0].isupper()
+
+
+def shown_by(name: str, study: Study) -> tuple[Figure, list[dict[str, str]]]:
+    with look(name):
+        made = registry.find("plots", name).draw(study)
+    return made.figure, list(csv.DictReader(io.StringIO(_write.rows_csv(made.shown))))
+
+
+def test_the_legend_says_that_held_out_runs_are_in_the_fit_too(study: Study) -> None:
+    figure, _ = shown_by("isoflop", study)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"in the fit (26)", "also held out once (7)"} <= set(told)
+
+
+def test_budgets_of_dropped_runs_alone_have_no_line_in_the_design(study: Study) -> None:
+    assert study.table is not None
+    assert study.fit is not None
+    lowest = study.budgets[0]
+    dropped = tuple(
+        {"run": run, "row": k, "reason": "another experiment"}
+        for k, run in enumerate(study.runs)
+        if study.column("budget")[k] == lowest
+    )
+    few = replace(study, fit=replace(study.fit, dropped=dropped), plan=())
+    figure, _ = shown_by("design", few)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sum("10^" in text for text in texts) == len(study.budgets) - 1
+    # Negative control: with its runs in use the budget has its line.
+    figure, _ = shown_by("design", replace(study, plan=()))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sum("10^" in text for text in texts) == len(study.budgets)
+
+
+def test_a_cell_of_near_equal_losses_fills_its_panel() -> None:
+    study = study_for("hparam")
+    assert study.table is not None
+    best = np.array([study.column("loss")[study.column("params") == n].min() for n in (1e8, 1e9)])
+    kept = study.column("loss") <= 1.003 * best.min()
+    figure, _ = shown_by("hparam", Study(study.table.where(kept), name="near"))
+    low, high = figure.subfigs[0].axes[0].get_ylim()
+    assert high / low < 1.006
+
+
+def test_an_exponent_that_the_law_ties_is_no_matter_of_choices(study: Study) -> None:
+    assert study.fit is not None
+    tied = {k: {"value": 0.5, "low": 0.5, "high": 0.5} for k in ("params", "tokens")}
+    with pytest.raises(CannotDrawError, match=r"0\.5 whatever the runs say"):
+        shown_by("sensitivity", replace(study, fit=replace(study.fit, exponents=tied)))
+
+
+def test_residuals_of_a_law_of_repeated_tokens_read_its_own_inputs() -> None:
+    law = registry.find("laws", "repeat_penalty")
+    theta = {"E": 1.9, "A": 500.0, "B": 2000.0, "P": 0.05, "alpha": 0.34, "beta": 0.37}
+    theta |= {"delta": 0.4, "kappa": 0.8}
+    study = small_study()
+    assert study.table is not None
+    assert study.fit is not None
+    inputs = {"N": study.column("params"), "D": study.column("tokens")}
+    inputs["U"] = inputs["D"] / np.linspace(1, 6, len(study.table))
+    columns = dict(study.table.columns) | {"unique_tokens": inputs["U"]}
+    columns["loss"] = law.predict(theta, inputs)
+    table = RunTable(columns, study.table.meta)
+    fit = replace(study.fit, law="repeat_penalty", theta=theta)
+    _, rows = shown_by("residuals", replace(study, table=table, fit=fit))
+    assert len(rows) == len(table)
+    assert max(abs(float(row["residual_percent"])) for row in rows) < 1e-9
+    # Without that column the law predicts no row, and the figure is refused.
+    plot = registry.find("plots", "residuals")
+    assert refusal(plot, replace(study, fit=fit)) == NEEDS["predictions"][1]
+
+
+def test_fitted_curves_show_every_line_and_hold_a_run_to_the_fit_without_it() -> None:
+    _, rows = shown_by("curve_fit", study_for("curve_fit"))
+    assert {row["run"] for row in rows} == {"constant", "cosine", "fall"}
+    assert {row["run"] for row in rows if row["what"] == "held_out"} == {"fall"}
+    for row in rows:
+        miss = 100 * (float(row["loss"]) / float(row["predicted"]) - 1)
+        assert float(row["residual_percent"]) == pytest.approx(miss, rel=1e-9)
+    last = [row for row in rows if row["run"] == "fall"][-1]
+    # The check's C is smaller, so it promises less of the fall than the fit does.
+    assert float(last["predicted"]) > float(last["loss"])
 
 
 def test_drawing_leaves_pyplot_alone(study: Study) -> None:
