@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from scalekit.fit.other_data import mixed_data
 from scalekit.fit.own_law import check_gradient, find_law, is_own
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import Runs, select
@@ -47,6 +48,7 @@ def _bound(law: Law, table: RunTable, drop: Sequence[str], cluster: str | None) 
     runs = select(table, plain, drop=drop, cluster=cluster, response=law.response, reads=law.reads)
     law, codes = law.bind(table.columns, runs.rows, runs.where)
     notes = (*runs.notes, law.caution) if law.caution else runs.notes
+    notes = (*notes, *mixed_data(law, table, runs))
     runs = replace(runs, inputs={**runs.inputs, **codes}, notes=notes)
     together = law.clusters(runs.inputs)
     # Curves of one trunk belong together, and so do the lines of each.
