@@ -1,12 +1,14 @@
 """How often intervals hold the truth: designs x noise x objective, nominal against actual.
 
-Run: python benchmarks/coverage.py [--repetitions 300] [--bootstrap 0] [--only WORDS]
+Run: python benchmarks/coverage.py [--repetitions 300] [--bootstrap 0] [--only WORDS] [--curves]
 
 The truth is Besiroglu et al.'s law. Every interval that a fit ships is measured as a user gets it:
 the parameters, the frontier's exponent, N* and the loss at `BUDGET`, the loss of a run at 70B
 parameters and 1.4T tokens (confidence), and such a run's own loss (prediction). With --bootstrap
 the intervals are the bootstrap's where it gives one. Runs of one trunk share half of their noise
 and are fitted as clusters. A cell outside the accepted range is marked.
+
+With --curves it is laws of loss curves instead, three of 79 lines, whose errors last.
 
 A repetition of 25 runs takes 0.1 CPU seconds, three times that with a delta of 1e-3: --only WORDS
 keeps the designs whose name holds them.
@@ -29,12 +31,13 @@ from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import SIX_N_D, Fitted, allocate, predict_loss
 from scalekit.fit.parametric import Options, optimum
+from scalekit.fit.prepare import prepare
 from scalekit.fit.result import FitStatus
 from scalekit.fit.rows import select
 from scalekit.fit.simulate import PUBLISHED, isoflop_inputs, simulate
 from scalekit.fit.solve import solve
 from scalekit.fit.uncertainty import covariance
-from scalekit.laws.base import Array
+from scalekit.laws.base import Array, Law
 from scalekit.results.table import RunTable
 
 LAW = registry.find("laws", "chinchilla")
@@ -196,6 +199,90 @@ def measure_frontiers(design: Mapping[str, Array], kind: str, repetitions: int) 
     return cells
 
 
+CURVE_TRUTHS = {
+    "annealing": {"L_0": 2.418, "A": 0.601, "alpha": 0.498, "C": 0.564},
+    # Luo et al. 2025, arXiv:2503.12811, the authors' constants for 400M.
+    "multi_power": {
+        "L_0": 2.37474466, "A": 0.65421216, "alpha": 0.42878731, "B": 523.42464371,
+        "C": 2.02462735, "beta": 0.59350493, "gamma": 0.63472457,
+    },
+}  # fmt: skip
+MEMORIES = {
+    "none": (0.0, 1.0),
+    "0.8 a line": (0.8, 1.0),
+    "0.95 a line": (0.95, 1.0),
+    "0.99 a line": (0.99, 1.0),
+    "0.9 a line, 0.6 of it": (0.9, 0.6),
+}
+"""How errors of neighbouring lines correlate, and the share of the variance that does."""
+
+
+def curve_table(law: Law) -> RunTable:
+    """Three schedules of 4000 steps: constant, cosine, and a fall of two thirds at half way."""
+    last, peak, warmup = 4000, 3e-4, 100
+    every = np.arange(last + 1)
+    rise = np.minimum(every / warmup, 1.0)
+    angle = np.pi * np.maximum(every - warmup, 0) / (last - warmup)
+    rates = {
+        "constant": np.full(last + 1, peak),
+        "cosine": 0.1 * peak + 0.45 * peak * (1 + np.cos(angle)),
+        "fall": np.where(every < last // 2, peak, peak / 3),
+    }
+    steps = np.arange(100, last + 1, 50, dtype=float)
+    found: dict[str, list[Any]] = {"run": [], "step": [], "lr": [], "loss": []}
+    for name, rate in rates.items():
+        bound = law.on(rate * rise)  # type: ignore[attr-defined]
+        at = {"t": steps, "i": np.ones(len(steps))}
+        found["run"] += [name] * len(steps)
+        found["step"] += steps.tolist()
+        found["lr"] += (rate * rise)[steps.astype(int)].tolist()
+        found["loss"] += bound.predict(CURVE_TRUTHS[law.name], at).tolist()
+    columns = {k: np.array(v, dtype=object if k == "run" else float) for k, v in found.items()}
+    columns["warmup_steps"] = np.full(len(columns["step"]), float(warmup))
+    return RunTable(columns, {"path": "curves.csv"})
+
+
+def lasting(run: Array, memory: tuple[float, float], rng: np.random.Generator) -> Array:
+    """Draw errors (n,) of unit variance, a share of which correlates from line to line."""
+    keep, share = memory
+    part = rng.standard_normal(len(run))
+    for k in range(1, len(run)):
+        if run[k] == run[k - 1]:
+            part[k] = keep * part[k - 1] + np.sqrt(1 - keep**2) * part[k]
+    return np.sqrt(share) * part + np.sqrt(1 - share) * rng.standard_normal(len(run))
+
+
+def measure_curves(
+    law: Law, memory: tuple[float, float], objective: str, repetitions: int
+) -> list[str]:
+    """Return each parameter's coverage, all parameters', and how many fits were not trusted."""
+    told, truth, rng = curve_table(law), CURVE_TRUTHS[law.name], np.random.default_rng(0)
+    hits = []
+    for seed in range(repetitions):
+        loss = told["loss"] * np.exp(0.002 * lasting(told["run"], memory, rng))
+        bound, runs = prepare(law.name, RunTable({**told.columns, "loss": loss}, told.meta))
+        solution = solve(bound, runs, find_objective(objective))
+        if solution.status is not FitStatus.CONVERGED:
+            continue
+        spread = covariance(solution, seed)
+        found, _ = intervals(solution, describe(solution, spread, {}), spread, None)
+        hits.append([found[name].low <= value <= found[name].high for name, value in truth.items()])
+    shares = [*np.mean(hits, axis=0), float(np.mean(hits))]
+    marks = ["" if ACCEPTED[0] <= v <= ACCEPTED[1] else " !" for v in shares]
+    cells = [f"{v:.3f}{m}" for v, m in zip(shares, marks, strict=True)]
+    return [*cells[:-1], f"**{cells[-1]}**", str(repetitions - len(hits))]
+
+
+def print_curves(repetitions: int, objective: str) -> None:
+    for name, truth in CURVE_TRUTHS.items():
+        print(f"\n{name}, {objective}, {repetitions} repetitions\n")
+        print(f"| correlation | {' | '.join(truth)} | all | not trusted |")
+        print("|---" * (3 + len(truth)) + "|")
+        for words, memory in MEMORIES.items():
+            cells = measure_curves(registry.find("laws", name), memory, objective, repetitions)
+            print(f"| {words} | {' | '.join(cells)} |", flush=True)
+
+
 def chance_error(repetitions: int) -> float:
     """Return the standard error of a share of repetitions that is the nominal level."""
     return float(np.sqrt(LEVEL * (1 - LEVEL) / repetitions))
@@ -209,7 +296,12 @@ def main() -> None:
     parser.add_argument("--noises", default="normal;t, 3 dof;uneven")
     parser.add_argument("--only", default="", help="designs whose name holds this")
     parser.add_argument("--frontiers", action="store_true", help="approaches 1 and 2 instead")
+    parser.add_argument("--curves", action="store_true", help="laws of loss curves instead")
     asked = parser.parse_args()
+    if asked.curves:
+        for objective in asked.objectives.split(","):
+            print_curves(asked.repetitions, objective)
+        return
     if asked.frontiers:
         print("| design | noise | isoFLOP, parabola | isoFLOP, Akima | envelope |")
         print("|---|---|---|---|---|")

@@ -95,7 +95,8 @@ def intervals(
     for name in list(found):
         found[name] = profile_interval(solution, name, spread, LEVEL) or found[name]
     shares = _exponents(solution, fitted, spread, found)
-    if draws is None or len(draws.theta) < resampled.FEWEST:
+    if draws is None or len(draws.theta) < resampled.FEWEST or spread.serial is not None:
+        # Resampled parts of curves know nothing of errors that outlast a part.
         return found, shares
     # A profile sees an asymptote's open side, which resamples of the same runs do not.
     better = resampled.parameter_intervals(solution, draws)

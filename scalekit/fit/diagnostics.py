@@ -18,7 +18,7 @@ from scalekit.fit.objective import OBJECTIVES
 from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, can_allocate, exponents
 from scalekit.fit.result import FitStatus
 from scalekit.fit.solve import refit_under
-from scalekit.fit.uncertainty import Spread
+from scalekit.fit.uncertainty import Spread, is_narrow, uneven_sizes
 from scalekit.quantities import count_words
 
 NARROW_RATIO = 3.0
@@ -27,6 +27,12 @@ NARROW_RATIO = 3.0
 SUSPICIOUS_CONDITION = 3e4
 FEW_TO_SPARE = 3
 """Fewer runs than this beyond the parameters say next to nothing against a law."""
+
+FEW_LINES = 12.0
+"""Curves worth fewer independent lines leave intervals that rest on next to nothing."""
+
+UNEVEN = 2.0
+"""Noise that changes by more from the quietest run to the loudest is said."""
 
 BESIDE = ("robust", "hoffmann", "mse_log", "mse")
 """Objectives whose exponent is put beside the asked one's."""
@@ -72,6 +78,8 @@ def diagnostics(
     if {"N", "D"} <= set(inputs):
         ratio = inputs["D"] / inputs["N"]
         found["tokens_per_param"] = {"low": float(ratio.min()), "high": float(ratio.max())}
+    if spread.serial is not None:
+        found["lasting_errors"] = spread.serial.to_json()
     if draws is not None:
         found["draws_lost"] = draws.lost
     if decides(solution, fitted):
@@ -154,6 +162,7 @@ def warnings(
             f"{count_words(repeated, 'run')} with the inputs and loss of another; each still "
             "counts once"
         )
+    found += _interval_warnings(solution, known)
     if draws is not None and draws.lost:
         found.append(f"{draws.lost} bootstrap refits did not converge and were left out")
     first = known.get("influence", {}).get("runs", [])[:1]
@@ -164,6 +173,29 @@ def warnings(
             f"{first[0]['shift_in_errors']:+.1f} standard errors, and N* at {far:.3g} FLOPs is "
             f"{first[0]['params_ratio']:.3g} times as large"
         )
+    return found
+
+
+def _interval_warnings(solution: Solution, known: Mapping[str, Any]) -> list[str]:
+    """Say where intervals rest on less than they seem to, as coverage measured it."""
+    lasting, found = known.get("lasting_errors"), []
+    sequence = solution.law.sequence(solution.runs.inputs)
+    if lasting is not None and sequence is not None and lasting["effective"] < FEW_LINES:
+        curves = len(np.unique(sequence[0]))
+        found.append(
+            f"errors last about {lasting['lasts']:.3g} lines, so the {len(solution.runs)} lines of "
+            f"{count_words(curves, 'curve')} are worth {lasting['effective']:.2g} independent "
+            "ones: intervals rest on that few; add curves, not lines"
+        )
+    if is_narrow(solution):
+        sizes = uneven_sizes(solution)
+        uneven = float(sizes.max() / sizes.min())
+        if uneven > UNEVEN:
+            found.append(
+                f"the noise of some runs is about {uneven:.2g} times that of others, and intervals "
+                "under so small a delta then hold the truth less often than they say; compare "
+                "--objective robust"
+            )
     return found
 
 

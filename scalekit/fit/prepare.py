@@ -53,7 +53,7 @@ def _bound(law: Law, table: RunTable, drop: Sequence[str], cluster: str | None) 
     together = law.clusters(runs.inputs)
     # Curves of one trunk belong together, and so do the lines of each.
     if cluster is None and together is not None and TRUNK not in table:
-        runs = replace(runs, cluster=together)
+        runs = replace(runs, cluster=together, is_serial=law.sequence(runs.inputs) is not None)
     return law, runs
 
 

@@ -31,6 +31,7 @@ class Runs:
         dropped: One entry a row left out: run, row, reason.
         notes: What was assumed, in sentences.
         sem: (n,), standard errors of the evaluation relative to the loss, NaN where unknown.
+        is_serial: Whether rows are lines of curves whose errors are to be taken as lasting.
     """
 
     where: str
@@ -43,6 +44,7 @@ class Runs:
     dropped: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     sem: Array | None = None
+    is_serial: bool = False
 
     def __len__(self) -> int:
         return len(self.loss)

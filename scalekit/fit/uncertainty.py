@@ -10,10 +10,12 @@ from scalekit.fit.bootstrap import internal_draws
 from scalekit.fit.intervals import normal_cdf, t_quantile
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import spread as spread_of
+from scalekit.fit.serial import Serial, measure
 from scalekit.laws.base import Array
 
 METHOD = "sandwich-t"
 RESAMPLED = "bootstrap-se-t"
+SERIAL = "lasting-errors-t"
 _DRAWS = 400
 _FEWEST_RESAMPLED = 100
 _CELLS = 400_000
@@ -30,11 +32,13 @@ class Spread:
         matrix: (p, p).
         method: What gave it.
         dof: Degrees of freedom of t.
+        serial: How errors last along curves, where rows are lines of them.
     """
 
     matrix: Array
     method: str
     dof: float
+    serial: Serial | None = None
 
     def reach(self, level: float) -> float:
         """Return how many standard errors an interval of `level` reaches on each side."""
@@ -51,14 +55,38 @@ def covariance(solution: Solution, seed: int) -> Spread:
     refitting resamples of them, which the batched solver makes cheap.
     """
     n_groups = int(solution.runs.cluster.max()) + 1
+    sequence = solution.law.sequence(solution.runs.inputs)
+    if solution.runs.is_serial and sequence is not None:
+        return _along_curves(solution, *sequence)
     if not is_narrow(solution):
         return Spread(sandwich(solution), METHOD, dof(solution))
     if n_groups < _FEWEST_RESAMPLED:
         # Nearly every score is delta, whatever the noise: the scores' own scatter costs nothing.
-        return Spread(sandwich(solution), METHOD, _most_dof(solution))
+        # Where the noise is uneven, though, the density of each run's own has to be known.
+        free = dof(solution) if np.ptp(uneven_sizes(solution)) > 0 else _most_dof(solution)
+        return Spread(sandwich(solution), METHOD, free)
     n_draws = int(np.clip(_CELLS // len(solution.runs), 60, _DRAWS))
     phi = internal_draws(solution, n_draws, seed)
     return Spread(np.cov(phi.T), RESAMPLED, _most_dof(solution))
+
+
+def _along_curves(solution: Solution, curve: Array, step: Array) -> Spread:
+    """Return the covariance where errors last along curves, by how long they were seen to.
+
+    Of ten clusters or fewer a sandwich says little, and whole curves are rarely more.
+    """
+    inner = _inner(solution)
+    residual, moves = solution.on_scale
+    delta = solution.problem.objective.delta
+    if is_narrow(solution):
+        pulls = np.where(residual < 0, -delta, delta)
+    else:
+        pulls = np.clip(residual, -delta, delta)
+    found = measure(pulls, solution.jacobian[inner] * moves, curve, step)
+    bread = np.linalg.pinv(curvature(solution)[np.ix_(inner, inner)])
+    free = solution.problem.free[:, inner]
+    matrix = free @ (bread @ found.meat @ bread) @ free.T
+    return Spread(matrix, SERIAL, min(found.dof, float(solution.dof)), found)
 
 
 def is_narrow(solution: Solution) -> bool:
@@ -72,7 +100,8 @@ def curvature(solution: Solution) -> Array:
     """Return the objective's curvature over the width of its own error, (m, m).
 
     At the optimum itself a narrow delta shows the curvature of the few runs inside it; the
-    probability that a run lies inside is smoothed over a bandwidth of its residual instead.
+    probability that a run lies inside is smoothed over a bandwidth of its residual instead, wider
+    for runs whose noise is larger.
 
     Source: Powell 1991, for quantile regression; the bandwidth is Silverman's.
     """
@@ -81,10 +110,33 @@ def curvature(solution: Solution) -> Array:
     residual, moves = solution.on_scale
     delta = float(np.max(solution.problem.objective.delta))
     n = len(residual)
-    width = max(1.06 * spread_of(residual, len(solution.psi)) * n**-0.2, 1e-300)
+    width = 1.06 * spread_of(residual, len(solution.psi)) * n**-0.2 * uneven_sizes(solution)
+    width = np.maximum(width, 1e-300)
     low, high = (normal_cdf((side * delta - residual) / width) for side in (-1.0, 1.0))
     columns = solution.jacobian * moves
     return (columns * np.maximum(high - low, 1e-12)) @ columns.T
+
+
+def uneven_sizes(solution: Solution) -> Array:
+    """Return how large each run's noise is beside the others' (n,), of geometric mean one.
+
+    Noise that changes from small runs to large is a slope of ln |residual| over the predicted log
+    loss; the slope is drawn to zero as far as chance explains it (James and Stein).
+    """
+    size = np.abs(solution.residual)
+    place = solution.problem.log_observed - solution.residual
+    place = place - place.mean()
+    known = size > 1e-3 * np.median(size)
+    y, x = np.log(size[known]), place[known]
+    square = float(x @ x)
+    if known.sum() < 3 or square <= 0:
+        return np.ones(len(size))
+    y, x = y - y.mean(), x - x.mean()
+    square = float(x @ x)
+    slope = float(x @ y) / square
+    left = y - slope * x
+    chance = float(left @ left) / (known.sum() - 2) / square
+    return np.exp(slope * max(1.0 - chance / max(slope**2, 1e-300), 0.0) * place)
 
 
 def sandwich(solution: Solution) -> Array:

@@ -21,13 +21,11 @@ WARMUP = "warmup_steps"
 """Column of the steps over which the rate rose from zero, where the first lines are missing."""
 
 _BLOCKS = 5
-"""Parts of a curve whose errors are taken as independent of each other's.
+"""Parts of a curve that are left out, and resampled, together.
 
-Measured on three curves of 79 lines at nominal 90 %, errors correlated by .8 from line to line:
-annealing's intervals hold the truth in 80 to 89 % (70 seeds; line by line 34 to 57 %, by tenths 71
-to 84 %), multi_power's in 70 to 90 % (40 seeds). With independent errors annealing's hold it in 82
-to 93 %, and with a correlation of .95 in 68 to 83 % (60 seeds each). Longer parts would hold it a
-little more often, but leave fewer than multi_power has parameters from two curves.
+They are too short for intervals: errors that correlate by .95 from line to line outlast them, and
+intervals that took them as independent held the truth in 73 to 89 % for annealing and 61 to 74 %
+for multi_power at nominal 90 % (three curves of 79 lines). Intervals measure the errors' memory.
 """
 
 _GAP = 3.0
@@ -92,6 +90,10 @@ class CurveLaw(Law):
             place = np.argsort(np.argsort(inputs["t"][mine], kind="stable"), kind="stable")
             found[mine] = int(code) * _BLOCKS + place * _BLOCKS // len(mine)
         return np.unique(found, return_inverse=True)[1]
+
+    def sequence(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return the run and the step of each line."""
+        return inputs["i"], inputs["t"]
 
     def frame(
         self, inputs: Mapping[str, Array], centre: Mapping[str, float] | None = None

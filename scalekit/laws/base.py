@@ -149,6 +149,10 @@ class Law(ABC):
         """Return which rows (n,) of a run belong together, None where each stands for itself."""
         return None
 
+    def sequence(self, inputs: Mapping[str, Array]) -> tuple[Array, Array] | None:
+        """Return the curve (n,) and the place on it (n,) of rows whose errors last along it."""
+        return None
+
     @property
     def given(self) -> dict[str, float]:
         """The inputs besides N and D at which an optimum is asked unless others are given."""

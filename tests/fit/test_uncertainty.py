@@ -18,7 +18,15 @@ from scalekit.fit.optimum import errors, exponents, predict_loss
 from scalekit.fit.profile import exponent_interval, profile_interval
 from scalekit.fit.run import fit
 from scalekit.fit.solve import solve
-from scalekit.fit.uncertainty import METHOD, RESAMPLED, Spread, covariance, sandwich, satterthwaite
+from scalekit.fit.uncertainty import (
+    METHOD,
+    RESAMPLED,
+    Spread,
+    covariance,
+    sandwich,
+    satterthwaite,
+    uneven_sizes,
+)
 
 P = BESIROGLU["beta"] / (BESIROGLU["alpha"] + BESIROGLU["beta"])
 TARGET = np.array([70e9]), np.array([1.4e12])
@@ -222,3 +230,20 @@ def test_nominal_ninety_per_cent_intervals_hold_the_truth_as_often(objective: st
     covered = np.mean(hits, axis=0)
     # 200 repetitions: standard error 0.021.
     assert ((covered >= 0.84) & (covered <= 0.96)).all(), covered
+
+
+def test_noise_that_falls_with_compute_is_measured_and_doubted_under_a_narrow_delta() -> None:
+    table = isoflop_table(budgets=np.geomspace(1e18, 1e21, 8), n_sizes=8, width=8.0)
+    rng = np.random.default_rng(4)
+    place = np.log(table["flops"] / table["flops"].min())
+    sizes = 0.005 * np.exp(-2.0 * place / place.max())
+    noise = np.exp(sizes * rng.standard_normal(len(table)))
+    uneven = with_columns(table, loss=table["loss"] * noise)
+    runs = runs_of(uneven["params"], uneven["tokens"], uneven["loss"])
+    solution = solve(CHINCHILLA, runs, find_objective("hoffmann"))
+    found = uneven_sizes(solution)
+    order = np.argsort(uneven["flops"])
+    assert found[order[-8:]].mean() < 0.6 * found[order[:8]].mean()
+    assert any("so small a delta" in w for w in fit(uneven, objective="hoffmann").warnings)
+    # Another objective has no such doubt, and even noise gives one size for all.
+    assert not any("so small a delta" in w for w in fit(uneven, objective="mse_log").warnings)
