@@ -13,7 +13,9 @@ from scalekit.errors import InputError
 MANIFEST = "manifest.json"
 PLAN = "prepare.json"
 """There while a folder is being prepared, and no longer."""
-TOKEN_BYTES = "tokenizer/token_bytes.bin"
+TOKENIZER = "tokenizer"
+"""The folder beside the tokens with the files that open their tokenizer again."""
+TOKEN_BYTES = f"{TOKENIZER}/token_bytes.bin"
 """How many bytes of text each token stands for, uint32 (vocab,)."""
 SCHEMA = "scalekit.data/1"
 SPLITS = ("train", "val")

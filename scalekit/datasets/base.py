@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scalekit.errors import InputError
+from scalekit.tokenizers.base import Coder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,10 @@ class Corpus:
         return self.order(seed) if self.order else Order(self.train.n_rows, seed)
 
 
+def no_coder(data: Mapping[str, Any]) -> None:
+    """Say that tokens of this source stand for no text that is known."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A member of the family.
@@ -118,11 +123,14 @@ class Dataset:
             None where that is not known so cheaply, or where the source never ends.
         open: From (data config, context, seed) to a `Corpus`. The seed draws a fresh sample where
             the source is a generator; it changes nothing else.
+        coder: From a `data` config to the opened tokenizer of the source's tokens, or None where it
+            is not known which that is; raises InputError where it is known and cannot be opened.
     """
 
     name: str
     facts: Callable[[Mapping[str, Any]], dict[str, Any]]
     open: Callable[[Mapping[str, Any], int, int], Corpus]
+    coder: Callable[[Mapping[str, Any]], Coder | None] = no_coder
 
 
 class Order:

@@ -21,6 +21,7 @@ from scalekit.datasets import shards
 from scalekit.datasets.base import Corpus, Dataset, Order, Rows, Seen, Share
 from scalekit.errors import InputError, did_you_mean
 from scalekit.quantities import read_number
+from scalekit.tokenizers.base import Coder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,6 +174,13 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     return Corpus(JoinedRows(train), val, said, shares, lambda s: MixedOrder(train, weights, s))
 
 
+def coder(data: Mapping[str, Any]) -> Coder | None:
+    """Open the tokenizer that the sources have in common."""
+    opened = [shards.coder(own) for _, own in _sources(data).values()]
+    identities = {None if one is None else one.identity for one in opened}
+    return opened[0] if len(identities) == 1 else None
+
+
 class MixedOrder:
     """Rows of several sources in turn, each source in its own order.
 
@@ -265,4 +273,4 @@ class JoinedRows:
         return out
 
 
-DATASET = Dataset("mixture", facts, open_corpus)
+DATASET = Dataset("mixture", facts, open_corpus, coder)

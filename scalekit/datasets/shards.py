@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.datasets._arrays import limit_training, split_corpus
 from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, read_manifest
+from scalekit.datasets._tokenizer import open_kept, open_named
 from scalekit.datasets.base import Corpus, Dataset, Rows
 from scalekit.errors import InputError
+from scalekit.tokenizers.base import Coder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,8 +230,19 @@ def _bytes_per_token(rows: Rows, path: Path) -> float:
     return n_bytes / n_tokens
 
 
+def coder(data: Mapping[str, Any]) -> Coder | None:
+    """Open the tokenizer that a prepared folder keeps; of others, the one `data.tokenizer` names.
+
+    The word bytes is no name here: it stands in `data.tokenizer` too when nobody wrote one.
+    """
+    manifest = read_manifest(Path(data["path"]))
+    if manifest is not None:
+        return open_kept(Path(data["path"]), manifest)
+    return None if data["tokenizer"] == "bytes" else open_named(data["tokenizer"])
+
+
 def _size(dtype: str) -> int:
     return {"uint16": 2, "uint32": 4}[dtype]
 
 
-DATASET = Dataset("shards", facts, open_corpus)
+DATASET = Dataset("shards", facts, open_corpus, coder)

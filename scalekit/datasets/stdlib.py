@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from scalekit.datasets._arrays import limit_training, split_corpus
+from scalekit.datasets._tokenizer import open_named
 from scalekit.datasets.base import Corpus, Dataset
 from scalekit.errors import InputError
+from scalekit.tokenizers.base import Coder
 
 VOCAB = 256
 VAL_SHARE = 0.05
@@ -102,4 +104,9 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     return split_corpus([train], [val], data, context, known)
 
 
-DATASET = Dataset("stdlib", facts, open_corpus)
+def coder(data: Mapping[str, Any]) -> Coder:
+    """Open the tokenizer of bytes."""
+    return open_named("bytes")
+
+
+DATASET = Dataset("stdlib", facts, open_corpus, coder)

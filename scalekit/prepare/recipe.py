@@ -15,9 +15,10 @@ from typing import Any
 
 from scalekit import registry
 from scalekit.datasets._manifest import SPLITS
+from scalekit.datasets._tokenizer import open_named
 from scalekit.documents.base import Ask, Format, Piece
 from scalekit.errors import InputError, UsageError
-from scalekit.tokenizers.base import Coder, parse
+from scalekit.tokenizers.base import Coder
 
 SCHEMA = "scalekit.prepare/1"
 NO_END = "none"
@@ -88,8 +89,7 @@ def open_tokenizer(text: str) -> Coder:
         UsageError: No such member.
         InputError: It cannot be opened.
     """
-    name, where = parse(text)
-    coder = registry.find("tokenizers", name).open(where)
+    coder = open_named(text)
     if not 0 < coder.vocab <= MOST_VOCAB:
         raise InputError(f"tokenizer {text!r}: {coder.vocab} tokens; a shard holds up to 2^32")
     return coder

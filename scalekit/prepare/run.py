@@ -23,6 +23,7 @@ from scalekit.datasets._manifest import (
     PLAN,
     SPLITS,
     TOKEN_BYTES,
+    TOKENIZER,
     Manifest,
     read_manifest,
 )
@@ -222,7 +223,7 @@ def _empty_split(split: str, shards: Sequence[dict[str, Any]]) -> str:
 def _write_files(folder: Path, bench: Bench, manifest: Manifest) -> None:
     """Keep the tokenizer with its tokens: who reads them or exports a model needs it."""
     for name, data in bench.coder.files.items():
-        write_whole(folder / "tokenizer" / name, data)
+        write_whole(folder / TOKENIZER / name, data)
     if manifest.tokenizer["token_bytes"] is not None:
         assert bench.lengths is not None
         write_whole(folder / TOKEN_BYTES, bench.lengths.astype("<u4").tobytes())

@@ -72,11 +72,13 @@ class Tokenizer:
         name: The file name.
         package: The package that opening needs, as on the index; None where it needs none.
         open: From WHERE, empty where none was written, to a `Coder`.
+        file: Which of a coder's files opens it again; empty where there is only one coder.
     """
 
     name: str
     package: str | None
     open: Callable[[str], Coder]
+    file: str = ""
 
 
 def parse(text: str) -> tuple[str, str]:

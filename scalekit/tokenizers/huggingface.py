@@ -110,4 +110,4 @@ def _end_of_text(path: Path) -> str | None:
     return token if isinstance(token, str) else None
 
 
-TOKENIZER = Tokenizer("huggingface", "tokenizers", open_coder)
+TOKENIZER = Tokenizer("huggingface", "tokenizers", open_coder, _FILE)

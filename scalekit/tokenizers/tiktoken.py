@@ -150,4 +150,4 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
     return ranks
 
 
-TOKENIZER = Tokenizer("tiktoken", "tiktoken", open_coder)
+TOKENIZER = Tokenizer("tiktoken", "tiktoken", open_coder, _DESCRIPTION_FILE)

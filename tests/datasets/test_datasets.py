@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizer_examples import made
 
 from scalekit import registry
 from scalekit.datasets._arrays import ArrayRows, SpreadRows
 from scalekit.datasets.base import Dataset, Order, check_supply
-from scalekit.errors import InputError
+from scalekit.errors import InputError, UsageError
 
 NAMES = registry.names("datasets")
 CONTEXT = 16
@@ -127,6 +128,28 @@ def test_less_than_a_row_is_refused(dataset: Dataset, tmp_path: Path) -> None:
         data = resolved(dataset.name, tmp_path, **{key: CONTEXT - 1})
         with pytest.raises(InputError, match=f"data.{key}"):
             dataset.open(data, CONTEXT, 0)
+
+
+def test_a_source_opens_its_own_tokenizer_or_says_that_it_knows_none(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    coder = dataset.coder(data)
+    if coder is not None:
+        assert coder.identity == data["tokenizer"] == "bytes"
+        assert coder.vocab == dataset.facts(data)["vocab"]
+    # Bytes are only the default of the setting: other tokens are not taken for text.
+    assert (coder is None) == (dataset.name != "stdlib")
+
+
+@pytest.mark.parametrize("source", ["shards", "mixture"])
+def test_shards_without_a_manifest_have_the_tokenizer_that_is_named(
+    source: str, tmp_path: Path
+) -> None:
+    asked = resolved(source, tmp_path, tokenizer=made("huggingface", tmp_path / "tokenizer"))
+    coder = registry.find("datasets", source).coder(asked)
+    assert coder.identity.startswith("huggingface:")
+    with pytest.raises(UsageError, match="'gpt2': unknown"):
+        registry.find("datasets", source).coder({**asked, "tokenizer": "gpt2"})
 
 
 @pytest.mark.parametrize("source", ["stdlib", "shards", "mixture"])

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizer_examples import made
 
-from scalekit import cli
+from scalekit import cli, registry
 from scalekit.datasets import shards
 from scalekit.datasets._manifest import PLAN, read_manifest
 from scalekit.documents.base import Ask
@@ -425,3 +427,29 @@ def test_a_source_that_goes_away_is_not_taken_for_a_full_disk(source: Path, tmp_
     copy.unlink()
     with pytest.raises(InputError, match=r"a\.jsonl: cannot be read"):
         work(part, Bench.of(tmp_path, RECIPE, open_tokenizer("bytes")))
+
+
+@pytest.mark.parametrize("name", registry.names("tokenizers"))
+def test_a_prepared_folder_opens_the_tokenizer_that_made_its_tokens(
+    name: str, source: Path, tmp_path: Path
+) -> None:
+    text = made(name, tmp_path / "where")
+    sources = find_sources([str(source)], None, is_held_out=False)
+    manifest = prepare(replace(RECIPE, tokenizer=text), sources, tmp_path / "out", workers=1)
+    settings = {"path": str(tmp_path / "out"), "tokenizer": manifest.tokenizer["identity"]}
+    coder = shards.coder(settings)
+    assert coder is not None
+    assert coder.identity == manifest.tokenizer["identity"]
+    tokens = next((tmp_path / "out").glob("val_*.bin"))
+    read = coder.decode(shards.read_shard(tokens).map().tolist())
+    assert any(document in read for document in TEXTS)
+    if name == "bytes":
+        return
+    for file in (tmp_path / "out" / "tokenizer").iterdir():
+        file.unlink()
+    other = made(name, tmp_path / "other", "zebra").partition(":")[2]
+    for file in Path(other).parent.iterdir():
+        same = {"small.json": "tiktoken.json"}.get(file.name, file.name)
+        (tmp_path / "out" / "tokenizer" / same).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match=rf"holds '{name}:\w+', the tokens are of '{name}:"):
+        shards.coder(settings)

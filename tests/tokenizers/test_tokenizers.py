@@ -2,77 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizer_examples import END, SENTENCES, made, make_tiktoken
 
 from scalekit import registry
 from scalekit.errors import InputError, UsageError
 from scalekit.prepare.recipe import NO_END, Recipe, end_token, open_tokenizer
 from scalekit.tokenizers.base import Coder
 
-END = "<|endoftext|>"
 NAMES = registry.names("tokenizers")
-SENTENCES = ["the cat sat on the mat", "the dog sat on the log", "el niño está aquí"] * 20
-
-
-def make_bytes(folder: Path, extra: str = "") -> str:
-    return "bytes"
-
-
-def make_tiktoken(folder: Path, extra: str = "") -> str:
-    """Write a description with every byte and a few merges, as small as a real one can be."""
-    tokens = [bytes([b]) for b in range(256)] + [b"th", b"the", b" the", extra.encode() or b"at"]
-    lines = [base64.b64encode(token) + b" %d" % rank for rank, token in enumerate(tokens)]
-    (folder / "small.tiktoken").write_bytes(b"\n".join(lines) + b"\n")
-    described = {
-        "ranks": "small.tiktoken",
-        "pattern": r" ?\w+|\s+|[^\s\w]+",
-        "special_tokens": {END: len(tokens)},
-    }
-    (folder / "small.json").write_text(json.dumps(described))
-    return f"tiktoken:{folder / 'small.json'}"
-
-
-def make_huggingface(folder: Path, extra: str = "") -> str:
-    """Train a byte-level BPE; its configuration names the token that ends a text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*SENTENCES, *([extra] * 50)], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END}))
-    return f"huggingface:{folder / 'tokenizer.json'}"
-
-
-MAKERS: dict[str, Callable[..., str]] = {
-    "bytes": make_bytes,
-    "tiktoken": make_tiktoken,
-    "huggingface": make_huggingface,
-}
-
-
-def made(name: str, folder: Path, extra: str = "") -> str:
-    package = registry.find("tokenizers", name).package
-    if package is not None:
-        pytest.importorskip(package, "0.1")
-    folder.mkdir(parents=True, exist_ok=True)
-    return MAKERS[name](folder, extra)
 
 
 @pytest.fixture(params=NAMES, scope="module")
@@ -109,8 +53,9 @@ def test_a_tokenizer_opens_again_from_the_files_it_names(name: str, tmp_path: Pa
     again.mkdir()
     for file, data in first.files.items():
         (again / file).write_bytes(data)
-    where = next((f":{again / f}" for f in first.files if f.endswith(".json")), "")
-    second = open_tokenizer(name + where.replace("tokenizer_config.json", "tokenizer.json"))
+    file = registry.find("tokenizers", name).file
+    assert bool(file) == bool(first.files)
+    second = open_tokenizer(f"{name}:{again / file}" if file else name)
     assert second.identity == first.identity
     assert second.end_of_text == first.end_of_text
     assert second.encode(SENTENCES) == first.encode(SENTENCES)
