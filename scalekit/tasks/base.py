@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 from scalekit import registry
 from scalekit.errors import InputError
+from scalekit.tokenizers.base import Coder
 
 Piece = str | tuple[int, ...]
 """Text, or tokens as they are."""
 
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""Context and choice as tokens."""
+
 PLAIN = "jsonl"
 """The member that reads a path alone."""
-
-Encode = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -76,23 +78,37 @@ class Task:
         """Whether the items need a tokenizer."""
         return isinstance(self.items[0].context, str)
 
-    def encode(self, tokenizer: str, vocab: int, window: int) -> list[Line]:
+    def encode(self, coder: Coder | None, vocab: int, window: int) -> list[Line]:
         """Return every choice of every item, in order, as a model with that window takes it.
 
+        Args:
+            coder: The tokenizer of the model's training data, None where it is not known.
+            vocab: The model's.
+            window: The model's context.
+
         Raises:
-            InputError: No such tokenizer here, a token out of the vocabulary, a choice that alone
+            InputError: Text without a tokenizer, a token out of the vocabulary, a choice that alone
                 is longer than the window, or nothing before it.
         """
-        encode = _encoder(tokenizer, self.name) if self.is_text else None
+        numbers = [number for number, item in enumerate(self.items) for _ in item.choices]
+        pieces = [(item.context, choice) for item in self.items for choice in item.choices]
         lines = []
-        for number, item in enumerate(self.items):
+        for number, (_, choice), (context, after) in zip(
+            numbers, pieces, self._tokens(pieces, coder), strict=True
+        ):
             where = f"task {self.name!r}, item {number + 1}"
-            for choice in item.choices:
-                tokens, n_choice = _joined(item.context, choice, encode)
-                _check(tokens, n_choice, vocab, window, where)
-                size = len(choice.encode()) if isinstance(choice, str) else len(choice)
-                lines.append(Line(number, tokens[-window - 1 :], n_choice, size))
+            _check(context + after, len(after), vocab, window, where)
+            size = len(choice.encode()) if isinstance(choice, str) else len(choice)
+            lines.append(Line(number, (context + after)[-window - 1 :], len(after), size))
         return lines
+
+    def _tokens(self, pieces: Sequence[tuple[Piece, Piece]], coder: Coder | None) -> list[Pair]:
+        """Return contexts and choices as tokens."""
+        if not self.is_text:
+            return [(tuple(context), tuple(choice)) for context, choice in pieces]  # type: ignore[misc]
+        if coder is None:
+            raise without_tokenizer(self.name)
+        return _encoded([(str(context), str(choice)) for context, choice in pieces], coder)
 
 
 @dataclass(frozen=True)
@@ -104,11 +120,30 @@ class TaskSource:
         plan: From WHERE to the task where it can be read quickly and without torch, else None;
             raises InputError where it is known already that `open` will.
         open: From WHERE to the task.
+        is_text: Whether its tasks are all text, which is known before one is read.
     """
 
     name: str
     plan: Callable[[str], Task | None]
     open: Callable[[str], Task]
+    is_text: bool = False
+
+    def check_unread(self, where: str, coder: Callable[[], Coder | None]) -> None:
+        """Refuse a task that `plan` could not read where it is known already that it must fail.
+
+        Raises:
+            InputError: It is text, and the tokenizer of the run's data is not known.
+        """
+        if self.is_text and coder() is None:
+            raise without_tokenizer(where)
+
+
+def without_tokenizer(name: str) -> InputError:
+    """Say that a task of text cannot be scored on data whose tokenizer is not known."""
+    return InputError(
+        f"task {name!r}: is text, and the run's data do not say which tokenizer made their tokens; "
+        "prepare them with `scalekit data prepare`, or write the items as lists of tokens"
+    )
 
 
 def find_source(text: str) -> tuple[TaskSource, str]:
@@ -138,34 +173,28 @@ def make_task(name: str, items: Sequence[Item], fingerprint: str, where: str) ->
     return task
 
 
-def _encoder(tokenizer: str, name: str) -> Encode:
-    if tokenizer == "bytes":
-        return str.encode
-    raise InputError(
-        f"task {name!r}: is text, and text cannot be made into tokens of {tokenizer!r} here; write "
-        "its pieces as lists of tokens"
-    )
+def _encoded(pieces: Sequence[tuple[str, str]], coder: Coder) -> list[Pair]:
+    """Return contexts and choices as tokens, cut where lm-evaluation-harness cuts them.
 
-
-def _joined(context: Piece, choice: Piece, encode: Encode | None) -> tuple[tuple[int, ...], int]:
-    """Return context and choice as tokens, and how many of them are the choice.
-
-    Both are encoded together, so that tokens join as they do in running text; spaces at the end of
-    the context count to the choice, where most tokenizers put them. So does lm-evaluation-harness.
+    Both are encoded together, so that tokens join as they do in running text, and what is longer
+    than the context alone is the choice. Spaces at the end of the context count to the choice,
+    where most tokenizers put them. Where a token reaches over the cut, the context's own tokens
+    stand before it, as in the harness (`TemplateLM._encode_pair`), so that scores are its scores.
     """
-    if isinstance(context, str) and isinstance(choice, str):
-        assert encode is not None
-        kept = context.rstrip()
-        whole = tuple(encode(context + choice))
-        return whole, len(whole) - len(encode(kept))
-    assert not isinstance(context, str)
-    assert not isinstance(choice, str)
-    return context + choice, len(choice)
+    contexts = coder.encode([context.rstrip() for context, _ in pieces])
+    wholes = coder.encode([context + choice for context, choice in pieces])
+    return [
+        (tuple(context), tuple(whole[len(context) :]))
+        for context, whole in zip(contexts, wholes, strict=True)
+    ]
 
 
 def _check(tokens: tuple[int, ...], n_choice: int, vocab: int, window: int, where: str) -> None:
     if n_choice < 1:
-        raise InputError(f"{where}: an empty choice; write what may follow")
+        raise InputError(
+            f"{where}: a choice without a token of its own, the tokenizer makes it one with the "
+            "end of its context; begin the choice with a space, or cut the text elsewhere"
+        )
     if n_choice >= len(tokens):
         raise InputError(f"{where}: nothing before the choice; give it a context")
     if n_choice > window:

@@ -114,4 +114,4 @@ def _answer(target: Any, choices: list[str], where: str) -> int:
     )
 
 
-TASK = TaskSource("lm_eval", plan, open_task)
+TASK = TaskSource("lm_eval", plan, open_task, is_text=True)

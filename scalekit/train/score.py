@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from scalekit import registry
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
 from scalekit.tasks.base import Line, Task, find_source
+from scalekit.tokenizers.base import Coder
 from scalekit.train.device import Device
 
 _TOKENS_AT_ONCE = 8192
@@ -70,15 +72,18 @@ def open_tasks(config: RunConfig) -> Tasks:
     Raises:
         InputError: One cannot be read, does not fit the model, or has the name of another.
     """
-    model = config.model
+    model, data = config.model, config.data.model_dump()
     assert model.vocab is not None
+    coder: Coder | None = None
     opened: dict[str, tuple[Task, tuple[Line, ...]]] = {}
     for text in config.eval.tasks:
         source, where = find_source(text)
         task = source.open(where)
         if task.name in opened:
             raise InputError(f"eval.tasks: two tasks are called {task.name!r}; rename a file")
-        lines = task.encode(config.data.tokenizer, model.vocab, model.context)
+        if task.is_text and coder is None:
+            coder = registry.find("datasets", config.data.source).coder(data)
+        lines = task.encode(coder, model.vocab, model.context)
         opened[task.name] = (task, tuple(lines))
     return Tasks(tuple(opened.values()), model.context, config.eval.tasks_at == "every")
 

@@ -14,7 +14,10 @@ import pytest
 from scalekit import registry
 from scalekit.errors import InputError
 from scalekit.tasks.base import find_source
+from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.score import Likelihoods, summarise
+
+BYTES = Bytes()
 
 IS_HERE = importlib.util.find_spec("lm_eval") is not None
 needs_lm_eval = pytest.mark.skipif(not IS_HERE, reason="lm_eval is not installed")
@@ -64,7 +67,7 @@ def test_its_accuracies_are_the_harnesss_own(
     assert [item.context for item in task.items] == ["Round? ", "Flat? ", "Sharp? "]
     assert [item.answer for item in task.items] == [0, 1, 1]
     assert task.items[1].choices == ("orange", "sheet of paper")
-    lines = task.encode("bytes", vocab=256, window=64)
+    lines = task.encode(BYTES, vocab=256, window=64)
     assert lines[0].tokens == tuple(b"Round? ball")
     rng = np.random.default_rng(0)
     drawn = [-rng.uniform(1, 20, len(lines)) for _ in range(20)]

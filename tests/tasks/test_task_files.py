@@ -9,6 +9,7 @@ import pytest
 from scalekit import registry
 from scalekit.errors import InputError
 from scalekit.tasks.base import Item, Task, find_source
+from scalekit.tokenizers.bytes import Bytes
 
 GOOD = '{"context": "ab", "choices": ["c", " dd"], "answer": 1}\n'
 
@@ -48,7 +49,7 @@ def test_another_item_is_another_fingerprint(tmp_path: Path) -> None:
 
 
 def test_choices_are_bytes_after_their_context(tmp_path: Path) -> None:
-    lines = read(tmp_path / "a.jsonl", GOOD).encode("bytes", vocab=256, window=16)
+    lines = read(tmp_path / "a.jsonl", GOOD).encode(Bytes(), vocab=256, window=16)
     assert [(line.tokens, line.n_choice, line.size) for line in lines] == [
         (tuple(b"abc"), 1, 1),
         (tuple(b"ab dd"), 3, 3),
@@ -57,14 +58,14 @@ def test_choices_are_bytes_after_their_context(tmp_path: Path) -> None:
 
 def test_spaces_that_end_a_context_are_predicted_with_the_choice(tmp_path: Path) -> None:
     text = '{"context": "ab ", "target": "cd"}'
-    (line,) = read(tmp_path / "a.jsonl", text).encode("bytes", vocab=256, window=16)
+    (line,) = read(tmp_path / "a.jsonl", text).encode(Bytes(), vocab=256, window=16)
     # The space is scored, but the length is the choice's own, as lm-evaluation-harness has it.
     assert (line.tokens, line.n_choice, line.size) == (tuple(b"ab cd"), 3, 2)
 
 
 def test_a_context_longer_than_the_model_loses_its_beginning(tmp_path: Path) -> None:
     text = '{"context": [1, 2, 3, 4, 5, 6], "choices": [[7], [8, 9]], "answer": 0}'
-    lines = read(tmp_path / "a.jsonl", text).encode("bytes", vocab=10, window=4)
+    lines = read(tmp_path / "a.jsonl", text).encode(Bytes(), vocab=10, window=4)
     assert [line.tokens for line in lines] == [(3, 4, 5, 6, 7), (4, 5, 6, 8, 9)]
 
 
@@ -101,7 +102,7 @@ def test_what_is_no_task_is_refused_with_its_place(tmp_path: Path, text: str, sa
         ('{"context": [-1], "target": [6]}', {}, "item 1: token -1"),
         ('{"context": [1], "target": [2, 3, 4, 5, 6]}', {}, "a choice of 5 tokens"),
         ('{"context": "  ", "target": "a"}', {"vocab": 256}, "nothing before the choice"),
-        ('{"context": "a", "target": "b"}', {"tokenizer": "gpt2"}, "tokens of 'gpt2'"),
+        ('{"context": "a", "target": "b"}', {"coder": None}, "do not say which tokenizer made"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(
@@ -109,7 +110,7 @@ def test_what_does_not_fit_the_model_is_refused(
 ) -> None:
     task = read(tmp_path / "a.jsonl", text)
     with pytest.raises(InputError) as refused:
-        task.encode(**{"tokenizer": "bytes", "vocab": 64, "window": 4, **asked})  # type: ignore[arg-type]
+        task.encode(**{"coder": Bytes(), "vocab": 64, "window": 4, **asked})  # type: ignore[arg-type]
     assert said in str(refused.value)
 
 

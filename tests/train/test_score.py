@@ -11,6 +11,7 @@ import torch
 from scalekit import registry
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.tasks.base import Item, Line, Task, make_task
+from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.device import choose_device
 from scalekit.train.score import Likelihoods, Tasks, likelihoods, summarise
 
@@ -60,7 +61,7 @@ def one_at_a_time(model: LanguageModel, line: Line) -> tuple[float, bool]:
 def test_likelihoods_are_what_a_token_at_a_time_gives(
     model: LanguageModel, *, greedy: bool
 ) -> None:
-    lines = random_task(60).encode("bytes", 64, WINDOW)
+    lines = random_task(60).encode(None, 64, WINDOW)
     said = likelihoods(model, lines, CPU, WINDOW, greedy=greedy)
     expected = [one_at_a_time(model, line) for line in lines]
     # float32 logits of order one, summed over a few tokens.
@@ -74,7 +75,7 @@ def test_likelihoods_are_what_a_token_at_a_time_gives(
 
 
 def test_scoring_leaves_gradients_mode_and_generator_alone(model: LanguageModel) -> None:
-    lines = random_task(5).encode("bytes", 64, WINDOW)
+    lines = random_task(5).encode(None, 64, WINDOW)
     before = torch.get_rng_state()
     likelihoods(model, lines, CPU, WINDOW, greedy=True)
     likelihoods(model, lines, CPU, WINDOW, greedy=False)
@@ -87,7 +88,7 @@ def told(rows: list[list[float]], answers: list[int], texts: list[list[str]]) ->
     """Summarise likelihoods of choices given as text."""
     items = [Item("q", tuple(row), a) for row, a in zip(texts, answers, strict=True)]
     task = make_task("t", items, "", "here")
-    lines = task.encode("bytes", 256, WINDOW)
+    lines = task.encode(Bytes(), 256, WINDOW)
     nats = np.array([nats for row in rows for nats in row])
     return summarise(task, lines, Likelihoods(nats, None))
 
@@ -128,14 +129,14 @@ def test_an_untrained_model_guesses(planned) -> None:
         choices = tuple((int(token),) for token in rng.permutation(64)[:4])
         items.append(Item(item.context, choices, int(rng.integers(4))))
     task = make_task("t", items, "", "here")
-    lines = task.encode("bytes", 64, WINDOW)
+    lines = task.encode(None, 64, WINDOW)
     said = summarise(task, lines, likelihoods(model, lines, CPU, WINDOW, greedy=False))
     assert said["accuracy"] == pytest.approx(0.25, abs=3 * math.sqrt(0.25 * 0.75 / 400))
 
 
 def test_a_cloze_item_is_right_when_each_token_is_the_likeliest(model: LanguageModel) -> None:
     task = random_task(80, cloze=True)
-    lines = task.encode("bytes", 64, WINDOW)
+    lines = task.encode(None, 64, WINDOW)
     said = summarise(task, lines, likelihoods(model, lines, CPU, WINDOW, greedy=True))
     expected = [one_at_a_time(model, line) for line in lines]
     assert said["accuracy"] == np.mean([top for _, top in expected])
@@ -151,7 +152,7 @@ def test_one_item_has_no_standard_error() -> None:
 
 def test_tasks_are_scored_when_it_is_their_turn(model: LanguageModel) -> None:
     task = random_task(3)
-    lines = tuple(task.encode("bytes", 64, WINDOW))
+    lines = tuple(task.encode(None, 64, WINDOW))
     at_end, always = (Tasks(((task, lines),), WINDOW, every) for every in (False, True))
     assert at_end.report(model, CPU, is_last=False) == {}
     assert set(at_end.report(model, CPU, is_last=True)["tasks"]) == {"random"}
