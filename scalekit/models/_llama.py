@@ -17,24 +17,21 @@ from scalekit.errors import InputError
 from scalekit.models._parametrization import rules_for
 from scalekit.models.base import Layout
 
-_KNOWN = ("standard", "mup")
-"""Parametrizations of which all that the forward pass does is a factor on the logits."""
+_ACTIVATIONS = {"swiglu": "silu", "relu2": "relu"}
+"""What stands before the gate. The square of relu(x) is relu(x) x, so there both maps are one."""
 
 
 def check_exportable(model: Mapping[str, Any]) -> None:
     """Refuse a resolved model config that neither Llama nor Qwen3 can say.
 
     Raises:
-        InputError: Every setting that stands against it, with what would do.
+        InputError: The MLP is none that their gated one can compute.
     """
-    against = []
-    if model["mlp"] != "swiglu":
-        against.append(f"model.mlp: {model['mlp']!r} has no gate, set it to swiglu")
-    if model.get("parametrization", "standard") not in _KNOWN:
-        name, known = model["parametrization"], " or ".join(_KNOWN)
-        against.append(f"model.parametrization: {name!r} scales its branches, set it to {known}")
-    if against:
-        raise InputError(f"{'; '.join(against)}; Llama's layout has no place for it")
+    if model["mlp"] not in _ACTIVATIONS:
+        raise InputError(
+            f"model.mlp: {model['mlp']!r} has no place in Llama's layout, whose MLP multiplies an "
+            f"activation by a linear map; train with {' or '.join(_ACTIVATIONS)} to export"
+        )
 
 
 def llama_layout(
@@ -42,7 +39,9 @@ def llama_layout(
 ) -> Layout:
     """Lay the state of a `gpt` out as Llama, or with a norm on queries and keys as Qwen3.
 
-    A factor on the logits goes into the head, which is then written out where it was tied.
+    A parametrization's factors go into the weights behind which they stand: that of the logits into
+    the head, which is then written out where it was tied, and that of the branches into the
+    matrices by which attention and MLP write to the stream.
 
     Args:
         model: The resolved model config.
@@ -53,11 +52,12 @@ def llama_layout(
         InputError: The architecture has no place there.
     """
     check_exportable(model)
-    factor = rules_for(model).logits
+    rules = rules_for(model)
+    factor = rules.logits
     tied = model["tied"] and factor == 1.0
     tensors = {"model.embed_tokens.weight": state["embedding"], "model.norm.weight": state["gain"]}
     for layer in range(model["n_layers"]):
-        tensors |= _layer(model, state, layer)
+        tensors |= _layer(model, state, layer, rules.branch)
     if not tied:
         head = state["embedding"] if model["tied"] else state["head"]
         tensors["lm_head.weight"] = head * factor
@@ -65,22 +65,25 @@ def llama_layout(
     return Layout(_config(model, norm_eps, tied=tied), whole)
 
 
-def _layer(model: Mapping[str, Any], state: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+def _layer(
+    model: Mapping[str, Any], state: Mapping[str, Tensor], layer: int, branch: float
+) -> dict[str, Tensor]:
     ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
     d, n_heads, n_kv_heads = model["head_dim"], model["n_heads"], model["n_kv_heads"]
     sizes = [n * d for n in (n_heads, n_kv_heads, n_kv_heads)]
     q, k, v = state[f"{ours}attention.qkv"].split(sizes)  # (H d, D)
-    gate, up = state[f"{ours}mlp.up"].chunk(2)  # (F, D)
+    up = state[f"{ours}mlp.up"]
+    gate, up = up.chunk(2) if model["mlp"] == "swiglu" else (up, up)  # (F, D)
     named = {
         "input_layernorm": state[f"{ours}attention_gain"],
         "self_attn.q_proj": halves(q, d),
         "self_attn.k_proj": halves(k, d),
         "self_attn.v_proj": v,
-        "self_attn.o_proj": state[f"{ours}attention.out"],
+        "self_attn.o_proj": state[f"{ours}attention.out"] * branch,
         "post_attention_layernorm": state[f"{ours}mlp_gain"],
         "mlp.gate_proj": gate,
         "mlp.up_proj": up,
-        "mlp.down_proj": state[f"{ours}mlp.down"],
+        "mlp.down_proj": state[f"{ours}mlp.down"] * branch,
     }
     if model["qk_norm"]:
         named["self_attn.q_norm"] = halves(state[f"{ours}attention.q_gain"], d)
@@ -115,7 +118,7 @@ def _config(model: Mapping[str, Any], norm_eps: float, *, tied: bool) -> dict[st
         "num_key_value_heads": model["n_kv_heads"],
         "head_dim": model["head_dim"],
         "max_position_embeddings": model["context"],
-        "hidden_act": "silu",
+        "hidden_act": _ACTIVATIONS[model["mlp"]],
         "rms_norm_eps": norm_eps,
         "rope_theta": model["rope_theta"],
         "tie_word_embeddings": tied,

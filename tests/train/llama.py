@@ -59,7 +59,8 @@ def logits_of(folder: Path, tokens: Tensor) -> Tensor:
         x = x + mixed.reshape(B, T, H * d) @ own["self_attn.o_proj"].T
         y = norm(x, own["post_attention_layernorm"])
         gate, up = y @ own["mlp.gate_proj"].T, y @ own["mlp.up_proj"].T
-        x = x + (gate * torch.sigmoid(gate) * up) @ own["mlp.down_proj"].T
+        active = {"silu": gate * torch.sigmoid(gate), "relu": gate.clamp(min=0.0)}
+        x = x + (active[config["hidden_act"]] * up) @ own["mlp.down_proj"].T
     x = norm(x, weights["model.norm.weight"])
     head = "model.embed_tokens" if config["tie_word_embeddings"] else "lm_head"
     return x @ weights[f"{head}.weight"].T
