@@ -28,8 +28,8 @@ def export(
     done = export_run(RunSpec.from_json(by_id[found]), place, out, _say)
     if done.step < done.steps:
         _say(f"{found}: not at its end, these are its weights after step {done.step:,}")
-    if done.tokenizer is None:
-        _say(f"{found}: its data name no tokenizer that can be written; the folder has none")
+    if done.note is not None:
+        _say(f"{found}: {done.note}")
     print(f"{out}: {done.architecture}, step {done.step:,} of {done.steps:,}")
     for name in done.files:
         print(f"  {name}")

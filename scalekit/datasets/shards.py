@@ -109,11 +109,7 @@ def find_shards(data: Mapping[str, Any]) -> tuple[list[Shard], list[Shard]]:
     Raises:
         InputError: No path, no folder, or one of the splits is missing.
     """
-    if not data.get("path"):
-        raise InputError("data.path: missing; name the folder that holds train*.bin and val*.bin")
-    folder = Path(data["path"])
-    if not folder.is_dir():
-        raise InputError(f"data.path: {folder} is no folder; name one with train*.bin and val*.bin")
+    folder = _folder(data)
     manifest = read_manifest(folder)
     if manifest is not None:
         shards = check_shard_files(folder, manifest)
@@ -127,6 +123,15 @@ def find_shards(data: Mapping[str, Any]) -> tuple[list[Shard], list[Shard]]:
             raise InputError(f"data.path: {folder} holds no {split}*.bin; write the split there")
         found.append([read_shard(path) for path in paths])
     return found[0], found[1]
+
+
+def _folder(data: Mapping[str, Any]) -> Path:
+    if not data.get("path"):
+        raise InputError("data.path: missing; name the folder that holds train*.bin and val*.bin")
+    folder = Path(data["path"])
+    if not folder.is_dir():
+        raise InputError(f"data.path: {folder} is no folder; name one with train*.bin and val*.bin")
+    return folder
 
 
 def check_shard_files(folder: Path, manifest: Manifest) -> list[Shard]:
@@ -235,9 +240,10 @@ def coder(data: Mapping[str, Any]) -> Coder | None:
 
     The word bytes is no name here: it stands in `data.tokenizer` too when nobody wrote one.
     """
-    manifest = read_manifest(Path(data["path"]))
+    folder = _folder(data)
+    manifest = read_manifest(folder)
     if manifest is not None:
-        return open_kept(Path(data["path"]), manifest)
+        return open_kept(folder, manifest)
     return None if data["tokenizer"] == "bytes" else open_named(data["tokenizer"])
 
 

@@ -38,6 +38,14 @@ class Coder(Protocol):
         """Return the files by name that open this tokenizer again without anything else."""
         ...
 
+    def to_huggingface(self, context: int) -> Mapping[str, bytes]:
+        """Return files by name by which Hugging Face's libraries open this tokenizer.
+
+        Args:
+            context: How many tokens the model takes.
+        """
+        ...
+
     def token(self, text: str) -> int | None:
         """Return the token of a special text such as `<|endoftext|>`; None where there is none."""
         ...
@@ -73,12 +81,15 @@ class Tokenizer:
         package: The package that opening needs, as on the index; None where it needs none.
         open: From WHERE, empty where none was written, to a `Coder`.
         file: Which of a coder's files opens it again; empty where there is only one coder.
+        is_converted: Whether `to_huggingface` is another algorithm for the same tokens, to be
+            compared on text before it is trusted.
     """
 
     name: str
     package: str | None
     open: Callable[[str], Coder]
     file: str = ""
+    is_converted: bool = False
 
 
 def parse(text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scalekit.errors import InputError
+from scalekit.tokenizers._byte_level import write_byte_level, write_config
 from scalekit.tokenizers.base import Tokenizer
 
 VOCAB = 256
@@ -21,6 +22,13 @@ class Bytes:
     vocab = VOCAB
     end_of_text = 0
     files: Mapping[str, bytes] = {}
+
+    def to_huggingface(self, context: int) -> dict[str, bytes]:
+        """Return a vocabulary of 256 letters and no merges."""
+        return {
+            "tokenizer.json": write_byte_level({bytes([b]): b for b in range(VOCAB)}),
+            "tokenizer_config.json": write_config(context),
+        }
 
     def token(self, text: str) -> int | None:
         """Return the byte of a text of one byte."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scalekit.errors import InputError
+from scalekit.tokenizers._byte_level import write_config
 from scalekit.tokenizers.base import DIGEST_DIGITS, Tokenizer, missing
 
 _FILE, _CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -35,6 +36,10 @@ class HuggingFace:
         # Tokens may have holes, so the largest counts and not how many there are.
         self.vocab = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
         self.end_of_text = None if end_of_text is None else self.token(end_of_text)
+
+    def to_huggingface(self, context: int) -> Mapping[str, bytes]:
+        """Return its own files, with a plain configuration where it has none."""
+        return {_CONFIG: write_config(context), **self.files}
 
     def token(self, text: str) -> int | None:
         """Return the token that is this very text."""

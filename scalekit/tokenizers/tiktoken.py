@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scalekit.errors import InputError, did_you_mean
+from scalekit.tokenizers._byte_level import write_byte_level, write_config
 from scalekit.tokenizers.base import DIGEST_DIGITS, Tokenizer, missing
 
 END_OF_TEXT = "<|endoftext|>"
@@ -33,7 +34,7 @@ class Encoding:
     ) -> None:
         from tiktoken import Encoding as Inner
 
-        self._special = dict(special)
+        self._special, self._ranks, self._pattern = dict(special), dict(ranks), pattern
         self._lengths = {rank: len(token) for token, rank in ranks.items()}
         lines = sorted((rank, base64.b64encode(token)) for token, rank in ranks.items())
         written = b"".join(token + b" %d\n" % rank for rank, token in lines)
@@ -55,6 +56,25 @@ class Encoding:
             ) from error
         self.vocab = self._encoding.n_vocab
         self.end_of_text = self._special.get(END_OF_TEXT)
+
+    def to_huggingface(self, context: int) -> dict[str, bytes]:
+        """Return it as a byte-pair encoding with merges in place of ranks.
+
+        tiktoken joins the neighbours whose joint token has the lowest rank, so every way to cut a
+        token into two others is a merge, and merges are ordered by the ranks of what they make.
+        """
+        ranks = self._ranks
+        merges = [
+            (token[:cut], token[cut:])
+            for token in sorted(ranks, key=ranks.__getitem__)
+            for cut in range(1, len(token))
+            if token[:cut] in ranks and token[cut:] in ranks
+        ]
+        end = END_OF_TEXT if END_OF_TEXT in self._special else None
+        return {
+            "tokenizer.json": write_byte_level(ranks, merges, self._pattern, self._special),
+            "tokenizer_config.json": write_config(context, end),
+        }
 
     def token(self, text: str) -> int | None:
         """Return a special token."""
@@ -150,4 +170,4 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
     return ranks
 
 
-TOKENIZER = Tokenizer("tiktoken", "tiktoken", open_coder, _DESCRIPTION_FILE)
+TOKENIZER = Tokenizer("tiktoken", "tiktoken", open_coder, _DESCRIPTION_FILE, is_converted=True)

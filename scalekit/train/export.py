@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import file_hash
 from scalekit.sweep.spec import RunSpec
-from scalekit.train._bytes_tokenizer import bytes_tokenizer
+from scalekit.train._tokenizer_files import tokenizer_files
 from scalekit.train.weights import newest_weights
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Exported:
         step: After which step of the run.
         steps: Of how many.
         files: The names of the files.
-        tokenizer: Its name, or None where none could be written.
+        tokenizer: Its identity, or None where none could be written.
+        note: What a person has to know of the tokenizer, or why there is none.
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class Exported:
     steps: int
     files: tuple[str, ...]
     tokenizer: str | None
+    note: str | None
 
 
 def export_run(
@@ -72,26 +74,30 @@ def export_run(
         ) from error
     record = folder.record(spec.id)
     facts = read_record(record, steps=False).header.get("facts") if record.exists() else None
-    tokenizer = _tokenizer(spec.config["data"], facts or {})
-    texts: dict[str, Any] = {"config.json": layout.config}
-    if tokenizer == "bytes":
-        texts |= bytes_tokenizer(model["context"])
+    tokenizer = tokenizer_files(spec.config, facts or {})
+    values: dict[str, Any] = {"config.json": layout.config}
     scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         scratch.mkdir(parents=True)
         save_file(layout.tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        texts["scalekit.json"] = {
+        values["scalekit.json"] = {
             "schema": SCHEMA,
             "id": spec.id,
             "step": weights.step,
             "config": spec.config,
             "plan": spec.plan,
             "facts": facts,
+            "tokenizer": {
+                "identity": tokenizer.identity,
+                "checked_tokens": tokenizer.checked_tokens,
+            },
             "sha256": {WEIGHTS: file_hash(scratch / WEIGHTS)},
         }
-        for name, value in texts.items():
+        for name, value in values.items():
             text = json.dumps(value, indent=2, ensure_ascii=False)
             (scratch / name).write_text(text + "\n", encoding="utf-8")
+        for name, data in tokenizer.files.items():
+            (scratch / name).write_bytes(data)
         if out.exists():
             out.rmdir()
         scratch.rename(out)
@@ -103,17 +109,8 @@ def export_run(
         shutil.rmtree(scratch, ignore_errors=True)
     (architecture,) = layout.config["architectures"]
     steps = int(spec.plan["steps"])
-    files = tuple(sorted((*texts, WEIGHTS)))
-    return Exported(architecture, weights.step, steps, files, tokenizer)
-
-
-def _tokenizer(data: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
-    """Name the tokenizer of a run's data where it can be written out, else None.
-
-    `data.tokenizer` alone says nothing of a source that brings its own tokens.
-    """
-    known = facts.get("tokenizer") or (data["tokenizer"] if data["source"] == "stdlib" else None)
-    return "bytes" if known == "bytes" else None
+    files = tuple(sorted((*values, *tokenizer.files, WEIGHTS)))
+    return Exported(architecture, weights.step, steps, files, tokenizer.identity, tokenizer.note)
 
 
 def _safetensors() -> Callable[..., None]:

@@ -39,6 +39,32 @@ def test_any_text_comes_back_from_tokens_of_the_vocabulary(coder: Coder, texts: 
         assert sum(lengths[token] for token in tokens) == len(text.encode())
 
 
+@pytest.fixture(scope="module")
+def elsewhere(coder: Coder, tmp_path_factory: pytest.TempPathFactory) -> Coder:
+    """The same tokenizer as Hugging Face's libraries open it."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for name, data in coder.to_huggingface(16).items():
+        (folder / name).write_bytes(data)
+    pytest.importorskip("tokenizers", "0.1")
+    return open_tokenizer(f"huggingface:{folder}")
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=3))
+def test_hugging_faces_libraries_cut_text_into_the_same_tokens(
+    coder: Coder, elsewhere: Coder, texts: list[str]
+) -> None:
+    told = [*texts, " the thatthe atat th e", *SENTENCES[:3]]
+    ours, theirs = coder.encode(told), elsewhere.encode(told)
+    assert [list(tokens) for tokens in theirs] == [list(tokens) for tokens in ours]
+    assert elsewhere.decode(ours[-1]) == told[-1]
+    assert elsewhere.vocab == coder.vocab
+    if coder.identity != "bytes":  # there it is a byte like the others
+        assert elsewhere.end_of_text == coder.end_of_text
+
+
 def test_what_looks_like_a_special_token_in_a_text_is_text(coder: Coder) -> None:
     (tokens,) = coder.encode([f"a{END}b"])
     assert coder.end_of_text is not None
