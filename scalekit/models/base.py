@@ -61,9 +61,12 @@ class LanguageModel(nn.Module, ABC):
     Attributes:
         lies_in_parts: Whether its parameters are spread over several processes, so that no process
             may compute with them on its own.
+        learns_by_hand: Whether what learns has no place in autograd's graph, so that its gradients
+            are those of the loss once the backward pass has gone through, and no wrapper sees them.
     """
 
     lies_in_parts: bool = False
+    learns_by_hand: bool = False
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:

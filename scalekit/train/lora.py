@@ -14,7 +14,7 @@ optimizer's state.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,6 +39,8 @@ class Lora(LanguageModel):
         InputError: The model has none of these maps.
     """
 
+    learns_by_hand = True
+
     def __init__(
         self, base: LanguageModel, targets: Sequence[str], *, rank: int, alpha: float, seed: int
     ) -> None:
@@ -61,6 +63,9 @@ class Lora(LanguageModel):
             a = torch.empty(rank, n_in).uniform_(-bound, bound, generator=generator)
             self.adapters.append(nn.Parameter(a.to(one.weight)))
             self.adapters.append(nn.Parameter(one.weight.new_zeros(n_out, rank)))
+        for weight in {id(one.weight): one.weight for one in self.maps}.values():
+            # In a backward pass that anyone starts, as often as the parts of a batch need one.
+            weight.register_post_accumulate_grad_hook(self._pass_on)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) for tokens (B, T)."""
@@ -81,14 +86,25 @@ class Lora(LanguageModel):
     ) -> Tensor:
         """Set the adapters' gradients to those of the mean loss, and return the loss."""
         self.merge()
+        self.adapters.zero_grad(set_to_none=True)
         loss = self.base.gradients(tokens, targets, autocast, **options)
-        with torch.no_grad():
-            for one, a, b in self._parts():
-                assert one.weight.grad is not None
-                change = one.weight.grad[one.rows]
-                a.grad = self.scaling * (b.mT @ change)
-                b.grad = self.scaling * (change @ a.mT)
+        for one in self.maps:
+            # Kernels set gradients and call no hooks.
+            if one.weight.grad is not None:
+                self._pass_on(one.weight)
         return loss
+
+    @torch.no_grad()
+    def _pass_on(self, weight: Tensor) -> None:
+        """Add a weight's gradient to those of its adapters, and forget it."""
+        for one, a, b in self._parts():
+            if one.weight is weight:
+                assert weight.grad is not None
+                change = weight.grad[one.rows]
+                for p, gradient in ((a, b.mT @ change), (b, change @ a.mT)):
+                    gradient.mul_(self.scaling)
+                    p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+        weight.grad = None
 
     @torch.no_grad()
     def merge(self) -> LanguageModel:
@@ -97,6 +113,10 @@ class Lora(LanguageModel):
             weight = one.weight.detach()[one.rows]
             torch.addmm(self.get_buffer(f"frozen_{number}"), b, a, alpha=self.scaling, out=weight)
         return self.base
+
+    def recomputable(self) -> Mapping[str, list[nn.Module]]:
+        """Return, by name, what of the model below may be computed again."""
+        return self.base.recomputable()
 
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""

@@ -14,8 +14,8 @@ not change what it computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -157,7 +157,7 @@ def gradients_of(
     if uses_kernels(model, device):
         # The kernels go through the rows by themselves, some at a time, and keep little.
         alone = partial(_alone, model, device)
-        params = list(model.parameters())
+        params = _learning(model)
         return alone if spread.team.size == 1 else partial(_summed, alone, params, spread)
     return _Accumulated(model, device, spread, note)
 
@@ -176,18 +176,27 @@ def _summed(
 ) -> Tensor:
     """Compute this process's gradients, weigh them by its share of the rows, and add all up."""
     loss = alone(tokens, targets)
-    whole = _one_tensor([p.grad for p in params if p.grad is not None])
-    whole.mul_(len(tokens) / spread.batch_rows)
-    spread.team.add_up(whole)
+    with _one_tensor([p.grad for p in params if p.grad is not None]) as whole:
+        whole.mul_(len(tokens) / spread.batch_rows)
+        spread.team.add_up(whole)
     return loss
 
 
-def _one_tensor(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the tensor that the kernels cut all gradients from."""
+def _learning(model: LanguageModel) -> list[nn.Parameter]:
+    return [p for group in model.groups() for p in group.params]
+
+
+@contextmanager
+def _one_tensor(gradients: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Lend all gradients as one tensor: that which the kernels cut them from, or a copy."""
     whole = gradients[0]._base
-    assert whole is not None
-    assert all(g._base is whole for g in gradients)
-    return whole
+    if whole is not None and all(g._base is whole for g in gradients):
+        yield whole
+        return
+    copied = torch.cat([g.flatten() for g in gradients])
+    yield copied
+    for g, part in zip(gradients, copied.split([g.numel() for g in gradients]), strict=True):
+        g.copy_(part.view_as(g))
 
 
 class _LossModule(nn.Module):
@@ -215,7 +224,8 @@ class _Accumulated:
         self.micro_rows = spread.micro_rows
         self.call: Callable[[Tensor, Tensor], Tensor] = model.loss
         self.replicas: nn.Module | None = None
-        if spread.team.size > 1 and not spread.shards:
+        self.by_hand = _learning(model) if model.learns_by_hand else []
+        if spread.team.size > 1 and not spread.shards and not self.by_hand:
             from torch.nn.parallel import DistributedDataParallel
 
             ids = [device.torch] if device.torch.type == "cuda" else None
@@ -255,6 +265,8 @@ class _Accumulated:
     def _learn(self, tokens: Tensor, targets: Tensor) -> Tensor:
         team = self.spread.team
         n_parts = -(-self.spread.most_rows // self.micro_rows)
+        # The wrappers take the mean over processes where the sum is meant.
+        wrapped = 1 if self.by_hand else team.size
         if team.size == 1 and n_parts == 1:
             return _alone(self.model, self.device, tokens, targets)
         self.model.zero_grad(set_to_none=True)
@@ -265,9 +277,11 @@ class _Accumulated:
                 with self._last(is_last=i == n_parts - 1):
                     with self.device.autocast():
                         mean = self.call(tokens[part], targets[part])
-                    # The wrappers take the mean over processes where the sum is meant.
-                    (mean * (weight * team.size / self.spread.batch_rows)).backward()
+                    (mean * (weight * wrapped / self.spread.batch_rows)).backward()
                 loss += mean.detach() * (weight / len(tokens))
+        if team.size > 1 and self.by_hand:
+            with _one_tensor([p.grad for p in self.by_hand if p.grad is not None]) as whole:
+                team.add_up(whole)
         return loss
 
     def _last(self, *, is_last: bool) -> AbstractContextManager[object]:

@@ -17,7 +17,10 @@ from scalekit.counting import count_adapters, count_maps
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import shape_of
+from scalekit.train.device import choose_device
 from scalekit.train.lora import Lora
+from scalekit.train.spread import Spread, gradients_of, recompute_activations
+from scalekit.train.team import SOLO
 
 ALL = ("q", "k", "v", "out", "gate", "up", "down")
 MLPS = ("swiglu", "relu2", "gelu")
@@ -108,6 +111,27 @@ def test_the_kernels_give_the_gradients_of_autograd(built, model: dict[str, Any]
         # float32 against double, by the largest entry of each.
         scale = other.grad.abs().max().item()
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("recompute", ["none", "blocks"])
+def test_a_batch_in_parts_gives_the_gradients_of_all_at_once(built, recompute: str) -> None:
+    tokens, right = batch()
+    whole = shaken(Lora(built(**FEWER_KEYS).double(), ALL, rank=3, alpha=6.0, seed=1))
+    loss = whole.gradients(tokens, right, nullcontext())
+    parts = shaken(Lora(built(**FEWER_KEYS).double(), ALL, rank=3, alpha=6.0, seed=1))
+    recompute_activations(parts, recompute)
+    spread = Spread(SOLO, False, recompute, micro_rows=1, batch_rows=3, context=16)
+    learn = gradients_of(parts, choose_device("cpu", "float32"), spread, lambda rows: None)
+    for _ in range(2):  # what a step leaves behind is not added to the next
+        assert learn(tokens, right).item() == pytest.approx(
+            loss.item(), rel=1e-6
+        )  # kept in float32
+        for mine, other in zip(parts.adapters, whole.adapters, strict=True):
+            assert mine.grad is not None
+            assert other.grad is not None
+            # Double precision all the way: two orders of the same sums.
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-13)
+    assert all(one.weight.grad is None for one in parts.maps)
 
 
 def test_a_run_begins_exactly_where_its_parent_ended(built) -> None:

@@ -115,6 +115,12 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 }
 
 
+LORA = {
+    "kernels": ({"processes": 2}, {}),
+    "parts by autograd, uneven": ({"processes": 3, "micro_batch_tokens": 16}, BY_AUTOGRAD),
+}
+
+
 @pytest.mark.parametrize(
     "way",
     [name if name == "kernels" else pytest.param(name, marks=pytest.mark.slow) for name in WAYS],
@@ -141,6 +147,19 @@ def test_a_run_has_the_same_losses_however_it_is_spread(spread, start: Starter, 
     else:
         assert attempt["computed_by"] == "kernels"
         assert attempt["micro_batch_tokens"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", LORA)
+def test_adapters_learn_alike_however_their_run_is_spread(spread, start: Starter, way: str) -> None:
+    needs, start.environment = LORA[way]
+    parent = spread("parent", {}, log={"keep_weights": True})
+    done(start, parent)
+    begin = {"folder": str(parent.root), "run": RUN, "step": 12, "method": "lora", "rank": 2}
+    alone = done(start, spread("alone", {}, start=begin))
+    together = done(start, spread("together", needs, start=begin))
+    assert losses(together) == pytest.approx(losses(alone), rel=SAME)
+    assert min(line["grad_norm"] for line in record_of(together).steps) > 0
 
 
 def test_more_processes_than_rows_a_step_are_refused_by_name(spread, start: Starter) -> None:
