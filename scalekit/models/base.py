@@ -87,7 +87,7 @@ class LanguageModel(nn.Module, ABC):
     def gradients(
         self, tokens: Tensor, targets: Tensor, autocast: AbstractContextManager[object]
     ) -> Tensor:
-        """Set every parameter's gradient to that of the mean loss, and return the loss.
+        """Set the gradients of all that learns to those of the mean loss, and return the loss.
 
         What stood in the gradients before is gone. A member may know a faster way than autograd.
 

@@ -162,7 +162,7 @@ class GPT(LanguageModel):
     def gradients(
         self, tokens: Tensor, targets: Tensor, autocast: AbstractContextManager[object]
     ) -> Tensor:
-        """Set every parameter's gradient to that of the mean loss, and return the loss."""
+        """Set the gradients of all that learns to those of the mean loss, and return the loss."""
         with autocast:
             fast = self._fast()
         if fast is None:

@@ -7,8 +7,9 @@ Kaiming's bound for a slope of sqrt(5).
 
 Adapters are added into the weights before each pass, and their gradients follow from those of the
 weights: dB = s dW A^T, dA = s B^T dW. So every way that the model has of computing itself serves,
-kernels included, and a pass costs what it costs in full training: what adapters save is the
-optimizer's state.
+kernels included. Gradients are computed of weights with adapters alone, by autograd and by the
+kernels: what adapters save is the other weights' share of the backward pass, and the optimizer's
+state.
 """
 
 from __future__ import annotations

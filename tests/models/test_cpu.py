@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,46 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
             assert_equal_numbers(by_kernels(module, tokens, targets), expected, rtol=0, atol=0)
     finally:
         torch.set_num_threads(before)
+
+
+@needs_kernels
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "learns",
+    [
+        "attention.qkv",
+        r"blocks.1.mlp.down",
+        r"blocks.1.attention.(q_gain|k_gain)",
+        "blocks.0.mlp_gain|blocks.1.attention.out",
+        "embedding",
+        "head|^gain",
+    ],
+)
+def test_gradients_of_what_is_frozen_are_not_computed_and_the_others_keep_their_bits(
+    *, learns: str, tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = gpt(torch.float32, tied=tied, mlp="gelu" if tied else "swiglu")
+    monkeypatch.setattr(step, "_TOKENS", 2 * module.shape.context)
+    tokens, targets = batch(module)
+    module.gradients(tokens, targets, nullcontext())
+    every = copies(module)
+    names = {name for name, _ in module.named_parameters() if re.search(learns, name)}
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in names)
+        parameter.grad = None
+    module.gradients(tokens, targets, nullcontext())
+    found = copies(module)
+    assert set(found) == names
+    for name in names:
+        assert torch.equal(found[name], every[name]), name
+    assert module._cpu is not None
+    (calls, *_) = module._cpu._calls.values()
+    n_matrices = sum(p.ndim == 2 for p in module._cpu.params)
+    is_table_alone = not tied and "embedding" in names
+    # A call sets the gradient of one matrix, but for the table of a head's own.
+    laid = [getattr(getattr(c, "func", None), "__name__", "") for c in calls.calls]
+    assert laid.count("linear_weight") == n_matrices - is_table_alone
+    assert laid.count("embed_backward") == ("embedding" in names)
 
 
 @needs_kernels

@@ -60,17 +60,17 @@ class CpuStep:
 
     def __init__(self, model: GPT, kernels: ctypes.CDLL, rotation: Tensor, norm_eps: float) -> None:
         self.model, self.kernels, self.rotation, self.norm_eps = model, kernels, rotation, norm_eps
-        self.params = list(model.parameters())
+        self.params = [p for p in model.parameters() if p.requires_grad]
         # One after the other in one tensor, so that their norm is one operation.
         # Tensors made in inference mode forget that they are parts, and a model may be evaluated
         # before it learns.
         with torch.inference_mode(mode=False):
-            every = torch.zeros(sum(p.numel() for p in self.params), dtype=self.params[0].dtype)
+            every = torch.zeros(sum(p.numel() for p in self.params), dtype=model.embedding.dtype)
             parts = zip(self.params, every.split([p.numel() for p in self.params]), strict=True)
             self.grads = {id(p): part.view_as(p) for p, part in parts}
         # Where each is named and where it lies: asking the module anew takes long for a small step.
         self._places = [
-            (module._parameters, name, p, p.data_ptr())
+            (module._parameters, name, p, p.data_ptr(), p.requires_grad)
             for module in model.modules()
             for name, p in module._parameters.items()
             if p is not None
@@ -78,13 +78,14 @@ class CpuStep:
         self._calls: dict[Batch, _Calls] = {}
 
     def still_fits(self) -> bool:
-        """Say whether the parameters are and lie where they were when the calls were laid down."""
+        """Say whether the parameters are, lie and learn as when the calls were laid down."""
         return all(
-            named[name] is p and p.data_ptr() == address for named, name, p, address in self._places
+            named[name] is p and p.data_ptr() == address and p.requires_grad == learns
+            for named, name, p, address, learns in self._places
         )
 
     def gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Set every parameter's gradient to that of the mean loss, and return that loss."""
+        """Set the gradients of what learns to those of the mean loss, and return that loss."""
         for p in self.params:
             p.grad = self.grads[id(p)]
         return self._run(tokens, targets, learns=True).mean()
@@ -127,6 +128,9 @@ class _Calls:
         self.back: list[Call] = []
         self.held: list[Tensor] = []
         self.shared: dict[str, Tensor] = {}
+        # Whether something that learns lies below what is being laid down, so that a gradient has
+        # to go on through it.
+        self.below = step.model.embedding.requires_grad
         self.dtype = step.model.embedding.dtype
         s = self.shape
         self.tokens = torch.empty(self.n, dtype=torch.int64)
@@ -169,6 +173,8 @@ class _Calls:
         if not self.batch.learns:
             return
         self.calls += reversed(self.back)
+        if not model.embedding.requires_grad:
+            return
         d_stream = self._shared("d_stream", n, D)
         d_embedding = self._grad(model.embedding)
         # Tied, the head's gradient stands there already.
@@ -179,8 +185,7 @@ class _Calls:
         self,
         stream: Tensor,
         added: Tensor | None,
-        gain: Tensor,
-        d_gain: Tensor,
+        gain: nn.Parameter,
         *,
         is_first: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -191,13 +196,15 @@ class _Calls:
         self._kernel(
             "norm_forward", stream, added, gain, after, normed, inverse, n, D, self.step.norm_eps
         )
-        self.back.append(
-            self._made(
-                "norm_backward", self._shared("d_normed", n, D), after, inverse, gain,
-                self._shared("d_stream", n, D), int(not is_first), d_gain, self.adds, self.parts,
-                n, D,
-            )
-        )  # fmt: skip
+        self.below |= gain.requires_grad
+        if self.below:
+            self.back.append(
+                self._made(
+                    "norm_backward", self._shared("d_normed", n, D), after, inverse, gain,
+                    self._shared("d_stream", n, D), int(not is_first), self._grad(gain),
+                    self.adds, self.parts, n, D,
+                )
+            )  # fmt: skip
         return after, normed
 
     def _linear(
@@ -206,10 +213,13 @@ class _Calls:
         """Multiply x (n, in) by weight (out, in), whose gradient is set going backward."""
         sizes = (self.scratch, self.n, weight.shape[1], weight.shape[0])
         self._kernel("linear_forward", x, weight, out, *sizes)
-        self.back.append(self._made("linear_backward", d_out, weight, dx, *sizes))
-        self.back.append(
-            self._made("linear_weight", d_out, x, self._grad(weight), self.adds, *sizes)
-        )
+        if self.below:
+            self.back.append(self._made("linear_backward", d_out, weight, dx, *sizes))
+        if weight.requires_grad:
+            self.back.append(
+                self._made("linear_weight", d_out, x, self._grad(weight), self.adds, *sizes)
+            )
+        self.below |= weight.requires_grad
 
     def _say(self, x: Tensor, weight: nn.Parameter, dx: Tensor) -> Tensor:
         """Multiply x (n, in) by the weight that writes to the stream; return what is added."""
@@ -229,7 +239,7 @@ class _Calls:
     ) -> tuple[Tensor, Tensor]:
         s, n, a = self.shape, self.n, block.attention
         gain = block.attention_gain
-        stream, normed = self._norm(stream, added, gain, self._grad(gain))
+        stream, normed = self._norm(stream, added, gain)
         heads, width = (s.n_heads + 2 * s.n_kv_heads) * s.head_dim, s.n_heads * s.head_dim
         qkv, d_qkv = self._kept("qkv", n, heads), self._shared("d_qkv", n, heads)
         self._linear(normed, a.qkv, qkv, d_qkv, self._shared("d_normed", n, s.d_model))
@@ -239,36 +249,40 @@ class _Calls:
         before = (qkv, a.q_gain, a.k_gain, self.table, mixed, weights)
         eps = self.step.norm_eps
         self._kernel("attention_forward", *before, self.scratch, *sizes, eps)
-        d_gains = [None if g is None else self._grad(g) for g in (a.q_gain, a.k_gain)]
-        self.back.append(
-            self._made(
-                "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.adds, self.parts,
-                self.scratch,
-                *sizes, eps,
-            )
-        )  # fmt: skip
+        gains = [g for g in (a.q_gain, a.k_gain) if g is not None]
+        d_gains = [self._grad(g) for g in gains] or [None, None]
+        self.below |= any(g.requires_grad for g in gains)
+        if self.below:
+            self.back.append(
+                self._made(
+                    "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.adds, self.parts,
+                    self.scratch,
+                    *sizes, eps,
+                )
+            )  # fmt: skip
         return stream, self._say(mixed, a.out, d_mixed)
 
     def _mlp(self, block: Block, stream: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         s, n, m = self.shape, self.n, block.mlp
         gain = block.mlp_gain
-        stream, normed = self._norm(stream, added, gain, self._grad(gain))
+        stream, normed = self._norm(stream, added, gain)
         fan_out = len(m.up)
         u, du = self._kept("u", n, fan_out), self._shared("du", n, fan_out)
         h, dh = self._kept("h", n, s.d_ff), self._shared("dh", n, s.d_ff)
         self._linear(normed, m.up, u, du, self._shared("d_normed", n, s.d_model))
         if s.mlp == "gelu":
             self.calls.append(partial(torch.ops.aten.gelu.out, u, out=h))
-            self.back.append(partial(torch.ops.aten.gelu_backward.grad_input, dh, u, grad_input=du))
+            back = partial(torch.ops.aten.gelu_backward.grad_input, dh, u, grad_input=du)
         else:
             self._kernel(f"{s.mlp}_forward", u, h, n, s.d_ff)
-            self.back.append(self._made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff))
+            back = self._made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff)
+        self.back += [back] if self.below else []
         return stream, self._say(h, m.down, dh)
 
     def _head(self, stream: Tensor, added: Tensor | None) -> None:
         """The last norm, the logits, their losses and gradients, all going forward."""
         model, s, n = self.step.model, self.shape, self.n
-        _, normed = self._norm(stream, added, model.gain, self._grad(model.gain), is_first=True)
+        _, normed = self._norm(stream, added, model.gain, is_first=True)
         d_normed, at_once = self._shared("d_normed", n, s.d_model), max(1, _LOGITS // s.vocab)
         for first in range(0, n, at_once):
             part = slice(first, first + at_once)
@@ -285,15 +299,16 @@ class _Calls:
         self._kernel(
             "cross_entropy", logits, self.targets[part], losses, n, vocab, scale, self.factor
         )
-        if self.batch.learns:
+        if self.batch.learns and self.below:
             self._kernel("linear_backward", logits, weight, dx, *sizes)
+        if self.batch.learns and weight.requires_grad:
             adds = self.adds if part.start == 0 else 1
             self._kernel("linear_weight", logits, x, self._grad(weight), adds, *sizes)
 
     def _scratch_size(self) -> int:
         """Return how many numbers of scratch memory the hungriest call needs."""
         kernels, s, threads = self.step.kernels, self.shape, self.batch.threads
-        matrices = [p for p in self.step.params if p.ndim == 2]
+        matrices = [p for p in self.step.model.parameters() if p.ndim == 2]
         needs = [kernels.linear_scratch(p.shape[1], p.shape[0], threads) for p in matrices]
         return max(threads * kernels.attention_scratch(self.batch.tokens, s.head_dim), *needs)
 
@@ -310,7 +325,9 @@ class _Calls:
         )
 
     def _grad(self, parameter: Tensor) -> Tensor:
-        return self.step.grads[id(parameter)]
+        """Return where a parameter's gradient goes; that of a frozen gain is made all the same."""
+        own = self.step.grads.get(id(parameter))
+        return self._shared(f"unused {len(parameter)}", len(parameter)) if own is None else own
 
     def _new(self, *sizes: int) -> Tensor:
         numbers = math.prod(sizes)
