@@ -90,7 +90,10 @@ def measured_speed(finished: Sequence[tuple[RunSpec, float]], profile: Profile |
 def estimate_runs(
     runs: Sequence[RunSpec], *, at_once: int, profile: Profile | None, speed: Speed
 ) -> Estimate:
-    """Estimate a set of runs, the longest started first, `at_once` of them at a time."""
+    """Estimate a set of runs, `at_once` of them at a time.
+
+    The longest start first, and branches no sooner than their trunk has come to their step.
+    """
     memory = max(memory_gb(runs), default=0.0)
     seconds = [assumed_seconds(run, profile) for run in runs]
     known = [s / speed.factor for s in seconds if s is not None]
@@ -101,7 +104,8 @@ def estimate_runs(
     total = sum(s * count_processes(run.resources) for s, run in zip(known, runs, strict=True))
     on_gpus = sum(s * _gpus(run) for s, run in zip(known, runs, strict=True))
     cost = cost_runs(runs, on_gpus, at_once=at_once, profile=profile)
-    return Estimate(total, _wall(known, at_once), at_once, _source(runs, speed), memory, cost)
+    wall = _wall(runs, known, at_once)
+    return Estimate(total, wall, at_once, _source(runs, speed), memory, cost)
 
 
 def with_estimates(runs: Iterable[RunSpec], profile: Profile | None) -> tuple[RunSpec, ...]:
@@ -118,10 +122,29 @@ def _gpus(run: RunSpec) -> int:
     return int(run.resources.get("gpus") or 0)
 
 
-def _wall(seconds: Sequence[float], at_once: int) -> float:
-    ends = [0.0] * max(1, min(at_once, len(seconds)))
-    for s in sorted(seconds, reverse=True):
-        heapq.heapreplace(ends, ends[0] + s)
+def _wall(runs: Sequence[RunSpec], seconds: Sequence[float], at_once: int) -> float:
+    """Return when the last of the runs ends that wait for a place, and branches for their trunk."""
+    branches: dict[str, list[int]] = {}
+    planned = {run.id for run in runs}
+    ready = []
+    for n, run in enumerate(runs):
+        parent = run.plan.get("parent")
+        if parent in planned:
+            branches.setdefault(parent, []).append(n)
+        else:  # that of a branch may have been trained before
+            heapq.heappush(ready, (-seconds[n], n))
+    ends = [0.0] * max(1, min(at_once, len(runs)))
+    waiting: list[tuple[float, int]] = []
+    while ready or waiting:
+        now = ends[0] if ready else max(ends[0], waiting[0][0])
+        while waiting and waiting[0][0] <= now:
+            n = heapq.heappop(waiting)[1]
+            heapq.heappush(ready, (-seconds[n], n))
+        n = heapq.heappop(ready)[1]
+        heapq.heapreplace(ends, now + seconds[n])
+        for branch in branches.get(runs[n].id, ()):
+            share = runs[branch].plan["branch_step"] / runs[n].plan["steps"]
+            heapq.heappush(waiting, (now + seconds[n] * share, branch))
     return max(ends)
 
 

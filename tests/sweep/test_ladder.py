@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from scalekit.errors import InputError
+from scalekit.sweep.estimate import assumed_seconds
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.explain import explain_run
 from scalekit.sweep.load import load_sweep
@@ -46,6 +48,25 @@ def test_the_longest_rung_is_the_trunk_and_the_others_leave_it_where_their_plate
     assert trunk.plan["branches"] == {first.id: 16, second.id: 32}
     assert own_share(first.plan) == pytest.approx(0.2)
     assert own_share(trunk.plan) == 1.0
+
+
+def test_the_estimate_lets_branches_wait_for_their_trunk(tmp_path):
+    """Trunk 80 steps; branches of 54 from its sixth step and of 63 from its seventh."""
+    expansion = sweep(tmp_path, {"steps": [60, 70, 80]}, {"decay_frac": 0.9})
+    whole = assumed_seconds(expansion.runs[-1])
+    assert whole is not None
+
+    def steps(at_once: int, chosen: Expansion = expansion) -> float:
+        wall = plan_sweep(chosen, at_once=at_once).estimate.wall_seconds
+        assert wall is not None
+        return 80 * wall / whole
+
+    assert steps(1) == pytest.approx(80 + 54 + 63)
+    # The short one begins first, because its step comes first, and the long one follows it.
+    assert steps(2) == pytest.approx(6 + 54 + 63)
+    assert steps(3) == pytest.approx(80)
+    # A trunk that is trained already keeps nobody waiting.
+    assert steps(2, replace(expansion, runs=expansion.runs[:2])) == pytest.approx(63)
 
 
 def test_each_combination_of_the_other_axes_has_a_trunk_of_its_own(tmp_path):
