@@ -11,6 +11,7 @@ from scalekit.executors.base import JobState
 from scalekit.quantities import count_words
 from scalekit.results.states import STATES, RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
+from scalekit.results.trunks import with_trunk
 
 
 def open_sweep(root: Path) -> tuple[SweepFolder, list[dict[str, Any]]]:
@@ -32,8 +33,10 @@ def read_states(
     folder: SweepFolder, lines: Iterable[Mapping[str, Any]], jobs: Mapping[str, JobState]
 ) -> dict[str, RunState]:
     """Say of every planned run where it stands, by its record and its job."""
-    records = scan_states(folder, [line["id"] for line in lines])
-    return {run: with_job(state, jobs.get(run)) for run, state in records.items()}
+    plans = {line["id"]: line["plan"] for line in lines}
+    records = scan_states(folder, plans)
+    states = {run: with_job(state, jobs.get(run)) for run, state in records.items()}
+    return {run: with_trunk(run, plans[run], folder, states) for run in states}
 
 
 def count_states(states: Mapping[str, RunState]) -> dict[str, int]:

@@ -15,6 +15,10 @@ _LEAVES = ("done", "diverged", "pruned")
 """Ends of a trunk that let its branches begin, with what it saved or without."""
 
 
+_GOES_ON = ("pending", "running", "requeued")
+"""States of a trunk that its branches need but wait for."""
+
+
 def is_held(
     run: str,
     plan: Mapping[str, Any],
@@ -27,9 +31,27 @@ def is_held(
     That is a trunk that someone else trains, or one that failed and is not to be tried again.
     """
     parent = plan.get("parent")
-    if parent is None or parent in starting or holds_checkpoint(folder.checkpoints(run)):
+    if parent is None or parent in starting:
         return False
-    return states.get(parent, PENDING).status not in _LEAVES
+    if states.get(parent, PENDING).status in _LEAVES:
+        return False
+    return not holds_checkpoint(folder.checkpoints(run))
+
+
+def with_trunk(
+    run: str, plan: Mapping[str, Any], folder: SweepFolder, states: Mapping[str, RunState]
+) -> RunState:
+    """Say of a branch that waits that it waits for its trunk, and what has become of that.
+
+    Whatever else a scheduler says of its job, it could not begin before.
+    """
+    state = states[run]
+    if state.status != "pending" or not is_held(run, plan, folder, states, ()):
+        return state
+    parent = plan["parent"]
+    trunk = states.get(parent, PENDING).status
+    fate = "" if trunk in _GOES_ON else f", which is {trunk}"
+    return replace(state, why=f"waits for its trunk {parent}{fate}")
 
 
 def whole_curve(

@@ -214,6 +214,32 @@ def test_runs_that_wait_are_no_failures_and_their_reasons_are_counted(make_sweep
 
 
 @pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize(
+    ("trunk", "fate"),
+    [("", ""), ("failed", ", which is failed"), ("stopped", ", which is stopped"), ("done", None)],
+)
+def test_a_branch_that_waits_for_its_trunk_says_so(
+    make_sweep, capsys, trunk: str, fate: str | None
+) -> None:
+    written = {"": {}, "stopped": {"r0": None}}.get(trunk, {"r0": trunk})
+    folder, lines = make_sweep(4, **written)
+    ids = [line["id"] for line in lines]
+    for line in lines[1:3]:
+        line["plan"] |= {"parent": ids[0], "branch_step": 30}
+    folder.plan_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    queued = ids if trunk == "" else ids[1:]
+    put_in_queue(folder, queued, "pending", "job 7 waits: Priority")
+    saved = folder.checkpoints(ids[2])
+    saved.mkdir(parents=True)
+    (saved / "step-000000030.pt").write_text("")
+    rows = {row["run"]: row for row in status_json(folder, capsys)["runs"]}
+    told = [rows[run]["why"] for run in ids[1:]]
+    waits = "job 7 waits: Priority" if fate is None else f"waits for its trunk {ids[0]}{fate}"
+    # The second has what it needs already, the third is no branch.
+    assert told == [waits, "job 7 waits: Priority", "job 7 waits: Priority"]
+
+
+@pytest.mark.usefixtures("queue")
 def test_a_scheduler_that_does_not_answer_is_said_and_a_run_may_wait_there(
     make_sweep, capsys
 ) -> None:
