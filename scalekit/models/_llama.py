@@ -104,11 +104,15 @@ def halves(x: Tensor, head_dim: int) -> Tensor:
 
 
 def _config(model: Mapping[str, Any], norm_eps: float, *, tied: bool) -> dict[str, Any]:
-    name, kind = (
-        ("Qwen3ForCausalLM", "qwen3") if model["qk_norm"] else ("LlamaForCausalLM", "llama")
-    )
+    name, kind = "Llama", "llama"
+    if model["qk_norm"]:
+        name, kind = "Qwen3", "qwen3"
+    elif model["d_model"] % model["n_heads"]:
+        # The same computation; transformers 5 refuses a Llama whose heads do not share the stream
+        # out, whatever their width.
+        name, kind = "Mistral", "mistral"
     return {
-        "architectures": [name],
+        "architectures": [f"{name}ForCausalLM"],
         "model_type": kind,
         "vocab_size": model["vocab"],
         "hidden_size": model["d_model"],
@@ -128,4 +132,5 @@ def _config(model: Mapping[str, Any], norm_eps: float, *, tied: bool) -> dict[st
         "bos_token_id": None,
         "eos_token_id": None,
         "torch_dtype": "float32",
+        **({"sliding_window": None} if kind == "mistral" else {}),
     }

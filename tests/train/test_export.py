@@ -116,7 +116,8 @@ def test_transformers_gives_our_logits_from_the_exported_folder(
     spec, folder, made = random_run(planned, tmp_path, model)
     out = tmp_path / "out"
     assert export(folder, spec, out) == 0
-    theirs, told = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    opened: Any = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    theirs, told = opened
     assert not any(told.values()), told  # no weight missing, left over or of another shape
     assert sum(p.numel() for p in theirs.parameters()) >= spec.plan["params"]["total"]
     with torch.no_grad():
