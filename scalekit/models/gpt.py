@@ -20,30 +20,8 @@ from scalekit.models._cpu import build as kernels
 from scalekit.models._cpu.step import CpuStep
 from scalekit.models._llama import llama_layout
 from scalekit.models._parametrization import Rules, rules_for
+from scalekit.models._parts import NORM_EPS, activate, rotate, rotation_angles, rotation_table
 from scalekit.models.base import LanguageModel, Layout, LinearMap, Model, ParamGroup
-
-NORM_EPS = 1e-6
-
-
-def rotation_angles(context: int, head_dim: int, theta: float) -> Tensor:
-    """Return the angles (T, d/2) by which RoPE turns neighbouring pairs.
-
-    Pairs are interleaved, as in Su et al. 2021, arXiv:2104.09864, equation 15.
-    """
-    speeds = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    return torch.outer(torch.arange(context, dtype=torch.float64), speeds)
-
-
-def rotation_table(angles: Tensor) -> Tensor:
-    """Return the unit complex numbers (T, 1, d/2) of the angles (T, d/2)."""
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1)
-
-
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x (B, T, heads, d) by its position: one complex product forward, one backward."""
-    wide = x if x.dtype.itemsize >= 4 else x.float()
-    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table[: x.shape[1]]).flatten(-2).type_as(x)
 
 
 class Attention(nn.Module):
@@ -90,14 +68,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map each token: (B, T, D) to (B, T, D)."""
         x = F.linear(x, self.up)
-        if self.mlp == "swiglu":
-            gate, x = x.chunk(2, dim=-1)
-            x = F.silu(gate) * x
-        elif self.mlp == "relu2":
-            x = F.relu(x).square()
-        else:
-            x = F.gelu(x)
-        return F.linear(x, self.down)
+        return F.linear(activate(x, self.mlp), self.down)
 
 
 class Block(nn.Module):

@@ -16,8 +16,9 @@ from scalekit import registry
 from scalekit.counting import MLPS
 from scalekit.models._cpu import build, step
 from scalekit.models._cpu.step import CpuStep
+from scalekit.models._parts import NORM_EPS, rotation_angles
 from scalekit.models.base import LanguageModel, build_seeded
-from scalekit.models.gpt import GPT, NORM_EPS, rotation_angles
+from scalekit.models.gpt import GPT
 
 try:
     build.load()
