@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scalekit.errors import InputError
+
 
 @dataclass(frozen=True)
 class ParamGroup:
@@ -101,6 +103,28 @@ class LanguageModel(nn.Module, ABC):
             loss = self.loss(tokens, targets)
         loss.backward()
         return loss.detach()
+
+    def stacked_losses(
+        self, params: Mapping[str, Tensor], tokens: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Return what the losses of several models like this one are, computed as one.
+
+        Its own numbers play no part.
+
+        Args:
+            params: By name, the parameters of all models, one behind the other: (R, ...).
+            tokens: Inputs (R, B, T), rows of its own for each model.
+            targets: The token after each (R, B, T).
+
+        Returns:
+            The cross-entropy in nats of every token, (R, B, T).
+
+        Raises:
+            InputError: This model has no such form.
+        """
+        raise InputError(
+            f"resources.stack: {type(self).__name__} has no stacked form; leave stack out"
+        )
 
     def recomputable(self) -> Mapping[str, list[nn.Module]]:
         """Return, by name, modules whose activations may be computed again in the backward pass."""

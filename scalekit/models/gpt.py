@@ -21,6 +21,7 @@ from scalekit.models._cpu.step import CpuStep
 from scalekit.models._llama import llama_layout
 from scalekit.models._parametrization import Rules, rules_for
 from scalekit.models._parts import NORM_EPS, activate, rotate, rotation_angles, rotation_table
+from scalekit.models._stacked import StackedGPT
 from scalekit.models.base import LanguageModel, Layout, LinearMap, Model, ParamGroup
 
 
@@ -139,6 +140,15 @@ class GPT(LanguageModel):
         if fast is None:
             return super().gradients(tokens, targets, autocast)
         return fast.gradients(tokens, targets)
+
+    def stacked_losses(
+        self, params: Mapping[str, Tensor], tokens: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Return the losses (R, B, T) of several models of this shape, computed as one."""
+        assert tokens.ndim == 3
+        assert tokens.shape[2] <= self.shape.context
+        stacked = StackedGPT(self.shape, self.rules, self.rotation)
+        return stacked.losses(params, tokens, targets)
 
     def computed_by(self) -> str:
         """Say by what means gradients are computed, for the record: results differ in rounding."""
