@@ -152,59 +152,91 @@ def eval_steps(steps: int, evals: int) -> frozenset[int]:
 
 def run_loop(job: Job, progress: Progress) -> str:
     """Train from where `progress` stands; return `done`, `diverged` or `stopped`."""
+    learner = Learner(job.model, job.optimizer, job.device, job.config.train.clip, job.gradients)
+    job.model.train()
+    with open_feed(job, progress) as feed:
+        walk = Walk(job, progress, feed)
+        while walk.status is None:
+            rows = walk.take()
+            walk.note(*learner.learn(*job.device.batch(rows), walk.lr))
+    return walk.status
+
+
+def open_feed(job: Job, progress: Progress) -> Feed:
+    """Return the rows of the steps that a run still has to take."""
     train = job.config.train
     batch = train.batch_tokens // job.config.model.context
     steps = range(progress.step + 1, job.steps + 1)
     ahead = AHEAD if job.device.torch.type == "cuda" else 0
     order, share = job.corpus.ordered(train.seed), job.spread.team.share
-    with Feed(job.corpus.train, order, batch, steps, ahead=ahead, share=share) as feed:
-        return _walk(job, progress, feed)
+    return Feed(job.corpus.train, order, batch, steps, ahead=ahead, share=share)
 
 
-def _walk(job: Job, progress: Progress, feed: Feed) -> str:
-    config, train = job.config, job.config.train
-    learner = Learner(job.model, job.optimizer, job.device, train.clip, job.gradients)
-    team = job.spread.team
-    measured = eval_steps(job.steps, config.log.evals)
-    clock = _Clock()
-    pending: list[Tensor] = []
-    job.model.train()
-    if progress.step == job.steps:  # a branch of which only the evaluation is its own
-        return "done" if math.isfinite(_write_eval(job, progress).loss) else "diverged"
-    while progress.step < job.steps:
-        step = progress.step + 1
-        lr = train.lr * lr_factor(step, job.steps, train)
-        rows = feed.next()
+class Walk:
+    """A run's way through its steps: what it takes for one, and what follows from what it learnt.
+
+    Attributes:
+        status: `done`, `diverged` or `stopped`; None while there are steps to take.
+        lr: The learning rate of the step that was taken last.
+    """
+
+    def __init__(self, job: Job, progress: Progress, feed: Feed) -> None:
+        self.job, self.progress, self.feed = job, progress, feed
+        self.lr = 0.0
+        self.status: str | None = None
+        self._measured = eval_steps(job.steps, job.config.log.evals)
+        self._clock = _Clock()
+        self._pending: list[Tensor] = []
+        if progress.step == job.steps:  # a branch of which only the evaluation is its own
+            ends_well = math.isfinite(_write_eval(job, progress).loss)
+            self.status = "done" if ends_well else "diverged"
+
+    def take(self) -> np.ndarray:
+        """Begin a step: return its rows (B, T + 1)."""
+        config = self.job.config
+        self.lr = config.train.lr * lr_factor(self.progress.step + 1, self.job.steps, config.train)
+        rows = self.feed.next()
         _check_vocab(int(rows.max()), config)
-        loss, norm = learner.learn(*job.device.batch(rows), lr)
+        return rows
+
+    def note(self, loss: Tensor, norm: Tensor) -> None:
+        """End a step, by the loss of its rows and the gradient's norm: write, measure, save."""
+        job, progress = self.job, self.progress
+        step = progress.step = progress.step + 1
         if job.average is not None:
             job.average.update(step)
-        pending.append(loss)
-        progress.step = step
-
+        self._pending.append(loss)
         is_last = step == job.steps
         has_diverged = False
-        if step % config.log.every == 0 or is_last:
-            has_diverged = _write_step(job, progress, pending, clock, feed, lr=lr, norm=float(norm))
-        if step in measured and not has_diverged:
+        if step % job.config.log.every == 0 or is_last:
+            has_diverged = _write_step(
+                job, progress, self._pending, self._clock, self.feed, lr=self.lr, norm=float(norm)
+            )
+        if step in self._measured and not has_diverged:
             has_diverged = not math.isfinite(_write_eval(job, progress).loss)
-            clock.restart(step)
-        if has_diverged:
-            return "diverged"
-        if is_last:
-            break
+            self._clock.restart(step)
+        if has_diverged or is_last:
+            self.status = "diverged" if has_diverged else "done"
+        else:
+            self._save_if_due(step)
+
+    def _save_if_due(self, step: int) -> None:
+        job, config = self.job, self.job.config
         if step in job.branches:
-            _collect(job, progress, pending)
-            # What the trunk told is not the branch's to tell.
-            save(job, replace(progress, told=[]), *job.branches[step])
-        stops, is_time = team.any(job.stop.signal is not None, _is_time(config, clock))
+            self._save(*job.branches[step], is_own=False)
+        is_asked, is_time = job.stop.signal is not None, _is_time(config, self._clock)
+        stops, is_time = job.spread.team.any(is_asked, is_time)
         if stops or is_time or _is_due(config, step):
-            _collect(job, progress, pending)
-            save(job, progress, job.checkpoints)
-            clock.saved(step)
+            self._save(job.checkpoints)
+            self._clock.saved(step)
         if stops:
-            return "stopped"
-    return "done"
+            self.status = "stopped"
+
+    def _save(self, *places: Checkpoints, is_own: bool = True) -> None:
+        _collect(self.job, self.progress, self._pending)
+        # What a trunk told is not its branches' to tell.
+        progress = self.progress if is_own else replace(self.progress, told=[])
+        save(self.job, progress, *places)
 
 
 @spends("checkpoint_s")
