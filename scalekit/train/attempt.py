@@ -24,7 +24,8 @@ from scalekit.train.account import Account, spends
 from scalekit.train.average import build_average
 from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device
-from scalekit.train.loop import Job, Progress, run_loop, tell_again
+from scalekit.train.job import Job, Progress, tell_again
+from scalekit.train.loop import run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.restore import Parts, restore_state

@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scalekit.datasets.base import Corpus
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
-from scalekit.results.record import RecordWriter, RunRecord
 from scalekit.sweep.spec import RunConfig
-from scalekit.train.account import Account, spends
-from scalekit.train.average import Average
+from scalekit.train.account import spends
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
-from scalekit.train.evaluate import HeldOut, evaluate_corpus, report_sources
+from scalekit.train.evaluate import HeldOut
 from scalekit.train.feed import Feed
+from scalekit.train.job import Job, Progress, measure, tell
 from scalekit.train.optimizer import clip_gradients, set_lr
 from scalekit.train.optimizers.base import Optimizer
-from scalekit.train.restore import Parts, save_state
+from scalekit.train.restore import save_state
 from scalekit.train.schedule import lr_factor
-from scalekit.train.score import Tasks
 from scalekit.train.spread import Gradients, Spread
-from scalekit.train.stop import StopRequest
 
 EXPLOSION_NATS = 1.0
 EXPLOSION_LINES = 3
@@ -45,65 +38,6 @@ that many step lines in a row lies that far above the mean of the first line: wo
 
 AHEAD = 2
 """Batches that are made while a GPU computes."""
-
-
-@dataclass
-class Progress:
-    """How far a run is, and what the next step line and the divergence rule need.
-
-    `told` has the lines of steps and evaluations so far: a record that lost some gets them back.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    first_loss: float | None = None
-    bad_lines: int = 0
-    told: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run with everything it needs in hand.
-
-    `parts` has under their names in a checkpoint what changes as it trains, `branches` by step who
-    else wants its state.
-    """
-
-    config: RunConfig
-    flops_per_token: float
-    model: LanguageModel
-    optimizer: Optimizer
-    corpus: Corpus
-    device: Device
-    record: RecordWriter
-    checkpoints: Checkpoints
-    stop: StopRequest
-    report: Callable[[str], None]
-    account: Account
-    wall_before: float
-    spread: Spread
-    gradients: Gradients
-    parts: Parts
-    device_before: float = 0.0
-    tasks: Tasks = field(default_factory=Tasks)
-    started: float = field(default_factory=time.perf_counter)
-    branches: Mapping[int, Sequence[Checkpoints]] = field(default_factory=dict)
-    average: Average | None = None
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        assert self.config.train.steps is not None
-        return self.config.train.steps
-
-    def wall_seconds(self) -> float:
-        """Return the seconds that this and all earlier attempts took."""
-        return self.wall_before + time.perf_counter() - self.started
-
-    def device_seconds(self, wall: float) -> float:
-        """Return the same of all devices together, at that moment of the wall clock."""
-        return self.device_before + (wall - self.wall_before) * self.spread.team.size
 
 
 class Learner:
@@ -249,20 +183,6 @@ def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
         save_state(place, job.parts, vars(progress), job.spread)
 
 
-def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:
-    """Give a record back what it told before its checkpoint and has lost since."""
-    standing = [] if before is None else [*before.steps, *before.evals]
-    known = {(line["t"], line["step"]) for line in standing}
-    for line in progress.told:
-        if (line["t"], line["step"]) not in known:
-            job.record.write(**line)
-
-
-def _tell(job: Job, progress: Progress, **line: Any) -> None:
-    job.record.write(**line)
-    progress.told.append(line)
-
-
 class _Clock:
     """Wall-clock bookkeeping: speed since the last line, time since the last checkpoint."""
 
@@ -320,7 +240,7 @@ def _write_step(
         speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)
     clock.restart(step)
     wall = job.wall_seconds()
-    _tell(
+    tell(
         job,
         progress,
         t="step",
@@ -346,32 +266,13 @@ def _write_step(
     return not math.isfinite(loss) or progress.bad_lines >= EXPLOSION_LINES
 
 
-def measure(job: Job, step: int) -> tuple[HeldOut, dict[str, Any]]:
-    """Measure the model as it is now; return its held-out loss and all that a line says of it."""
-    train, context = job.config.train, job.config.model.context
-    seen = job.corpus.ordered(train.seed).seen(step * train.batch_tokens // context)
-    with job.average.applied() if job.average else nullcontext():
-        held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)
-        scores = job.tasks.report(job.model, job.device, is_last=step == job.steps)
-    return held, {
-        "val_loss": held.loss,
-        "val_sem": held.sem,
-        "val_tokens": held.tokens,
-        "val_bpb": held.bits_per_byte,
-        "unique_tokens": seen.unique * context,
-        "epochs": seen.epochs,
-        **report_sources(held, seen, context),
-        **scores,
-    }
-
-
 @spends("eval_s")
 def _write_eval(job: Job, progress: Progress) -> HeldOut:
     step = progress.step
     held, measured = measure(job, step)
     tokens = step * job.config.train.batch_tokens
     flops = tokens * job.flops_per_token
-    _tell(job, progress, t="eval", step=step, tokens=tokens, flops=flops, **measured)
+    tell(job, progress, t="eval", step=step, tokens=tokens, flops=flops, **measured)
     job.report(f"step {step:,}/{job.steps:,}  held-out loss {held.loss:.4f}")
     return held
 

@@ -13,7 +13,7 @@ from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
 from scalekit.sweep.start import weights_file
 from scalekit.train.checkpoint import read_tensors
-from scalekit.train.loop import Job, measure
+from scalekit.train.job import Job, measure
 from scalekit.train.lora import Lora
 from scalekit.train.weights import SCHEMA
 

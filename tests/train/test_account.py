@@ -67,7 +67,7 @@ def stop_after(step: int) -> tuple[StopRequest, Callable[[str], None]]:
 
 
 def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
-    for place in ("scalekit.train.loop.evaluate_corpus", "scalekit.train.checkpoint.write_whole"):
+    for place in ("scalekit.train.job.evaluate_corpus", "scalekit.train.checkpoint.write_whole"):
         module, _, name = place.rpartition(".")
         slow_down(monkeypatch, module, name, 0.02)
     assert train_run(spec, folder, device="cpu", startup_s=3.0) == "done"
@@ -93,7 +93,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, module: str, name: str, seconds: 
 
 
 def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
-    slow_down(monkeypatch, "scalekit.train.loop", "evaluate_corpus", 0.3)
+    slow_down(monkeypatch, "scalekit.train.job", "evaluate_corpus", 0.3)
     assert train_run(spec, folder, device="cpu") == "done"
     end = end_of(folder, spec)
     tokens = 7 * 128
@@ -163,7 +163,7 @@ def test_a_failed_run_says_what_it_cost(spec: RunSpec, folder: SweepFolder, monk
     def fail(*args: Any, **options: Any) -> None:
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr("scalekit.train.loop.evaluate_corpus", fail)
+    monkeypatch.setattr("scalekit.train.job.evaluate_corpus", fail)
     assert train_run(spec, folder, device="cpu") == "failed"
     end = end_of(folder, spec)
     assert end["energy_j"] > 0
