@@ -68,54 +68,97 @@ class Setting:
     weights: Path | None
 
 
-def run_attempt(
-    spec: RunSpec, config: RunConfig, corpus: Corpus, setting: Setting, before: RunRecord | None
-) -> str:
-    """Run one attempt to its end line, or to a stop; whatever goes wrong stands in the record."""
-    n = 1 + (len(before.attempts) if before else 0)
-    job = None
-    try:
-        job, progress = _prepare(spec, config, corpus, setting, before)
-        tell_again(job, progress, before)
+class Attempt:
+    """One attempt at a run, whose loop is somebody else's.
+
+    Args:
+        spec: The run.
+        config: Its config.
+        corpus: Its data.
+        setting: Where and how.
+        before: What earlier attempts wrote.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        config: RunConfig,
+        corpus: Corpus,
+        setting: Setting,
+        before: RunRecord | None,
+    ) -> None:
+        self.spec, self.config, self.corpus = spec, config, corpus
+        self.setting, self.before = setting, before
+        self.number = 1 + (len(before.attempts) if before else 0)
+        self.job: Job | None = None
+
+    def begin(self, **facts: Any) -> tuple[Job, Progress]:
+        """Put the run where its newest checkpoint left off, and write its attempt line.
+
+        Args:
+            facts: What else that line says.
+        """
+        setting, config = self.setting, self.config
+        job, progress = _prepare(self.spec, config, self.corpus, setting, self.before)
+        self.job, self.resumed_from = job, progress.step
+        tell_again(job, progress, self.before)
         setting.account.begin()
         setting.record.write(
             "attempt",
-            **describe_attempt(n, progress.step, setting.device, setting.spread.team),
+            **describe_attempt(self.number, progress.step, setting.device, setting.spread.team),
             **describe_spread(setting.spread, job.model, setting.device),
             startup_s=setting.account.startup_seconds(),
             energy_by=setting.account.energy_by(),
+            **facts,
         )
-        resumed_from = progress.step
         if config.start.run is not None and progress.step == 0:
             write_start(job)
-        status = run_loop(job, progress)
-        setting.device.synchronise()
+        return job, progress
+
+    def finish(self, status: str, progress: Progress) -> str:
+        """Write what the loop's end means, unless it was stopped; return the status."""
+        assert self.job is not None
+        self.setting.device.synchronise()
         if status == "stopped":
             return status
-        tokens = (progress.step - resumed_from) * config.train.batch_tokens
-        if status == "done" and setting.weights is not None:
-            _keep(job, setting.weights, spec.id)
-        _write_end(job, status, n, tokens, spec.plan["flops_kind"])
-    except SystemTroubleError:
-        raise
-    except Exception as error:  # the edge of a job: the traceback belongs into the record
+        tokens = (progress.step - self.resumed_from) * self.config.train.batch_tokens
+        if status == "done" and self.setting.weights is not None:
+            _keep(self.job, self.setting.weights, self.spec.id)
+        _write_end(self.job, status, self.number, tokens, self.spec.plan["flops_kind"])
+        return status
+
+    def fail(self, error: Exception) -> None:
+        """Write down that the run failed, and of what."""
+        job, before, account = self.job, self.before, self.setting.account
         wall = job.wall_seconds() if job else _seconds(before, "wall_s")
         devices = job.device_seconds(wall) if job else _seconds(before, "device_s")
-        setting.record.write(
+        self.setting.record.write(
             "end",
             status="failed",
-            **_spent(wall, devices, setting.account),
-            attempts=n,
+            **_spent(wall, devices, account),
+            attempts=self.number,
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
         )
+
+
+def run_attempt(attempt: Attempt) -> str:
+    """Run an attempt to its end line, or to a stop; whatever goes wrong stands in the record."""
+    setting = attempt.setting
+    try:
+        job, progress = attempt.begin()
+        status = attempt.finish(run_loop(job, progress), progress)
+    except SystemTroubleError:
+        raise
+    except Exception as error:  # the edge of a job: the traceback belongs into the record
+        attempt.fail(error)
         if isinstance(error, ScalekitError):
             raise
         if not setting.spread.team.is_first:
             raise  # the first writes it down
         traceback.print_exception(error, file=sys.stderr)
         return "failed"
-    if setting.spread.team.is_first:
+    if status != "stopped" and setting.spread.team.is_first:
         setting.checkpoints.remove()
     return status
 
