@@ -35,7 +35,8 @@ class Checkpoints:
             SystemTroubleError: The disk refuses; the last checkpoint that it took is whole.
         """
         buffer = io.BytesIO()
-        torch.save({"schema": SCHEMA, "run": self.run_id, "step": step, **state}, buffer)
+        facts = {"schema": SCHEMA, "run": self.run_id, "step": step}
+        torch.save({**facts, **without_bases(state)}, buffer)
         path = self.path(step)
         write_whole(path, buffer.getvalue())
         self.drop_old()
@@ -112,6 +113,22 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete them all: a finished run needs none."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def without_bases(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested state in which no tensor is a part of a larger one.
+
+    With a part of a tensor torch saves all of it: the weights of a whole stack for each replica's.
+    """
+    return {key: _alone(value) for key, value in state.items()}
+
+
+def _alone(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_bases(value)
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.detach().clone()
+    return value
 
 
 def step_of(path: Path) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.results.store import SweepFolder, write_whole
-from scalekit.train.checkpoint import Checkpoints, read_tensors
+from scalekit.train.checkpoint import Checkpoints, read_tensors, without_bases
 from scalekit.train.lora import Lora
 
 SCHEMA = "scalekit.weights/1"
@@ -45,7 +45,7 @@ def save_weights(path: Path, run_id: str, step: int, model: Mapping[str, Tensor]
         SystemTroubleError: The disk refuses.
     """
     buffer = io.BytesIO()
-    state = {"schema": SCHEMA, "run": run_id, "step": step, "model": dict(model)}
+    state = {"schema": SCHEMA, "run": run_id, "step": step, "model": without_bases(model)}
     torch.save(state, buffer)
     write_whole(path, buffer.getvalue())
 

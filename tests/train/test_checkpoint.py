@@ -33,6 +33,15 @@ def test_the_newest_is_read_back_and_two_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000010.pt", "step-000000011.pt"]
 
 
+def test_a_part_of_a_tensor_is_written_without_the_rest_of_it(tmp_path: Path) -> None:
+    whole = torch.arange(1e6)
+    path = Checkpoints(tmp_path, "a").save(1, {"model": {"part": whole[10:20].view(2, 5)}})
+    assert path.stat().st_size < 10_000
+    state = Checkpoints(tmp_path, "a").load(CPU, quiet)
+    assert state is not None
+    assert torch.equal(state["model"]["part"], whole[10:20].view(2, 5))
+
+
 def test_what_a_kill_left_half_written_is_gone_after_the_next_save(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "a")
     checkpoints.save(1, {})
