@@ -6,9 +6,11 @@ Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scalekit.models.base import ParamGroup
 from scalekit.sweep.spec import TrainSpec
@@ -18,52 +20,90 @@ from scalekit.train.optimizers.base import Method, Optimizer, settings
 _update: Callable[..., None] = torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """What one update goes through, number by number: four lists of equal shapes.
+
+    Attributes:
+        params: What is updated.
+        grads: Their gradients.
+        first: Their first moments.
+        second: Their second moments.
+        steps: Of each, how many updates it has had with this one, a number in a tensor.
+    """
+
+    params: Sequence[Tensor]
+    grads: Sequence[Tensor | None]
+    first: Sequence[Tensor]
+    second: Sequence[Tensor]
+    steps: Sequence[Tensor]
+
+
+def update(
+    tensors: Tensors, *, lr: float, betas: tuple[float, float], weight_decay: float, eps: float
+) -> None:
+    """Update parameters by their gradients, all of them in one call."""
+    _update(
+        tensors.params,
+        tensors.grads,
+        tensors.first,
+        tensors.second,
+        [],
+        tensors.steps,
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
 class AdamW(Optimizer):
     """AdamW by torch's fused update, one call a group, with the state of `torch.optim.AdamW`.
 
     Args:
         groups: From `settings`.
         betas: Decay of the two moments.
+
+    Attributes:
+        moments: By group, the first moments of its parameters and the second ones.
+        steps: How many updates there were, a number in a tensor.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> None:
         self.param_groups, self.betas = groups, betas
-        self._moments = [
+        self.moments = [
             [[torch.zeros_like(p, requires_grad=False) for p in group["params"]] for _ in range(2)]
             for group in groups
         ]
         first = groups[0]["params"][0]
-        self._step = torch.zeros((), dtype=torch.float32, device=first.device)
+        self.steps = torch.zeros((), dtype=torch.float32, device=first.device)
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter by its gradient."""
-        self._step += 1
-        for group, moments in zip(self.param_groups, self._moments, strict=True):
+        self.steps += 1
+        for group, (first, second) in zip(self.param_groups, self.moments, strict=True):
             params = group["params"]
-            _update(
-                params,
-                [p.grad for p in params],
-                *moments,
-                [],
-                [self._step] * len(params),
+            grads, steps = [p.grad for p in params], [self.steps] * len(params)
+            update(
+                Tensors(params, grads, first, second, steps),
                 lr=group["lr"],
-                beta1=self.betas[0],
-                beta2=self.betas[1],
+                betas=self.betas,
                 weight_decay=group["weight_decay"],
                 eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments and the step of every parameter, numbered through the groups."""
         numbered = enumerate(
-            pair for first, second in self._moments for pair in zip(first, second, strict=True)
+            pair for first, second in self.moments for pair in zip(first, second, strict=True)
         )
         return {
             "state": {
-                i: {"step": self._step, "exp_avg": first, "exp_avg_sq": second}
+                i: {"step": self.steps, "exp_avg": first, "exp_avg_sq": second}
                 for i, (first, second) in numbered
             }
         }
