@@ -68,6 +68,11 @@ class Account:
         packed: Runs that share the GPU.
         n_devices: Devices that the run computes on. Energy is known of one alone, whose counter
             this process reads.
+        replicas: Runs that this process began to train as one model. Each takes an equal share of
+            its devices and their energy, to its end, also where another ends before it.
+
+    Attributes:
+        n_devices: Devices that are the run's own; replicas have a part of one.
     """
 
     def __init__(
@@ -78,13 +83,15 @@ class Account:
         since: float,
         packed: int = 1,
         n_devices: int = 1,
+        replicas: int = 1,
     ) -> None:
-        self.device, self.n_devices = device, n_devices
+        self.device, self.n_devices = device, n_devices / replicas
         self._since = since
         self._began: float | None = None
         self._known = _last_known(before)
         self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
-        self._meter = open_meter(device, packed=packed) if n_devices == 1 else None
+        meter = open_meter(device, packed=packed, replicas=replicas) if n_devices == 1 else None
+        self._meter = meter
         if device.torch.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device.torch)
 

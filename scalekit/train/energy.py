@@ -3,7 +3,7 @@
 A GPU's counter is NVML's, a CPU's is RAPL's of its packages; what else a machine draws (memory,
 fans, network, the CPU beside a GPU) neither of them sees. Where several share a device a run is
 given a share: of a GPU one over the runs that are packed onto it, of a CPU its part of all the CPU
-time that the machine was busy for.
+time that the machine was busy for. Replicas that one process trains as one model share alike.
 """
 
 from __future__ import annotations
@@ -64,18 +64,22 @@ class Meter:
         return self._total
 
 
-def open_meter(device: Device, *, packed: int = 1) -> Meter | None:
+def open_meter(device: Device, *, packed: int = 1, replicas: int = 1) -> Meter | None:
     """Return a meter of this device's energy, or None where no counter can be read.
 
     Args:
         device: Where the run computes.
-        packed: Runs that share the GPU.
+        packed: Processes that share the GPU.
+        replicas: Runs that share this process.
     """
     if device.torch.type == "cuda":
         counter = open_nvml(device.torch)
-        return Meter(counter, lambda: 1.0 / packed) if counter else None
+        return Meter(counter, lambda: 1.0 / (packed * replicas)) if counter else None
     counter = open_rapl()
-    return Meter(counter, _CpuShare()) if counter else None
+    if counter is None:
+        return None
+    share = _CpuShare()
+    return Meter(counter, lambda: share() / replicas)
 
 
 @dataclass(frozen=True)

@@ -186,4 +186,5 @@ def _account(spec: RunSpec, room: Room, before: RunRecord | None) -> Account:
         since=room.since,
         packed=int(spec.resources.get("pack") or 1) if shares else 1,
         n_devices=room.team.size,
+        replicas=room.replicas,
     )

@@ -41,7 +41,7 @@ class Meter:
 
 @pytest.fixture
 def metered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: Meter())
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: Meter())
 
 
 def lines_of(folder: SweepFolder, spec: RunSpec, t: str) -> list[dict[str, Any]]:
@@ -151,9 +151,9 @@ def test_energy_of_which_an_attempt_is_not_known_is_unknown(
     spec: RunSpec, folder: SweepFolder, monkeypatch
 ) -> None:
     stop, report = stop_after(3)
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: None)
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: None)
     assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: Meter())
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: Meter())
     assert train_run(spec, folder, device="cpu") == "done"
     assert end_of(folder, spec)["energy_j"] is None
 
@@ -192,7 +192,7 @@ def test_a_packed_run_knows_with_how_many_it_shares(
     planned, tmp_path, monkeypatch, resources: dict[str, int], packed: int
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed: seen.append(packed))
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: seen.append(packed))
     spec = planned()
     spec = RunSpec(spec.id, spec.config, spec.plan, resources)
     assert train_run(spec, SweepFolder(tmp_path), device="cpu") == "done"

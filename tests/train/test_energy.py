@@ -147,14 +147,16 @@ CUDA = Device(torch.device("cuda"), "bfloat16")
 
 
 @pytest.mark.usefixtures("card")
-@pytest.mark.parametrize("packed", [1, 4])
-def test_runs_that_are_packed_onto_a_gpu_share_its_energy(monkeypatch, packed: int) -> None:
+@pytest.mark.parametrize(("packed", "replicas"), [(1, 1), (4, 1), (2, 3)])
+def test_runs_that_are_packed_onto_a_gpu_share_its_energy(
+    monkeypatch, packed: int, replicas: int
+) -> None:
     # One reading to see whether it can be read, one when the meter begins, one now.
     monkeypatch.setitem(sys.modules, "pynvml", nvml([1000, 2000, 10_000]))
-    meter = open_meter(CUDA, packed=packed)
+    meter = open_meter(CUDA, packed=packed, replicas=replicas)
     assert meter is not None
     assert meter.by == "NVML"
-    assert meter.joules() == pytest.approx(8.0 / packed)
+    assert meter.joules() == pytest.approx(8.0 / packed / replicas)
 
 
 @pytest.mark.usefixtures("card")
