@@ -96,7 +96,7 @@ class Attempt:
         """Put the run where its newest checkpoint left off, and write its attempt line.
 
         Args:
-            facts: What else that line says.
+            facts: What that line says beside or instead.
         """
         setting, config = self.setting, self.config
         job, progress = _prepare(self.spec, config, self.corpus, setting, self.before)
@@ -106,10 +106,9 @@ class Attempt:
         setting.record.write(
             "attempt",
             **describe_attempt(self.number, progress.step, setting.device, setting.spread.team),
-            **describe_spread(setting.spread, job.model, setting.device),
+            **{**describe_spread(setting.spread, job.model, setting.device), **facts},
             startup_s=setting.account.startup_seconds(),
             energy_by=setting.account.energy_by(),
-            **facts,
         )
         if config.start.run is not None and progress.step == 0:
             write_start(job)
@@ -194,7 +193,7 @@ def _prepare(
         wall_before=_seconds(before, "wall_s"),
         device_before=_seconds(before, "device_s"),
         spread=spread,
-        gradients=gradients_of(model, device, spread, partial(_note_memory, setting, config)),
+        gradients=gradients_of(model, device, spread, partial(note_memory, setting, config)),
         branches=setting.branches,
         parts=parts,
         average=average,
@@ -219,7 +218,7 @@ def _restore(setting: Setting, parts: Parts) -> Progress:
         ) from error
 
 
-def _note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
+def note_memory(setting: Setting, config: RunConfig, rows: int) -> None:
     """Write down that memory ran out and that the run goes on with fewer rows at once."""
     tokens = rows * config.model.context
     setting.record.write("note", what="out of memory", micro_batch_tokens=tokens)

@@ -92,7 +92,9 @@ def run_loop(job: Job, progress: Progress) -> str:
         walk = Walk(job, progress, feed)
         while walk.status is None:
             rows = walk.take()
-            walk.note(*learner.learn(*job.device.batch(rows), walk.lr))
+            loss, norm = learner.learn(*job.device.batch(rows), walk.lr)
+            walk.note(loss, norm)
+            walk.save_if_due(is_asked=job.stop.signal is not None)
     return walk.status
 
 
@@ -134,7 +136,7 @@ class Walk:
         return rows
 
     def note(self, loss: Tensor, norm: Tensor) -> None:
-        """End a step, by the loss of its rows and the gradient's norm: write, measure, save."""
+        """Write and measure what is due after a step, from its mean loss and gradient's norm."""
         job, progress = self.job, self.progress
         step = progress.step = progress.step + 1
         if job.average is not None:
@@ -151,15 +153,15 @@ class Walk:
             self._clock.restart(step)
         if has_diverged or is_last:
             self.status = "diverged" if has_diverged else "done"
-        else:
-            self._save_if_due(step)
 
-    def _save_if_due(self, step: int) -> None:
-        job, config = self.job, self.job.config
+    def save_if_due(self, *, is_asked: bool) -> None:
+        """Save what is due after a step that was not the last, and stop where that is asked."""
+        job, config, step = self.job, self.job.config, self.progress.step
+        if self.status is not None:
+            return
         if step in job.branches:
             self._save(*job.branches[step], is_own=False)
-        is_asked, is_time = job.stop.signal is not None, _is_time(config, self._clock)
-        stops, is_time = job.spread.team.any(is_asked, is_time)
+        stops, is_time = job.spread.team.any(is_asked, _is_time(config, self._clock))
         if stops or is_time or _is_due(config, step):
             self._save(job.checkpoints)
             self._clock.saved(step)
