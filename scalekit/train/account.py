@@ -69,10 +69,10 @@ class Account:
         n_devices: Devices that the run computes on. Energy is known of one alone, whose counter
             this process reads.
         replicas: Runs that this process began to train as one model. Each takes an equal share of
-            its devices and their energy, to its end, also where another ends before it.
+            its start-up, its device and the energy, to its end, also where another ends before it.
 
     Attributes:
-        n_devices: Devices that are the run's own; replicas have a part of one.
+        device_share: Devices that are the run's own; replicas have a part of one.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class Account:
         n_devices: int = 1,
         replicas: int = 1,
     ) -> None:
-        self.device, self.n_devices = device, n_devices / replicas
+        self.device, self.n_devices, self.replicas = device, n_devices, replicas
+        self.device_share = n_devices / replicas
         self._since = since
         self._began: float | None = None
         self._known = _last_known(before)
@@ -104,8 +105,8 @@ class Account:
         self._lost[loss] += seconds
 
     def startup_seconds(self) -> float:
-        """Return the seconds that starting took, of this attempt."""
-        return (self._began or time.perf_counter()) - self._since
+        """Return the run's share of the seconds that starting took, of this attempt."""
+        return ((self._began or time.perf_counter()) - self._since) / self.replicas
 
     def training_seconds(self) -> float:
         """Return the seconds that this attempt trained for, nothing else."""

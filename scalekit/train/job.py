@@ -80,7 +80,7 @@ class Job:
 
     def device_seconds(self, wall: float) -> float:
         """Return the same of all devices together, at that moment of the wall clock."""
-        return self.device_before + (wall - self.wall_before) * self.account.n_devices
+        return self.device_before + (wall - self.wall_before) * self.account.device_share
 
 
 def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:

@@ -192,7 +192,9 @@ def test_a_packed_run_knows_with_how_many_it_shares(
     planned, tmp_path, monkeypatch, resources: dict[str, int], packed: int
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: seen.append(packed))
+    monkeypatch.setattr(
+        account_module, "open_meter", lambda device, packed, replicas: seen.append(packed)
+    )
     spec = planned()
     spec = RunSpec(spec.id, spec.config, spec.plan, resources)
     assert train_run(spec, SweepFolder(tmp_path), device="cpu") == "done"
