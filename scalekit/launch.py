@@ -12,7 +12,7 @@ from typing import Protocol
 from scalekit.errors import OK, RUNS_FAILED, SystemTroubleError
 from scalekit.executors._process import process_handle
 from scalekit.executors._progress import Count, Progress
-from scalekit.executors.base import STOPPED, Executor, Handle, Job
+from scalekit.executors.base import STOPPED, Executor, Handle, Job, stack_jobs
 from scalekit.results.code import code_state
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.live import Standing, ask_executors, release_held
@@ -203,6 +203,7 @@ def submit(
     retry: Sequence[str] = (),
     force: bool = False,
     speed: float = 1.0,
+    stacks: Sequence[Sequence[str]] = (),
     argv: Callable[[SweepFolder, str], Sequence[str]] = job_argv,
 ) -> Outcome:
     """Write the sweep's folder and hand the runs that are missing to the executor.
@@ -219,7 +220,8 @@ def submit(
         retry: Ends that are tried again: of `RETRIABLE`.
         force: Start every run anew; old records are moved aside.
         speed: How much faster finished runs were than the plan estimates.
-        argv: The command line that trains one run.
+        stacks: Runs that one process each is to train together, for an executor that does that.
+        argv: The command line that trains one run; with further ids behind it, those as well.
 
     Raises:
         InputError: The folder holds another sweep, or the executor can never execute this one.
@@ -237,7 +239,10 @@ def submit(
         for trouble in release_held(standing):
             sys.stderr.write(f"a job that could not be launched is still held: {trouble}\n")
         starting = {spec.id for spec in todo.start}
-        jobs = [_job(spec, folder, argv, speed, starting) for spec in todo.start]
+        jobs = [
+            stack_jobs([_job(spec, folder, argv, speed, starting) for spec in specs])
+            for specs in _grouped(todo.start, stacks)
+        ]
         executor.check(jobs)
         lines = [spec.to_json() for spec in expansion.runs]
         write_plan(folder, expansion.spec.resolved_yaml(), lines)
@@ -250,7 +255,7 @@ def submit(
             executor=kind,
             command=process_handle(os.getpid()),
             code=code_state(),
-            runs=[job.run for job in jobs],
+            runs=[run for job in jobs for run in job.runs],
         )
         for run in todo.replace:
             move_aside(folder, run)
@@ -259,7 +264,8 @@ def submit(
             drop_checkpoints(folder, run)
         codes = _execute(jobs, todo, folder, executor, log)
         states = scan_states(folder, todo.states)
-    return Outcome(tuple(job.run for job in jobs), states, codes, todo.held)
+    started = tuple(run for job in jobs for run in job.runs)
+    return Outcome(started, states, codes, todo.held)
 
 
 def _execute(
@@ -284,11 +290,11 @@ class _Watch:
         self.codes: dict[str, int] = {}
         self.progress = Progress(self._count)
         self._folder, self._log = folder, log
-        self._running: dict[str, Job] = {}
-        self._ended: dict[str, Job] = {}
+        self._running: set[str] = set()
+        self._ended: set[str] = set()
         self._total = len(todo.states)
         self._before = todo.n_finished
-        self._flops = sum(job.flops for job in jobs)
+        self._flops = {spec.id: _flops(spec) for spec in todo.start}
         self._plans = {spec.id: spec.plan for spec in todo.start}
         self._cancels_seen = -1
         self._cancelled: set[str] = set()
@@ -299,17 +305,21 @@ class _Watch:
         if files != self._cancels_seen:
             self._cancels_seen = files
             self._cancelled = read_cancels(self._folder, self._since)
-        return job.run not in self._cancelled
+        return self._cancelled.isdisjoint(job.runs)
 
     def started(self, jobs: Sequence[Job], handle: Handle) -> None:
-        self._log.write("started", runs=[job.run for job in jobs], handle=dict(handle))
-        self._running |= {job.run: job for job in jobs}
+        runs = [run for job in jobs for run in job.runs]
+        self._log.write("started", runs=runs, handle=dict(handle))
+        self._running |= set(runs)
 
     def ended(self, job: Job, code: int) -> None:
-        self._running.pop(job.run, None)
-        self._ended[job.run] = job
-        self.codes[job.run] = code
-        self._log.write("ended", runs=[job.run], code=code)
+        for run in job.runs:
+            self._running.discard(run)
+            self._ended.add(run)
+            # The code of several is that of the worst of them.
+            is_done = job.beside and read_state(self._folder.record(run)).status == "done"
+            self.codes[run] = OK if is_done else code
+            self._log.write("ended", runs=[run], code=self.codes[run])
 
     def tick(self) -> None:
         self.progress.tick()
@@ -317,20 +327,20 @@ class _Watch:
     def _count(self) -> Count:
         codes = [self.codes[run] for run in self._ended]
         flops = 0.0
-        for run, job in (self._ended | self._running).items():
+        for run in self._ended | self._running:
             is_over = run in self.codes and self.codes[run] not in STOPPED
             if is_over:
-                flops += job.flops
+                flops += self._flops[run]
                 continue
             step = read_state(self._folder.record(run)).step
-            flops += job.flops * share_done(self._plans[run], step)
+            flops += self._flops[run] * share_done(self._plans[run], step)
         return Count(
             done=self._before + codes.count(OK),
             running=len(self._running),
             failed=sum(code not in (OK, *STOPPED) for code in codes),
             total=self._total,
             flops_done=flops,
-            flops_total=self._flops,
+            flops_total=sum(self._flops.values()),
         )
 
 
@@ -349,8 +359,22 @@ def _job(
         argv=tuple(argv(folder, spec.id)),
         log=folder.log(spec.id),
         resources=spec.resources,
-        flops=float(plan["flops"][plan["flops_kind"]]) * own_share(plan),
+        flops=_flops(spec),
         seconds=estimate / speed if isinstance(estimate, int | float) else None,
         after=parent if parent in starting else "",
         needs=folder.checkpoints(spec.id) if parent in starting else None,
     )
+
+
+def _flops(spec: RunSpec) -> float:
+    """Return the FLOPs that a run takes itself."""
+    return float(spec.plan["flops"][spec.plan["flops_kind"]]) * own_share(spec.plan)
+
+
+def _grouped(specs: Sequence[RunSpec], stacks: Sequence[Sequence[str]]) -> list[list[RunSpec]]:
+    """Put the runs of each stack together, where its first stands in the plan's order."""
+    stack_of = {run: number for number, runs in enumerate(stacks) for run in runs}
+    groups: dict[str | int, list[RunSpec]] = {}
+    for spec in specs:
+        groups.setdefault(stack_of.get(spec.id, spec.id), []).append(spec)
+    return list(groups.values())

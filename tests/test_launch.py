@@ -364,3 +364,27 @@ def test_a_run_deaf_to_signals_is_killed_after_the_grace_time(expansion, folder)
     command.communicate(timeout=4)
     assert command.returncode == 130
     assert read_submissions(folder)[0].codes == {ids(sweep)[0]: -signal.SIGKILL}
+
+
+def test_the_runs_of_a_stack_are_one_process_and_each_has_its_own_end(expansion, folder) -> None:
+    sweep = expansion(4, r1={"end": "diverge"})
+    first, second, third, fourth = ids(sweep)
+    outcome = launch(sweep, folder, stacks=[(first, second, third)])
+    assert statuses(sweep, folder) == ["done", "diverged", "done", "done"]
+    assert outcome.codes == {first: 0, second: 4, third: 0, fourth: 0}
+    assert outcome.crashed == ()
+    assert sorted(outcome.started) == sorted(ids(sweep))
+    assert [folder.log(run).exists() for run in ids(sweep)] == [True, False, False, True]
+    (submission,) = read_submissions(folder)
+    assert submission.handles[first] == submission.handles[third] != submission.handles[fourth]
+    assert launch(sweep, folder, stacks=[(first, second, third)]).started == ()
+
+
+def test_a_stack_that_crashes_leaves_every_run_to_be_continued(expansion, folder) -> None:
+    sweep = expansion(3, r1={"crash": True})
+    outcome = launch(sweep, folder, stacks=[ids(sweep)])
+    assert statuses(sweep, folder) == ["done", "stopped", "pending"]
+    assert outcome.crashed == tuple(ids(sweep)[1:])
+    assert outcome.exit_code == 4
+    todo = find_missing(sweep.runs, folder)
+    assert [spec.id for spec in todo.start] == ids(sweep)[1:]

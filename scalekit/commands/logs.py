@@ -14,6 +14,7 @@ import typer
 from scalekit.commands._standing import match_run, open_sweep, read_states
 from scalekit.errors import InputError, UsageError
 from scalekit.results.live import ask_executors
+from scalekit.results.record import read_record
 from scalekit.results.states import TROUBLES, RunState, read_state
 from scalekit.results.store import SweepFolder
 
@@ -46,7 +47,7 @@ def logs(
     if run is None:
         raise UsageError("logs: which run?; give the beginning of its id, or --failed")
     found = match_run(place, ids, run)
-    path = place.log(found)
+    path = _log(place, found)
     if not path.exists() and not follow:
         state = read_state(place.record(found)).status
         raise InputError(f"{path}: no log, the run is {state}; a run has one once it was started")
@@ -54,6 +55,19 @@ def logs(
         sys.stdout.write(text)
     if follow:
         _follow(place, found)
+
+
+def _log(folder: SweepFolder, run: str) -> Path:
+    """Return where a run's output is: of one that trained in a stack, the log of its first."""
+    path = folder.log(run)
+    if path.exists() or not folder.record(run).exists():
+        return path
+    try:
+        attempts = read_record(folder.record(run), steps=False).attempts
+    except InputError:
+        return path
+    stack = attempts[-1].get("stack") if attempts else None
+    return folder.log(stack[0]) if stack else path
 
 
 def tail(path: Path, n_lines: int) -> Iterator[str]:
@@ -74,7 +88,7 @@ def tail(path: Path, n_lines: int) -> Iterator[str]:
 
 def _follow(folder: SweepFolder, run: str) -> None:
     """Print what the run adds, until it is finished or was stopped."""
-    path = folder.log(run)
+    path = _log(folder, run)
     at = path.stat().st_size if path.exists() else 0
     while True:
         # The state first: what is printed before the end is then never missed.
@@ -101,7 +115,7 @@ def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines:
         print(f"==> {run} {state.status}" + (f", {state.why}" if state.why else ""))
         if state.last.get("error"):
             print(state.last["error"])
-        text = "".join(tail(folder.log(run), n_lines))
+        text = "".join(tail(_log(folder, run), n_lines))
         print(text if text.endswith("\n") or not text else text + "\n", end="")
     if not found:
         print(f"{folder.root}: no run failed", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`scalekit train DIR RUN`: train one run here, in the foreground; exactly what a job calls."""
+"""`scalekit train DIR RUN...`: train a run here, in the foreground; exactly what a job calls."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scalekit import errors
 
+if TYPE_CHECKING:
+    from scalekit.executors._team import Place
+    from scalekit.results.store import SweepFolder
+    from scalekit.sweep.spec import RunSpec
+    from scalekit.train.stop import StopRequest
+
 
 def train(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or the start of it")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="a run's id, or the start of it")
+    ],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="threads of each process; torch's choice unless given")
@@ -26,9 +35,10 @@ def train(
         int | None, typer.Option(min=1, help="processes that train it; the plan's unless given")
     ] = None,
 ) -> None:
-    """Train one run of a sweep here; started again it carries on where it was.
+    """Train a run of a sweep here; started again it carries on where it was.
 
-    A run of several processes is started by one call, which starts itself once for each.
+    A run of several processes is started by one call, which starts itself once for each. Several
+    runs that differ in seed, learning rate or weight decay alone train as one batched model.
     """
     from scalekit.executors._team import die_with_launcher, find_place, run_team
     from scalekit.executors.base import count_processes
@@ -36,50 +46,95 @@ def train(
     from scalekit.sweep.spec import RunSpec
 
     place = SweepFolder(folder)
-    spec = RunSpec.from_json(_find_run(place.plan_lines(), run, folder))
+    lines = list(place.plan_lines())
+    found = [RunSpec.from_json(_find_run(lines, run, folder)) for run in runs]
+    specs = list({spec.id: spec for spec in found}.values())
+    if len(specs) > 1 and processes not in (None, 1):
+        raise errors.UsageError(
+            f"--processes {processes}: {len(specs)} runs as one batched model train in one "
+            "process; name one run, or leave it out"
+        )
     mine = find_place(os.environ)
-    n_processes = processes or count_processes(spec.resources)
-    if mine is None and n_processes > 1:
-        n_nodes = 1 if processes else int(spec.resources.get("nodes") or 1)
-        words = _words(folder, spec.id, device=device, threads=threads)
+    n_processes = processes or max(count_processes(spec.resources) for spec in specs)
+    if mine is None and n_processes > 1 and len(specs) == 1:
+        n_nodes = 1 if processes else int(specs[0].resources.get("nodes") or 1)
+        words = _words(folder, specs[0].id, device=device, threads=threads)
         raise typer.Exit(run_team(words, n_processes, n_nodes))
     die_with_launcher()
 
     from scalekit.train.account import process_seconds
     from scalekit.train.device import keep_freed_memory
-    from scalekit.train.run import train_run
     from scalekit.train.stop import StopRequest
-    from scalekit.train.team import device_of, join
 
     keep_freed_memory()
     # A process may also train many runs, one after the other: its age is no run's then.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
-        here = device_of(mine, device, wants_gpu=bool(spec.resources.get("gpus")))
-        team = join(mine, here)
-        try:
-            status = train_run(
-                spec,
-                place,
-                device=here,
-                threads=threads,
-                report=_Reporter() if team.is_first else _silent,
-                stop=stop,
-                team=team,
-                startup_s=(process_seconds() or 0.0) if is_own else 0.0,
-            )
-        except errors.ScalekitError as error:
-            if team.is_first:
-                raise
-            # The first process says it for all.
-            raise typer.Exit(error.exit_code) from error
-    if team.is_first:
-        print(f"{spec.id} {status}")
-    if status == "stopped":
+        here = _Here(place, device, threads, stop, (process_seconds() or 0.0) if is_own else 0.0)
+        is_stack = len(specs) > 1
+        statuses = _train_stack(specs, here) if is_stack else _train_one(specs[0], here, mine)
+    if "stopped" in statuses:
         interrupted = stop.signal == signal.SIGINT
         raise typer.Exit(errors.INTERRUPTED if interrupted else 128 + signal.SIGTERM)
-    if status != "done":
+    if set(statuses) != {"done"}:
         raise typer.Exit(errors.RUNS_FAILED)
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What training in this process needs to know."""
+
+    folder: SweepFolder
+    device: str
+    threads: int | None
+    stop: StopRequest
+    startup_s: float
+
+
+def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
+    """Train a run as one of its processes; print its status and return it."""
+    from scalekit.train.run import train_run
+    from scalekit.train.team import device_of, join
+
+    where = device_of(mine, here.device, wants_gpu=bool(spec.resources.get("gpus")))
+    team = join(mine, where)
+    try:
+        status = train_run(
+            spec,
+            here.folder,
+            device=where,
+            threads=here.threads,
+            report=_Reporter() if team.is_first else _silent,
+            stop=here.stop,
+            team=team,
+            startup_s=here.startup_s,
+        )
+    except errors.ScalekitError as error:
+        if team.is_first:
+            raise
+        # The first process says it for all.
+        raise typer.Exit(error.exit_code) from error
+    if team.is_first:
+        print(f"{spec.id} {status}")
+    return [status]
+
+
+def _train_stack(specs: Sequence[RunSpec], here: _Here) -> list[str]:
+    """Train runs as one batched model; print their statuses and return them."""
+    from scalekit.train.stacked_run import train_stack
+
+    statuses = train_stack(
+        specs,
+        here.folder,
+        device=here.device,
+        threads=here.threads,
+        report=_Reporter(),
+        stop=here.stop,
+        startup_s=here.startup_s,
+    )
+    for run, status in statuses.items():
+        print(f"{run} {status}")
+    return list(statuses.values())
 
 
 def _words(folder: Path, run: str, *, device: str, threads: int | None) -> list[str]:

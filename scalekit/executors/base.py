@@ -1,14 +1,14 @@
 """What an executor must offer: start jobs, say where they are, stop them.
 
 A member of `executors/` binds `EXECUTOR`, a function from `Settings` to an `Executor`. A job trains
-one run by a command line, so that an executor needs to know nothing of runs; those that share
+a run by a command line, so that an executor needs to know nothing of runs; those that share
 resources between runs (packing, arrays) group jobs themselves and report one handle for the group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +28,10 @@ CAUSES = ("preempted", "timed_out", "out_of_memory", "node_failed", "cancelled",
 
 @dataclass(frozen=True)
 class Job:
-    """One run to execute.
+    """One run to execute, or several that one process trains together.
 
     Attributes:
-        run: The run's id.
+        run: The run's id; of several, the first one's.
         argv: The command line; an executor appends `--threads N` where it decides on threads.
         log: Where the job's output goes, for people.
         resources: What the run needs: gpus, cpus, nodes, processes, memory_gb, pack, time_s.
@@ -40,6 +40,7 @@ class Job:
         after: The run of another job of the same submission that this one waits for, or nothing:
             until it has ended, or has left a checkpoint in `needs`.
         needs: Where that checkpoint would lie.
+        beside: The other runs of a stack: all are started, stopped and cancelled as one.
     """
 
     run: str
@@ -50,6 +51,28 @@ class Job:
     seconds: float | None = None
     after: str = ""
     needs: Path | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs that the job trains."""
+        return (self.run, *self.beside)
+
+
+def stack_jobs(jobs: Sequence[Job]) -> Job:
+    """Make the job of a stack out of those of its runs: their ids behind the first one's words."""
+    first, *others = jobs
+    if not others:
+        return first
+    seconds = [job.seconds for job in jobs]
+    beside = tuple(job.run for job in others)
+    return replace(
+        first,
+        argv=(*first.argv, *beside),
+        flops=sum(job.flops for job in jobs),
+        seconds=None if None in seconds else sum(s for s in seconds if s is not None),
+        beside=beside,
+    )
 
 
 def count_processes(resources: Mapping[str, Any]) -> int:
@@ -136,6 +159,9 @@ class Executor(Protocol):
 
     in_foreground: bool
     """Whether `start` returns only when the jobs have ended."""
+
+    stacks: bool
+    """Whether it takes jobs of several runs."""
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Refuse what can never be executed here, before anything is written.

@@ -53,6 +53,7 @@ class Local:
     """
 
     in_foreground = True
+    stacks = True
 
     def __init__(self, settings: Settings, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self.grace_seconds = grace_seconds

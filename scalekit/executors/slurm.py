@@ -42,6 +42,7 @@ class Slurm:
     """The executor: it returns when the jobs are in the queue."""
 
     in_foreground = False
+    stacks = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

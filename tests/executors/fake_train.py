@@ -1,4 +1,4 @@
-"""A stand-in for `scalekit train DIR RUN`: real records, steps that only sleep, and planned faults.
+"""A stand-in for `scalekit train DIR RUN...`: real records, steps that sleep, and planned faults.
 
 The plan line's `config.train.fake` says what happens: `crash` (no end line), `fail` (an end line
 that says so), `diverge`, `deaf` (ignores SIGTERM), `eat` (takes megabytes of memory at its second
@@ -61,4 +61,7 @@ def main(folder: SweepFolder, run: str, *rest: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(SweepFolder(Path(sys.argv[1])), *sys.argv[2:]))
+    place, *words = sys.argv[1:]
+    count = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    # Of several runs one after the other, and the worst code of all.
+    sys.exit(max(main(SweepFolder(Path(place)), run, *words[count:]) for run in words[:count]))
