@@ -12,6 +12,7 @@ from scalekit.sweep.cost import Cost
 from scalekit.sweep.ladder import Saving
 from scalekit.sweep.plan import Plan
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.stacks import Stacking
 from scalekit.sweep.sweep_spec import SweepSpec
 
 SHOWN_FIRST, SHOWN_LAST = 6, 3
@@ -122,6 +123,7 @@ def _totals(plan: Plan) -> Iterator[str]:
     )
     if plan.ladder is not None:
         yield _saving(plan.ladder)
+    yield from _stacked(plan.stacking)
     estimate = plan.estimate
     memory = (
         f"largest run about {estimate.memory_gb:.2g} GB of memory, the folder about "
@@ -157,6 +159,23 @@ def _saving(ladder: Saving) -> str:
         f"ladder: {trunks}, {branches}; {1 - ladder.flops / ladder.separate_flops:.0%} less than "
         f"the {write_flops(ladder.separate_flops)} FLOPs of separate runs"
     )
+
+
+def _stacked(stacking: Stacking) -> Iterator[str]:
+    """Say which runs train as one batched model, by whose word, and which might and do not."""
+    by_speed: dict[float | None, list[int]] = {}
+    for group in stacking.groups:
+        by_speed.setdefault(group.speedup, []).append(len(group.runs))
+    for speedup, sizes in by_speed.items():
+        why = "as asked; whether that is faster nobody measured"
+        if speedup is not None:
+            why = f"which the profile measured as {speedup:.2g} times as fast as one at a time"
+        n = len(sizes)
+        models = f"{n:,} batched models of {_span(min(sizes), max(sizes))}"
+        models = "one batched model" if n == 1 else models
+        yield f"stacked: {sum(sizes):,} runs train as {models}, {why}"
+    for sentence in stacking.alone:
+        yield f"not stacked: {sentence}"
 
 
 def _budgets(plan: Plan) -> Iterator[str]:

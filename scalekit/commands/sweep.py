@@ -135,6 +135,7 @@ def _study(
     from scalekit.results.plan import check_same_sweep
     from scalekit.sweep.estimate import estimate_runs, measured_speed
     from scalekit.sweep.plan import plan_sweep
+    from scalekit.sweep.stacks import plan_stacks, without_stacks
 
     spec, folder = expansion.spec, SweepFolder(settings.folder)
     kind = kind or spec.executor.kind
@@ -148,11 +149,17 @@ def _study(
     speed = measured_speed(took, spec.profile)
     at_once = _at_once(executor, settings.max_parallel, todo.start)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed)
+    if executor.stacks:
+        stacking = plan_stacks(todo.start, spec.profile)
+    else:
+        stacking = without_stacks(todo.start, spec.profile, kind)
+    plan = replace(plan, stacking=stacking)
     if 0 < len(todo.start) < len(expansion.runs):
         estimate = estimate_runs(todo.start, at_once=at_once, profile=spec.profile, speed=speed)
         plan = replace(plan, estimate=estimate)
     if executor.in_foreground:
-        plan = replace(plan, checks=(*check_memory(todo.start, at_once), *plan.checks))
+        n_side_by_side = at_once * stacking.largest
+        plan = replace(plan, checks=(*check_memory(todo.start, n_side_by_side), *plan.checks))
     return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
 
 
@@ -225,6 +232,7 @@ def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force:
             retry=retry,
             force=force,
             speed=study.speed,
+            stacks=[group.runs for group in study.plan.stacking.groups],
         )
     except KeyboardInterrupt:
         print("the same command continues where this one stopped", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scalekit.sweep.design import BESIROGLU, PriorLaw
 from scalekit.sweep.estimate import Estimate, Speed, estimate_runs
@@ -23,6 +23,7 @@ from scalekit.sweep.review import (
     read_point,
 )
 from scalekit.sweep.spec import own_share
+from scalekit.sweep.stacks import Stacking
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Plan:
         params: Smallest and largest, by `params_kind`.
         tokens_per_param: Smallest and largest.
         ladder: What branching saves, or None where nothing branches.
+        stacking: Which of the runs to start train as one batched model.
         exponent_sd: What `checks` says of the exponent's precision under the prior law.
     """
 
@@ -61,6 +63,7 @@ class Plan:
     exponent_sd: float
     estimate: Estimate
     ladder: Saving | None = None
+    stacking: Stacking = field(default_factory=Stacking)
 
     @property
     def refusals(self) -> tuple[Check, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scalekit.config.validate import GIGABYTES, SECONDS
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
@@ -69,6 +69,10 @@ class ResourceRule(Part):
     cpus: int | None = Field(default=None, gt=0, description="CPU cores a run")
     memory_gb: Annotated[float, GIGABYTES] | None = Field(default=None, gt=0)
     pack: int = Field(default=1, gt=0, description="runs that share one job's resources")
+    stack: int | Literal["auto"] = Field(
+        default="auto",
+        description="runs of one shape trained as one batched model; auto: as the profile measured",
+    )
     processes: int | None = Field(
         default=None, gt=0, description="processes a run; one a GPU and one a node unless given"
     )
@@ -83,6 +87,13 @@ class ResourceRule(Part):
         gt=0,
         description="tokens a process learns from at once; by memory unless given",
     )
+
+    @field_validator("stack")
+    @classmethod
+    def _one_at_least(cls, stack: int | str) -> int | str:
+        if isinstance(stack, int) and stack < 1:
+            raise ValueError("'stack' must be at least 1; change it, 1 stacks nothing")
+        return stack
 
     @model_validator(mode="after")
     def _one_process_a_gpu(self) -> ResourceRule:
@@ -120,6 +131,16 @@ class ExecutorSpec(Part):
     threads: int | None = Field(default=None, gt=0, description="CPU threads a run")
 
 
+class StackSpeed(Part):
+    """How fast runs of one shape were as one batched model, measured on a GPU of the site."""
+
+    params: float = Field(gt=0, description="non-embedding parameters of a model")
+    runs: int = Field(gt=1, description="runs of the stack")
+    speedup: float = Field(
+        gt=0, description="tokens per second of all together over those of one at a time"
+    )
+
+
 class Profile(Part):
     """A site: names, prices and powers that do not belong into a sweep."""
 
@@ -142,6 +163,9 @@ class Profile(Part):
     peak_flops: float | None = Field(default=None, gt=0, description="FLOP/s of one GPU")
     mfu: float | None = Field(default=None, gt=0, le=1, description="expected share of the peak")
     gpu_watts: float | None = Field(default=None, gt=0)
+    stacks: list[StackSpeed] | None = Field(
+        default=None, description="measured stacks, which `stack: auto` goes by"
+    )
     pue: float | None = Field(default=None, ge=1, description="site energy over IT energy")
     grid_intensity: float | None = Field(default=None, ge=0, description="gCO2e per kWh")
 

@@ -6,15 +6,147 @@ steps; so they may differ in what enters a step as a number alone.
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scalekit.errors import InputError
 from scalekit.executors.base import count_processes
+from scalekit.sweep.sections import Profile, StackSpeed
 from scalekit.sweep.spec import RunSpec
 
 MAY_DIFFER = ("seed", "lr", "weight_decay")
 """Settings of `train` that runs of a stack may differ in; the order of the data is the seed's."""
+
+NEAR = 2.0
+"""A measurement counts for models up to so many times larger or smaller."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that train as one batched model.
+
+    Attributes:
+        runs: Two of them at least.
+        speedup: How many times as fast as one at a time the profile says that they are; None
+            where the sweep asks for it and nobody measured.
+    """
+
+    runs: tuple[str, ...]
+    speedup: float | None
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """Which runs train as one batched model.
+
+    Attributes:
+        groups: The stacks.
+        alone: Sentences about runs that might have been stacked and are not.
+    """
+
+    groups: tuple[Group, ...] = ()
+    alone: tuple[str, ...] = ()
+
+    @property
+    def largest(self) -> int:
+        """The most runs that one process trains."""
+        return max((len(group.runs) for group in self.groups), default=1)
+
+
+def plan_stacks(runs: Sequence[RunSpec], profile: Profile | None) -> Stacking:
+    """Choose which runs train as one batched model.
+
+    As many together as `resources.stack` says. Its `auto` stacks runs on GPUs alone, and those only
+    where the profile holds a measurement of about their size that was faster; on cores a process
+    for each run is what pays.
+    """
+    alone: Counter[str] = Counter()
+    groups: list[Group] = []
+    for bucket in _alike(runs, alone):
+        size, speedup = _size(bucket[0], profile)
+        if size == 1 or len(bucket) == 1:
+            alone[_why_not(bucket[0], len(bucket), profile)] += len(bucket)
+            continue
+        n_stacks = math.ceil(len(bucket) / size)
+        for i in range(n_stacks):
+            part = bucket[i * len(bucket) // n_stacks : (i + 1) * len(bucket) // n_stacks]
+            groups.append(Group(tuple(run.id for run in part), speedup))
+    said = (f"{n:,} run{'s' * (n != 1)}, {why}" for why, n in alone.items())
+    return Stacking(tuple(groups), tuple(said))
+
+
+def without_stacks(runs: Sequence[RunSpec], profile: Profile | None, executor: str) -> Stacking:
+    """Stack nothing, where an executor gives each run a process of its own; say so if it matters.
+
+    Raises:
+        InputError: A run asks for a stack by a number.
+    """
+    why = f"executor {executor!r} gives each run a process of its own"
+    for run in runs:
+        asked = _asked(run)
+        if asked not in ("auto", 1):
+            raise InputError(
+                f"resources.stack: {asked} for run {run.id}, and {why}; take pack: {asked}, or "
+                "executor: {kind: local} within one job"
+            )
+    planned = plan_stacks(runs, profile).groups
+    n_runs = sum(len(group.runs) for group in planned)
+    return Stacking(alone=(f"{n_runs:,} runs, {why}",) * bool(planned))
+
+
+def _asked(run: RunSpec) -> Any:
+    return run.resources.get("stack", "auto")
+
+
+def _alike(runs: Sequence[RunSpec], alone: Counter[str]) -> list[list[RunSpec]]:
+    """Group the runs that may be stacked; count the others that asked for it by what is wrong."""
+    buckets: dict[str, list[RunSpec]] = {}
+    for run in runs:
+        asked = _asked(run)
+        if asked == 1 or (asked == "auto" and not run.resources.get("gpus")):
+            continue
+        reason = why_alone(run)
+        if not reason:
+            buckets.setdefault(_key(run), []).append(run)
+        elif asked != "auto":
+            alone[reason] += 1
+    return list(buckets.values())
+
+
+def _key(run: RunSpec) -> str:
+    train = {k: v for k, v in run.config["train"].items() if k not in MAY_DIFFER}
+    return json.dumps([{**run.config, "train": train}, run.resources], sort_keys=True)
+
+
+def _size(run: RunSpec, profile: Profile | None) -> tuple[int, float | None]:
+    """Return how many runs like this one to stack at most, and how much faster they then are."""
+    asked = _asked(run)
+    if asked != "auto":
+        return int(asked), None
+    near = _near(run, profile)
+    best = max(near, key=lambda row: row.speedup, default=None)
+    return (best.runs, best.speedup) if best and best.speedup > 1 else (1, None)
+
+
+def _near(run: RunSpec, profile: Profile | None) -> list[StackSpeed]:
+    """Return the measurements at the size next to a run's, if that is near enough."""
+    rows = (profile.stacks if profile else None) or []
+    params = float(run.plan["params"]["non_embedding"])
+    distance = {row.params: abs(math.log(row.params / params)) for row in rows}
+    nearest = min(distance.values(), default=math.inf)
+    return [row for row in rows if distance[row.params] == nearest <= math.log(NEAR)]
+
+
+def _why_not(run: RunSpec, n_alike: int, profile: Profile | None) -> str:
+    if n_alike == 1:
+        return "no other differs in seed, lr or weight_decay alone"
+    if _near(run, profile):
+        return "the profile measured no stack of their size as faster"
+    return "the profile holds no measured stack of about their size (stacks)"
 
 
 def check_alike(specs: Sequence[RunSpec]) -> None:
