@@ -18,7 +18,8 @@ from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors.base import Settings
 from scalekit.executors.inline import Inline
 from scalekit.executors.local import Local
-from scalekit.launch import find_missing, job_argv, submit
+from scalekit.launch.missing import find_missing
+from scalekit.launch.submit import job_argv, submit
 from scalekit.results.code import code_state
 from scalekit.results.jobs import read_submissions
 from scalekit.results.plan import one_command

@@ -12,7 +12,8 @@ from test_launch import Expansion, Named, fake_argv, launch, statuses
 
 from scalekit.errors import NOT_FINISHED, OK, RUNS_FAILED
 from scalekit.executors.base import Handle, Job, JobState, Placed, Watch
-from scalekit.launch import find_missing, submit
+from scalekit.launch.missing import find_missing
+from scalekit.launch.submit import submit
 from scalekit.results.record import RecordWriter, read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec

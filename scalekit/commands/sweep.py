@@ -18,7 +18,7 @@ from scalekit.results.store import SweepFolder, check_writable
 
 if TYPE_CHECKING:
     from scalekit.executors.base import Executor
-    from scalekit.launch import Todo
+    from scalekit.launch.missing import Todo
     from scalekit.sweep.expand import Expansion
     from scalekit.sweep.plan import Plan
     from scalekit.sweep.spec import RunSpec
@@ -106,7 +106,7 @@ def _expand(file: Path, sets: Sequence[str]) -> Expansion:
 
 def _endings(words: Sequence[str]) -> list[str]:
     """Read `--retry failed,diverged`, once or several times."""
-    from scalekit.launch import RETRIABLE
+    from scalekit.launch.missing import RETRIABLE
 
     endings = [word.strip() for text in words for word in text.split(",") if word.strip()]
     for word in endings:
@@ -131,7 +131,7 @@ def _settings(expansion: Expansion, max_parallel: int | None, out: Path | None) 
 def _study(
     expansion: Expansion, kind: str | None, settings: Any, retry: Sequence[str], force: bool
 ) -> _Study:
-    from scalekit.launch import find_missing
+    from scalekit.launch.missing import find_missing
     from scalekit.results.plan import check_same_sweep
     from scalekit.sweep.estimate import estimate_runs, measured_speed
     from scalekit.sweep.plan import plan_sweep
@@ -219,7 +219,7 @@ def _refuse(study: _Study, budget: str | None, allow_unidentified: bool) -> None
 
 
 def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force: bool) -> None:
-    from scalekit.launch import submit
+    from scalekit.launch.submit import submit
 
     if study.todo.start and not yes:
         _ask(len(study.todo.start))

@@ -21,7 +21,7 @@ from scalekit.cli import run
 from scalekit.errors import SystemTroubleError
 from scalekit.executors._process import process_handle
 from scalekit.executors.base import JobState, Placed, Settings
-from scalekit.launch import find_missing
+from scalekit.launch.missing import find_missing
 from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
 from scalekit.results.record import RecordWriter
 from scalekit.results.store import SweepFolder

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-import scalekit.launch
+import scalekit.launch.submit
 from scalekit.cli import run
-from scalekit.launch import Outcome
+from scalekit.launch.submit import Outcome
 from scalekit.results.states import RunState
 
 GOOD = """\
@@ -418,7 +418,7 @@ def test_the_exit_code_says_how_the_runs_ended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     submitted = Submitted(status)
-    monkeypatch.setattr(scalekit.launch, "submit", submitted)
+    monkeypatch.setattr(scalekit.launch.submit, "submit", submitted)
     assert run(["sweep", "a.yaml", "-y", "--wait"]) == code
     assert f"runs/demo: 20 {status}" in capsys.readouterr().err
     assert len(submitted.calls) == 1
@@ -428,7 +428,7 @@ def test_options_reach_the_executor_and_the_launch(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted = Submitted()
-    monkeypatch.setattr(scalekit.launch, "submit", submitted)
+    monkeypatch.setattr(scalekit.launch.submit, "submit", submitted)
     argv = ["sweep", "a.yaml", "-y", "--max-parallel", "3", "--retry", "failed,diverged"]
     assert run([*argv, "--force", "--out", "elsewhere"]) == 0
     (call,) = submitted.calls
@@ -447,7 +447,7 @@ def test_an_interrupt_says_that_the_same_command_continues(
     def interrupted(*_: Any, **__: Any) -> Outcome:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scalekit.launch, "submit", interrupted)
+    monkeypatch.setattr(scalekit.launch.submit, "submit", interrupted)
     assert run(["sweep", "a.yaml", "-y"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 
@@ -457,7 +457,7 @@ def test_on_a_terminal_it_asks(
     here: Path, answer: str, code: int, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted = Submitted()
-    monkeypatch.setattr(scalekit.launch, "submit", submitted)
+    monkeypatch.setattr(scalekit.launch.submit, "submit", submitted)
     terminal = StringIO(answer)
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)

@@ -20,7 +20,7 @@ from scalekit.executors._slurm_board import Folder, Line
 from scalekit.executors.base import Executor, Settings
 from scalekit.executors.inline import Inline
 from scalekit.executors.slurm import Slurm
-from scalekit.launch import Outcome, submit
+from scalekit.launch.submit import Outcome, submit
 from scalekit.results.collect import collect
 from scalekit.results.live import ask_executors
 from scalekit.results.record import RunRecord, read_record

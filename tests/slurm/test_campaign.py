@@ -24,7 +24,8 @@ from submitting import Sweep, fake_argv, plan_sweep, start_in_a_process, table, 
 from scalekit.cli import run
 from scalekit.errors import OK, SystemTroubleError
 from scalekit.executors.inline import run_here
-from scalekit.launch import Outcome, find_missing
+from scalekit.launch.missing import find_missing
+from scalekit.launch.submit import Outcome
 from scalekit.results.plan import move_aside
 from scalekit.results.store import SweepFolder
 

@@ -1,36 +1,31 @@
-"""Which runs of a sweep are missing, and handing them to an executor, each exactly once."""
+"""Handing the runs that are missing to an executor, each exactly once."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scalekit.errors import OK, RUNS_FAILED, SystemTroubleError
+from scalekit.errors import OK, RUNS_FAILED
 from scalekit.executors._process import process_handle
-from scalekit.executors._progress import Count, Progress
-from scalekit.executors.base import STOPPED, Executor, Handle, Job, stack_jobs
+from scalekit.executors.base import STOPPED, Executor, Job, stack_jobs
+from scalekit.launch.missing import Todo, find_missing
+from scalekit.launch.watch import Noted, own_flops
 from scalekit.results.code import code_state
-from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
-from scalekit.results.live import Standing, ask_executors, release_held
+from scalekit.results.jobs import SCHEMA, JobLog
+from scalekit.results.live import ask_executors, release_held
 from scalekit.results.plan import (
     check_same_sweep,
     drop_checkpoints,
     move_aside,
     one_command,
-    planned_ids,
     write_plan,
 )
-from scalekit.results.states import RunState, read_state, scan_states, verdict
+from scalekit.results.states import RunState, scan_states, verdict
 from scalekit.results.store import SweepFolder
-from scalekit.results.trunks import is_held
-from scalekit.sweep.spec import RunSpec, own_share, share_done
-
-RETRIABLE = ("failed", "diverged", "pruned")
-"""Ends that `--retry` may name; runs without an end are started again in any case."""
+from scalekit.sweep.spec import RunSpec
 
 
 class NamedSweep(Protocol):
@@ -58,45 +53,6 @@ class Expanded(Protocol):
     def runs(self) -> Sequence[RunSpec]:
         """The runs, fully resolved."""
         ...
-
-
-@dataclass(frozen=True)
-class Todo:
-    """What a submission would do in a folder.
-
-    Attributes:
-        start: Runs to start, in the plan's order.
-        replace: Those of them whose record is moved aside first, because it is unreadable or its
-            end is to be retried; a failed run continues its own record.
-        states: Every planned run's state.
-        vanished: Runs of the folder's plan that the new one lacks; their records stay.
-        queued: Runs that wait or run under a scheduler, by an earlier submission.
-        held: Branches that cannot begin yet, and whose trunk is not started now.
-    """
-
-    start: tuple[RunSpec, ...]
-    replace: frozenset[str]
-    states: Mapping[str, RunState]
-    vanished: tuple[str, ...] = ()
-    queued: frozenset[str] = frozenset()
-    held: frozenset[str] = frozenset()
-
-    @property
-    def n_finished(self) -> int:
-        """How many runs are finished and left alone."""
-        begin = {spec.id for spec in self.start}
-        return sum(s.is_finished and run not in begin for run, s in self.states.items())
-
-    @property
-    def n_running(self) -> int:
-        """How many runs someone trains at this moment."""
-        return sum(state.status == "running" for state in self.states.values())
-
-    @property
-    def n_queued(self) -> int:
-        """How many runs a scheduler holds that are neither finished nor being trained."""
-        there = [state for run, state in self.states.items() if run in self.queued]
-        return sum(not s.is_finished and s.status != "running" for s in there)
 
 
 @dataclass(frozen=True)
@@ -142,56 +98,6 @@ def job_argv(folder: SweepFolder, run: str) -> tuple[str, ...]:
     # Not Path.absolute(): ten thousand of them take a tenth of the time that a sweep has.
     root = os.path.join(os.getcwd(), folder.root)  # noqa: PTH109, PTH118
     return (sys.executable, "-m", "scalekit", "train", root, run)
-
-
-def find_missing(
-    runs: Sequence[RunSpec],
-    folder: SweepFolder,
-    *,
-    retry: Sequence[str] = (),
-    force: bool = False,
-    standing: Standing | None = None,
-) -> Todo:
-    """Say which runs have to be started; nothing on disk changes.
-
-    Runs without an end are started; those that someone trains now or that a scheduler holds are
-    not, nor branches whose trunk has to come further and is not started. `retry` adds runs that
-    ended so; `force` starts all; `standing` is what the executors said, if they were asked.
-
-    Raises:
-        InputError: The folder's plan cannot be read.
-        SystemTroubleError: A scheduler that was given runs of this sweep does not say where they
-            are.
-    """
-    standing = standing or ask_executors(folder)
-    if standing.troubles:
-        raise SystemTroubleError(
-            f"{folder.root}: runs were submitted from here and nobody knows which of them still "
-            f"wait, {'; '.join(standing.troubles)}; run the same command again later"
-        )
-    states = scan_states(folder, [spec.id for spec in runs])
-    start: list[RunSpec] = []
-    replace = set()
-    for spec in runs:
-        state = states[spec.id]
-        if state.status == "running" or spec.id in standing.queued:
-            continue
-        if state.is_finished and not force and state.status not in retry:
-            continue
-        start.append(spec)
-        continues = state.status == "failed" and not force
-        # A writer killed within its first line left no header that a trainer could go on from.
-        continues |= state.status == "stopped" and bool(state.last) and not force
-        if state.status != "pending" and not continues:
-            replace.add(spec.id)
-    planned = {spec.id for spec in runs}
-    vanished = tuple(run for run in planned_ids(folder) if run not in planned)
-    starting = {spec.id for spec in start}
-    held = {s.id for s in start if is_held(s.id, s.plan, folder, states, starting)}
-    start = [spec for spec in start if spec.id not in held]
-    return Todo(
-        tuple(start), frozenset(replace - held), states, vanished, standing.queued, frozenset(held)
-    )
 
 
 def submit(
@@ -271,7 +177,7 @@ def submit(
 def _execute(
     jobs: Sequence[Job], todo: Todo, folder: SweepFolder, executor: Executor, log: JobLog
 ) -> Mapping[str, int]:
-    watch = _Watch(jobs, todo, folder, log)
+    watch = Noted(jobs, todo, folder, log)
     try:
         if executor.in_foreground:
             with watch.progress:
@@ -281,67 +187,6 @@ def _execute(
     finally:
         log.write("closed")
     return watch.codes
-
-
-class _Watch:
-    """Writes down what an executor tells, and shows it."""
-
-    def __init__(self, jobs: Sequence[Job], todo: Todo, folder: SweepFolder, log: JobLog) -> None:
-        self.codes: dict[str, int] = {}
-        self.progress = Progress(self._count)
-        self._folder, self._log = folder, log
-        self._running: set[str] = set()
-        self._ended: set[str] = set()
-        self._total = len(todo.states)
-        self._before = todo.n_finished
-        self._flops = {spec.id: _flops(spec) for spec in todo.start}
-        self._plans = {spec.id: spec.plan for spec in todo.start}
-        self._cancels_seen = -1
-        self._cancelled: set[str] = set()
-        self._since = time.time()
-
-    def is_wanted(self, job: Job) -> bool:
-        files = len(list(self._folder.jobs.glob("*-cancel-*.jsonl")))
-        if files != self._cancels_seen:
-            self._cancels_seen = files
-            self._cancelled = read_cancels(self._folder, self._since)
-        return self._cancelled.isdisjoint(job.runs)
-
-    def started(self, jobs: Sequence[Job], handle: Handle) -> None:
-        runs = [run for job in jobs for run in job.runs]
-        self._log.write("started", runs=runs, handle=dict(handle))
-        self._running |= set(runs)
-
-    def ended(self, job: Job, code: int) -> None:
-        for run in job.runs:
-            self._running.discard(run)
-            self._ended.add(run)
-            # The code of several is that of the worst of them.
-            is_done = job.beside and read_state(self._folder.record(run)).status == "done"
-            self.codes[run] = OK if is_done else code
-            self._log.write("ended", runs=[run], code=self.codes[run])
-
-    def tick(self) -> None:
-        self.progress.tick()
-
-    def _count(self) -> Count:
-        codes = [self.codes[run] for run in self._ended]
-        flops = 0.0
-        for run in self._ended | self._running:
-            is_over = run in self.codes and self.codes[run] not in STOPPED
-            if is_over:
-                flops += self._flops[run]
-                continue
-            step = read_state(self._folder.record(run)).step
-            flops += self._flops[run] * share_done(self._plans[run], step)
-        return Count(
-            done=self._before + codes.count(OK),
-            running=len(self._running),
-            failed=sum(code not in (OK, *STOPPED) for code in codes),
-            total=self._total,
-            flops_done=flops,
-            flops_total=sum(self._flops.values()),
-        )
 
 
 def _job(
@@ -359,16 +204,11 @@ def _job(
         argv=tuple(argv(folder, spec.id)),
         log=folder.log(spec.id),
         resources=spec.resources,
-        flops=_flops(spec),
+        flops=own_flops(spec),
         seconds=estimate / speed if isinstance(estimate, int | float) else None,
         after=parent if parent in starting else "",
         needs=folder.checkpoints(spec.id) if parent in starting else None,
     )
-
-
-def _flops(spec: RunSpec) -> float:
-    """Return the FLOPs that a run takes itself."""
-    return float(spec.plan["flops"][spec.plan["flops_kind"]]) * own_share(spec.plan)
 
 
 def _grouped(specs: Sequence[RunSpec], stacks: Sequence[Sequence[str]]) -> list[list[RunSpec]]:
