@@ -12,7 +12,7 @@ from scalekit.errors import OK, RUNS_FAILED
 from scalekit.executors._process import process_handle
 from scalekit.executors.base import STOPPED, Executor, Job, stack_jobs
 from scalekit.launch.missing import Todo, find_missing
-from scalekit.launch.watch import Noted, own_flops
+from scalekit.launch.watch import Notes, own_flops
 from scalekit.results.code import code_state
 from scalekit.results.jobs import SCHEMA, JobLog
 from scalekit.results.live import ask_executors, release_held
@@ -177,7 +177,7 @@ def submit(
 def _execute(
     jobs: Sequence[Job], todo: Todo, folder: SweepFolder, executor: Executor, log: JobLog
 ) -> Mapping[str, int]:
-    watch = Noted(jobs, todo, folder, log)
+    watch = Notes(todo, folder, log)
     try:
         if executor.in_foreground:
             with watch.progress:

@@ -15,10 +15,10 @@ from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec, own_share, share_done
 
 
-class Noted:
+class Notes:
     """Writes down what an executor tells, and shows it."""
 
-    def __init__(self, jobs: Sequence[Job], todo: Todo, folder: SweepFolder, log: JobLog) -> None:
+    def __init__(self, todo: Todo, folder: SweepFolder, log: JobLog) -> None:
         self.codes: dict[str, int] = {}
         self.progress = Progress(self._count)
         self._folder, self._log = folder, log
