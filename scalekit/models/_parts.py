@@ -27,8 +27,16 @@ def rotation_table(angles: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x (B, T, heads, d) by its position: one complex product forward, one backward."""
+    """Turn x (B, T, heads, d) by its position: one complex product forward, one backward.
+
+    A table of pairs of real numbers (T, 1, d/2, 2) does the same in real ones.
+    """
     wide = x if x.dtype.itemsize >= 4 else x.float()
+    if not table.is_complex():
+        cos, sin = table[: x.shape[1]].unbind(-1)  # (T, 1, d/2)
+        even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)  # (B, T, heads, d/2)
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+        return turned.flatten(-2).type_as(x)
     pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * table[: x.shape[1]]).flatten(-2).type_as(x)
 

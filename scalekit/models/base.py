@@ -126,6 +126,14 @@ class LanguageModel(nn.Module, ABC):
             f"resources.stack: {type(self).__name__} has no stacked form; leave stack out"
         )
 
+    def layers(self) -> list[nn.Module]:
+        """Return the modules that are alike and follow each other; none unless a member says.
+
+        Each takes tensors and gives one. A complex one may come as pairs of real numbers instead,
+        with one dimension more.
+        """
+        return []
+
     def recomputable(self) -> Mapping[str, list[nn.Module]]:
         """Return, by name, modules whose activations may be computed again in the backward pass."""
         return {}

@@ -161,6 +161,10 @@ class GPT(LanguageModel):
             return f"torch, without kernels: {error}"
         return "kernels"
 
+    def layers(self) -> list[nn.Module]:
+        """Return the blocks."""
+        return list(self.blocks)
+
     def recomputable(self) -> Mapping[str, list[nn.Module]]:
         """Return whole blocks, or their MLPs alone."""
         blocks = list(self.blocks)

@@ -87,6 +87,9 @@ class ResourceRule(Part):
         gt=0,
         description="tokens a process learns from at once; by memory unless given",
     )
+    compile: Literal["none", "blocks"] = Field(
+        default="none", description="blocks by torch.compile, one for all, where they learn"
+    )
 
     @field_validator("stack")
     @classmethod
@@ -101,6 +104,11 @@ class ResourceRule(Part):
             raise ValueError(
                 f"processes {self.processes} with gpus {self.gpus}: each has a GPU of its own; "
                 "leave processes out"
+            )
+        if self.shard and self.compile != "none":
+            raise ValueError(
+                f"compile {self.compile!r} with shard: weights that lie in parts are not compiled "
+                "here; leave one of them out"
             )
         many = count_processes(
             {"gpus": self.gpus, "nodes": self.nodes, "processes": self.processes}

@@ -184,6 +184,8 @@ def why_alone(spec: RunSpec) -> str:
         return "it trains adapters"
     if (spec.resources.get("recompute") or "none") != "none":
         return "it computes activations again (resources.recompute)"
+    if (spec.resources.get("compile") or "none") != "none":
+        return "it compiles its layers (resources.compile)"
     return ""
 
 

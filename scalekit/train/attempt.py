@@ -28,6 +28,7 @@ from scalekit.train.job import Job, Progress, tell_again
 from scalekit.train.loop import run_loop
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
+from scalekit.train.regional import compile_layers
 from scalekit.train.restore import Parts, restore_state
 from scalekit.train.score import open_tasks
 from scalekit.train.spread import (
@@ -35,6 +36,7 @@ from scalekit.train.spread import (
     gradients_of,
     recompute_activations,
     shard_model,
+    uses_kernels,
 )
 from scalekit.train.start import begin, write_start
 from scalekit.train.stop import StopRequest
@@ -169,6 +171,11 @@ def _prepare(
     member = registry.find("models", config.model.arch)
     model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
     device, spread = setting.device, setting.spread
+    # Below what is computed again, and not where the CPU's kernels compute instead.
+    if spread.compiled != "none" and not (
+        device.torch.type == "cpu" and uses_kernels(model, device)
+    ):
+        compile_layers(model)
     recompute_activations(model, spread.recompute)
     if spread.shards:
         shard_model(model, spread.team, device, config.train.optimizer)

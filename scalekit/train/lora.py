@@ -115,6 +115,10 @@ class Lora(LanguageModel):
             torch.addmm(self.get_buffer(f"frozen_{number}"), b, a, alpha=self.scaling, out=weight)
         return self.base
 
+    def layers(self) -> list[nn.Module]:
+        """Return those of the model below."""
+        return self.base.layers()
+
     def recomputable(self) -> Mapping[str, list[nn.Module]]:
         """Return, by name, what of the model below may be computed again."""
         return self.base.recomputable()

@@ -48,6 +48,7 @@ class Spread:
         micro_rows: Rows a process learns from at once.
         batch_rows: Rows of a step, all processes together.
         context: Tokens a row.
+        compiled: What of the model is compiled, `blocks` or `none`.
     """
 
     team: Team
@@ -56,6 +57,7 @@ class Spread:
     micro_rows: int
     batch_rows: int
     context: int
+    compiled: str = "none"
 
     @property
     def micro_batch_tokens(self) -> int:
@@ -92,7 +94,8 @@ def plan_spread(
         memory = memory_for(device.torch, resources, _processes_here(team))
         n_shards = team.size if shards else 1
         micro = choose_rows(shape, rows, memory, n_shards=n_shards, recompute=recompute)
-    return Spread(team, shards, recompute, micro, batch_rows, shape.context)
+    compiled = resources.get("compile") or "none"
+    return Spread(team, shards, recompute, micro, batch_rows, shape.context, compiled)
 
 
 def _processes_here(team: Team) -> int:

@@ -396,7 +396,11 @@ def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_as
     assert spread.config == plain.config
     assert rule.items() <= spread.resources.items()
     (one,) = sweep(tmp_path, {"steps": 2}, resources=[{"gpus": 1}]).runs
-    assert not {"processes", "shard", "recompute", "micro_batch_tokens"} & set(one.resources)
+    rare = {"processes", "shard", "recompute", "micro_batch_tokens", "compile"}
+    assert not rare & set(one.resources)
+    (compiled,) = sweep(tmp_path, {"steps": 2}, resources=[{"compile": "blocks"}]).runs
+    assert compiled.resources["compile"] == "blocks"
+    assert compiled.id == plain.id
 
 
 @pytest.mark.parametrize(
@@ -405,6 +409,7 @@ def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_as
         ({"gpus": 4, "processes": 2}, "processes 2 with gpus 4: each has a GPU of its own"),
         ({"nodes": 2, "processes": 3}, "3 processes are no whole number for each of 2 nodes"),
         ({"recompute": "block"}, "did you mean 'blocks'?"),
+        ({"compile": "blocks", "shard": True}, "compile 'blocks' with shard: weights that lie in"),
         ({"micro_batch_tokens": 0}, "'micro_batch_tokens' must be above 0"),
     ],
 )

@@ -115,6 +115,7 @@ def test_without_a_measurement_that_was_faster_a_gpus_runs_train_alone(sweep, ro
     [
         ({"resources": [{"stack": 4, "processes": 2}]}, "it trains in several processes"),
         ({"resources": [{"stack": 4, "recompute": "blocks"}]}, "it computes activations again"),
+        ({"resources": [{"stack": 4, "compile": "blocks"}]}, "it compiles its layers"),
         ({"grid": {"train.seed": [0]}}, "no other differs in seed, lr or weight_decay alone"),
         ({"base.train.optimizer": "muon"}, "train.optimizer is 'muon', not 'adamw'"),
     ],

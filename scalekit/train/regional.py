@@ -1,0 +1,64 @@
+"""Compiled steps, a region at a time: one layer is compiled, and all layers run what came of it.
+
+Compiling a whole model takes as long again for every layer. Layers are alike and get their weights
+as arguments, so the code of one serves all of them, and models of any depth. Evaluation stays as it
+is: tasks have rows of many lengths, and each would be compiled anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scalekit.errors import InputError
+from scalekit.models.base import LanguageModel
+
+_COMPILERS = ("torch._dynamo", "torch._inductor")
+
+
+def compile_layers(model: LanguageModel, backend: str = "inductor") -> None:
+    """Let a model's layers run compiled code where they learn.
+
+    Args:
+        model: Changed in place; no parameter gets another name.
+        backend: Of torch's compiler.
+
+    Raises:
+        InputError: The model has no layers that are alike. Later, from the first step: there is no
+            compiler here, or it refuses.
+    """
+    layers = model.layers()
+    if not layers or len({type(layer) for layer in layers}) > 1:
+        raise InputError(
+            "resources.compile: this model has no layers that are alike; leave compile out"
+        )
+    # What another run of this process had compiled counts towards the most that are kept.
+    torch.compiler.reset()
+    code = torch.compile(type(layers[0]).forward, backend=backend, dynamic=False, fullgraph=True)
+    for layer in layers:
+        layer.forward = partial(_forward, layer.forward, partial(code, layer))
+
+
+def _forward(plain: Callable[..., Tensor], compiled: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    if not torch.is_grad_enabled():
+        return plain(*inputs)
+    try:
+        return compiled(*map(_without_complex, inputs))
+    except Exception as error:
+        # Named by their place: importing them would load the compiler where nobody asked for it.
+        if not type(error).__module__.startswith(_COMPILERS):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"resources.compile: layers cannot be compiled here, {reason:.200}; leave compile out"
+        ) from error
+
+
+def _without_complex(value: Any) -> Any:
+    """Return complex numbers as pairs of real ones: the compiler makes no code for them."""
+    is_complex = isinstance(value, Tensor) and value.is_complex()
+    return torch.view_as_real(value) if is_complex else value
