@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scalekit.errors import InputError
-from scalekit.train.job import Job
+from scalekit.train.loop import Learner
 from scalekit.train.optimizers.adamw import AdamW, Tensors, update
 
 # Not in torch's stubs.
@@ -44,21 +44,23 @@ class Stack:
     """Runs that learn together.
 
     Args:
-        jobs: The runs, of one shape and at whatever steps; they train with AdamW.
+        learners: The runs, of one shape and at whatever steps; they train with AdamW.
         micro_rows: Rows of each that are learnt from at once.
         note: Called with the rows at once when memory ran out and they were halved.
     """
 
-    def __init__(self, jobs: Sequence[Job], micro_rows: int, note: Callable[[int], None]) -> None:
-        self.jobs, self.micro_rows, self.note = list(jobs), micro_rows, note
-        self._places, length = _lay_out(jobs[0])
-        where = jobs[0].device.torch
+    def __init__(
+        self, learners: Sequence[Learner], micro_rows: int, note: Callable[[int], None]
+    ) -> None:
+        self.learners, self.micro_rows, self.note = list(learners), micro_rows, note
+        self._places, length = _lay_out(learners[0])
+        where = learners[0].device.torch
         self._weights, self._grads, self._first, self._second = (
-            torch.zeros(len(jobs), length, device=where) for _ in range(4)
+            torch.zeros(len(learners), length, device=where) for _ in range(4)
         )
-        self._steps = torch.zeros(len(jobs), device=where)
-        for row, job in enumerate(jobs):
-            self._move_in(row, job)
+        self._steps = torch.zeros(len(learners), device=where)
+        for row, learner in enumerate(learners):
+            self._move_in(row, learner)
         self._params = {
             place.name: self._of_all(self._weights, place).requires_grad_()
             for place in self._places
@@ -69,9 +71,9 @@ class Stack:
         self._parts = [self._by_group(whole) for whole in wholes]
         self._step_of = list(self._steps)
 
-    def only(self, jobs: Sequence[Job]) -> Stack:
+    def only(self, learners: Sequence[Learner]) -> Stack:
         """Return the stack of some of the runs, as they stand."""
-        return Stack(jobs, self.micro_rows, self.note)
+        return Stack(learners, self.micro_rows, self.note)
 
     def learn(self, tokens: Tensor, targets: Tensor, lrs: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Learn from a batch of each run, at a learning rate of its own.
@@ -88,10 +90,10 @@ class Stack:
             InputError: Memory does not hold half the rows either.
         """
         assert tokens.shape == targets.shape
-        assert len(tokens) == len(lrs) == len(self.jobs)
+        assert len(tokens) == len(lrs) == len(self.learners)
         losses = self._gradients(tokens, targets)
         norms = torch.linalg.vector_norm(self._grads, dim=1)
-        limit = self.jobs[0].config.train.clip
+        limit = self.learners[0].clip
         self._grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0)[:, None])
         self._update(lrs)
         return losses, norms
@@ -111,7 +113,7 @@ class Stack:
             raise self._too_much(tokens) from error
 
     def _too_much(self, tokens: Tensor) -> InputError:
-        n_runs, context = len(self.jobs), tokens.shape[2]
+        n_runs, context = len(self.learners), tokens.shape[2]
         return InputError(
             f"out of memory with {self.micro_rows * context:,} tokens of each of {n_runs} runs at "
             f"once; set resources.stack below {n_runs}, or resources.micro_batch_tokens lower"
@@ -126,7 +128,7 @@ class Stack:
         for i in range(n_parts):
             part = slice(i * rows // n_parts, (i + 1) * rows // n_parts)
             share = (part.stop - part.start) / rows
-            first = self.jobs[0]
+            first = self.learners[0]
             with first.device.autocast():
                 found = first.model.stacked_losses(self._params, tokens[:, part], targets[:, part])
             means = found.mean((1, 2)) * share
@@ -140,12 +142,13 @@ class Stack:
     def _update(self, lrs: Sequence[float]) -> None:
         """Update each run's row as its own optimizer would, runs of equal settings in one call."""
         self._steps += 1
-        alike: dict[tuple[float, float], list[int]] = {}
-        for row, (job, lr) in enumerate(zip(self.jobs, lrs, strict=True)):
-            alike.setdefault((lr, job.config.train.weight_decay), []).append(row)
-        betas = _adamw(self.jobs[0]).betas
-        for (lr, _), rows in alike.items():
-            for number, group in enumerate(self.jobs[rows[0]].optimizer.param_groups):
+        alike: dict[tuple[float, ...], list[int]] = {}
+        for row, (learner, lr) in enumerate(zip(self.learners, lrs, strict=True)):
+            decays = (group["weight_decay"] for group in learner.optimizer.param_groups)
+            alike.setdefault((lr, *decays), []).append(row)
+        betas = _adamw(self.learners[0]).betas
+        for (lr, *_), rows in alike.items():
+            for number, group in enumerate(self.learners[rows[0]].optimizer.param_groups):
                 update(
                     self._tensors(number, rows),
                     lr=lr * group["lr_scale"],
@@ -173,10 +176,10 @@ class Stack:
         return [[row[start:stop] for row in whole] for start, stop in spans.values()]
 
     @torch.no_grad()
-    def _move_in(self, row: int, job: Job) -> None:
+    def _move_in(self, row: int, learner: Learner) -> None:
         """Copy a run's numbers into its row, and let its model and optimizer see them there."""
-        named = dict(job.model.named_parameters())
-        optimizer = _adamw(job)
+        named = dict(learner.model.named_parameters())
+        optimizer = _adamw(learner)
         for place in self._places:
             mine = named[place.name]
             mine.data = self._copied(self._weights, row, place, mine)
@@ -199,17 +202,17 @@ class Stack:
         return part.view(len(whole), *place.shape)
 
 
-def _lay_out(job: Job) -> tuple[list[_Place], int]:
+def _lay_out(learner: Learner) -> tuple[list[_Place], int]:
     """Lay out a row, group after group as the optimizer has them; return its length too."""
-    names = {id(p): name for name, p in job.model.named_parameters()}
+    names = {id(p): name for name, p in learner.model.named_parameters()}
     places, at = [], 0
-    for group, settings in enumerate(job.optimizer.param_groups):
+    for group, settings in enumerate(learner.optimizer.param_groups):
         for number, p in enumerate(settings["params"]):
             places.append(_Place(names[id(p)], p.shape, group, number, at, at + p.numel()))
             at += -(-p.numel() // _ALIGN) * _ALIGN
     return places, at
 
 
-def _adamw(job: Job) -> AdamW:
-    assert isinstance(job.optimizer, AdamW)
-    return job.optimizer
+def _adamw(learner: Learner) -> AdamW:
+    assert isinstance(learner.optimizer, AdamW)
+    return learner.optimizer

@@ -27,7 +27,7 @@ from scalekit.sweep.stacks import check_alike
 from scalekit.train.attempt import Attempt, note_memory, run_attempt
 from scalekit.train.device import choose_device
 from scalekit.train.job import Job, Progress
-from scalekit.train.loop import Walk, open_feed
+from scalekit.train.loop import Learner, Walk, open_feed
 from scalekit.train.opening import read_config
 from scalekit.train.run import Room, open_attempt
 from scalekit.train.stack import Stack
@@ -104,6 +104,7 @@ class _Member:
     job: Job
     progress: Progress
     walk: Walk
+    learner: Learner
 
 
 class _Troupe:
@@ -141,7 +142,8 @@ class _Troupe:
         job, progress = attempt.begin(stack=self.names, computed_by="torch, stacked")
         job.model.train()
         walk = Walk(job, progress, feeds.enter_context(open_feed(job, progress)))
-        member = _Member(attempt, job, progress, walk)
+        learner = Learner(job.model, job.optimizer, job.device, job.config.train.clip)
+        member = _Member(attempt, job, progress, walk, learner)
         self._finish_if_over(member)
         return member
 
@@ -202,10 +204,11 @@ class _Troupe:
 
 def _stack_of(members: Sequence[_Member], before: Stack | None) -> Stack:
     """Return the stack of these runs: the one before where it is, made anew where some are gone."""
-    jobs = [member.job for member in members]
+    learners = [member.learner for member in members]
     if before is None:
-        return Stack(jobs, jobs[0].spread.micro_rows, partial(_note_memory, members))
-    return before if len(jobs) == len(before.jobs) else before.only(jobs)
+        rows = members[0].job.spread.micro_rows
+        return Stack(learners, rows, partial(_note_memory, members))
+    return before if len(learners) == len(before.learners) else before.only(learners)
 
 
 def _learn(
