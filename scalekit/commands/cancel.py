@@ -28,6 +28,7 @@ def cancel(
     ids = [line["id"] for line in lines]
     named = {match_run(place, ids, word) for word in runs or ()}
     live = ask_executors(place).live
+    named |= {run for one in live for run in _company(one, named)}
     concerned = {run for one in live for run in one.runs} & (named or set(ids))
     if not concerned:
         print(f"{folder}: none of these runs is being executed", file=sys.stderr)
@@ -39,6 +40,14 @@ def cancel(
         raise SystemTroubleError(f"{folder}: {'; '.join(sorted(set(troubles)))}")
     asked = count_words(len(concerned), "run")
     print(f"asked {asked} to save and stop; the sweep command continues them")
+
+
+def _company(live: Live, named: set[str]) -> set[str]:
+    """Return the runs that one process trains together with these: they stop with them."""
+    if not live.executor.stacks:
+        return set()
+    theirs = [handle for run, handle in live.handles.items() if run in named]
+    return {run for run, handle in live.handles.items() if handle in theirs}
 
 
 def _stop(live: Live, named: set[str]) -> list[str]:

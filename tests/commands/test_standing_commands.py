@@ -358,6 +358,20 @@ def test_cancel_stops_an_orphaned_run_which_saves_first(slow_sweep, capsys) -> N
     assert "none of these runs is being executed" in capsys.readouterr().err
 
 
+def test_cancel_of_one_run_of_a_stack_stops_its_whole_process_and_says_so(
+    slow_sweep, capsys
+) -> None:
+    folder, lines = slow_sweep
+    ids = [line["id"] for line in lines]
+    log = begin(folder, ids)
+    process = start_run(folder, lines, 0, log)
+    log.write("started", runs=ids[:2], handle=process_handle(process.pid))
+    assert run(["cancel", str(folder.root), ids[1]]) == 0
+    assert "asked 2 runs to save and stop" in capsys.readouterr().out
+    assert process.wait(timeout=10) == 143
+    assert read_cancels(folder, 0.0) == set(ids[:2])
+
+
 def test_cancel_of_a_sweep_asks_its_command_and_not_the_runs(slow_sweep) -> None:
     folder, lines = slow_sweep
     code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print(flush=True)"
