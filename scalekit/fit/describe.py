@@ -48,7 +48,7 @@ def describe(solution: Solution, spread: Spread, given: Mapping[str, float]) -> 
         cost,
         published,
         spread.dof,
-        noise.measure(solution).total ** 2,
+        noise.total(solution) ** 2,
         given,
     )
 

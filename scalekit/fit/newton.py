@@ -8,6 +8,7 @@ and a stack of small linear systems.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -43,6 +44,13 @@ class Problem:
     free: Array
     fixed: Array
     index: tuple[int, ...]
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether every internal coordinate is free and stands for itself."""
+        return len(self.free) == len(self.index) and np.array_equal(
+            self.free, np.eye(len(self.free))
+        )
 
     def phi(self, psi: Array) -> Array:
         """Return internal coordinates (S, p) of free ones (S, m)."""
@@ -199,6 +207,8 @@ def _evaluate(problem: Problem, psi: Array, weights: Array) -> _Point:
     value = objective.value(residual, weights)
     gradient, hessian = objective.derivatives(problem.law, state, residual, weights)
     free = problem.free
+    if problem.is_whole:
+        return _Point(value, gradient, hessian)
     return _Point(value, gradient @ free, free.T @ hessian @ free)
 
 
@@ -208,13 +218,20 @@ def _ruler(problem: Problem, psi: Array, weights: Array) -> Array:
     size = np.abs(residual)
     pull = weights * np.minimum(1.0, problem.objective.delta / np.maximum(size, 1e-300))
     pull = pull * problem.objective.sensitivity(state) ** 2
-    return np.maximum(np.einsum("sn,smn->sm", pull, jac**2), 1e-30)
+    return np.maximum(_weighed(pull, jac), 1e-30)
+
+
+def _weighed(weights: Array, jac: Array) -> Array:
+    """Sum weights (S, n) times the squares of columns (S, m, n): (S, m)."""
+    return (jac**2 @ weights[:, :, None])[:, :, 0]
 
 
 def _columns(problem: Problem, psi: Array) -> tuple[Array, Array, Array, State]:
     """Return the Jacobian of log loss by free coordinates (S, m, n), psi-function and residual."""
     state = problem.law.state(problem.phi(psi), problem.frame)
-    jac = np.einsum("pm,spn->smn", problem.free, problem.law.jacobian(state))
+    jac = problem.law.jacobian(state)
+    if not problem.is_whole:
+        jac = problem.free.T @ jac
     residual = problem.objective.residual(problem.log_observed, state.log_loss)
     delta = problem.objective.delta
     return jac, np.clip(residual, -delta, delta), residual, state
@@ -256,7 +273,7 @@ def _certify(
     jac, pulls, _, state = _columns(problem, psi)
     jac = jac * np.broadcast_to(problem.objective.sensitivity(state), state.log_loss.shape)[:, None]
     roots = np.sqrt(weights)
-    lengths = np.sqrt(np.einsum("sn,smn->sm", weights, jac**2))
+    lengths = np.sqrt(_weighed(weights, jac))
     # Below this, residuals are the rounding of an exact fit and have no direction.
     rounding = 1e-9 * np.sqrt(weights.sum(axis=1))
     pull = np.maximum(np.sqrt(np.sum((roots * pulls) ** 2, axis=1)), rounding)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scalekit.fit.identify import keys_of
 from scalekit.fit.intervals import LEVEL, normal_quantile
 from scalekit.fit.judge import Solution
 from scalekit.laws.base import Array
@@ -39,34 +40,39 @@ class Noise:
 
 def measure(solution: Solution) -> Noise:
     """Split the scatter of the runs about a fit."""
-    if np.isfinite(solution.problem.objective.delta).all():
-        size = float(np.quantile(np.abs(solution.residual), LEVEL)) / normal_quantile(
-            0.5 + LEVEL / 2
-        )
-        total = size * float(np.sqrt(len(solution.residual) / solution.dof))
-    else:
-        total = float(np.sqrt(solution.residual @ solution.residual / solution.dof))
+    whole = total(solution)
     evaluation = None
     errors = solution.runs.sem
     if errors is not None and np.isfinite(errors).any():
         evaluation = float(np.sqrt(np.nanmedian(errors**2)))
-    seed = float(np.sqrt(max(total**2 - (evaluation or 0.0) ** 2, 0.0)))
-    return Noise(total, evaluation, seed, *_repeats(solution))
+    seed = float(np.sqrt(max(whole**2 - (evaluation or 0.0) ** 2, 0.0)))
+    return Noise(whole, evaluation, seed, *_repeats(solution))
+
+
+def total(solution: Solution) -> float:
+    """Return the standard deviation of log loss from run to run, `Noise.total`."""
+    if np.isfinite(solution.problem.objective.delta).all():
+        size = float(np.quantile(np.abs(solution.residual), LEVEL)) / normal_quantile(
+            0.5 + LEVEL / 2
+        )
+        return size * float(np.sqrt(len(solution.residual) / solution.dof))
+    return float(np.sqrt(solution.residual @ solution.residual / solution.dof))
 
 
 def _repeats(solution: Solution) -> tuple[float | None, int]:
     """Pool the scatter of runs whose inputs are the same."""
     log_loss: Array = solution.problem.log_observed
-    points = np.stack([log_loss, *(solution.runs.inputs[s] for s in solution.law.inputs)])
-    points = points[:, np.lexsort(points)]
-    changes = np.diff(points, axis=1) != 0
+    inputs = np.stack([solution.runs.inputs[s] for s in solution.law.inputs])
+    keys = keys_of(inputs)
+    known = np.unique(keys)
+    if len(known) == len(keys):
+        return None, 0
     # The same row twice is one run, not two that agree.
-    points = points[:, np.concatenate([[True], changes.any(axis=0)])]
-    new = np.any(np.diff(points[1:], axis=1) != 0, axis=0)
-    group = np.concatenate([[0], np.cumsum(new)])
+    kept = np.unique(keys_of(np.stack([*inputs, log_loss])), return_index=True)[1]
+    group, losses = np.searchsorted(known, keys[kept]), log_loss[kept]
     counts = np.bincount(group)
-    mean = np.bincount(group, points[0]) / counts
+    mean = np.bincount(group, losses) / counts
     dof = int(np.sum(counts - 1))
     if not dof:
         return None, 0
-    return float(np.sqrt(np.sum((points[0] - mean[group]) ** 2) / dof)), dof
+    return float(np.sqrt(np.sum((losses - mean[group]) ** 2) / dof)), dof

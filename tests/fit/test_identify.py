@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fit_examples import BESIROGLU, CHINCHILLA, isoflop_table, runs_of, table_of
 
-from scalekit.fit.identify import condition_of, count_distinct, exponent_sd, survey
+from scalekit.fit.identify import condition_of, count_distinct, exponent_sd, keys_of, survey
 from scalekit.fit.newton import Problem, minimise
 from scalekit.fit.objective import find_objective
 from scalekit.fit.result import FitStatus
@@ -161,3 +161,14 @@ def test_a_design_on_one_side_of_the_optimum_is_warned_of() -> None:
     # Sizes a factor 4 to each side of N*, so tokens per parameter a factor 16.
     assert (low, high) == pytest.approx((1 / 16, 16), rel=0.05)
     assert not any("than the fitted optimum" in w for w in both.warnings)
+
+
+def test_equal_columns_and_only_they_have_equal_keys() -> None:
+    rng = np.random.default_rng(0)
+    # Few values, so that many columns are equal in some rows and not in others.
+    points = rng.choice(np.geomspace(1e7, 1e9, 12), size=(3, 4000))
+    points[2, :7] = [0.0, -0.0, 1.0, -1.0, 1e-300, 5e-324, np.inf]
+    keys = keys_of(points)
+    whole = {tuple(column) for column in points.T}
+    assert len(set(keys.tolist())) == len(whole) == count_distinct(points)
+    assert len({(k, tuple(c)) for k, c in zip(keys.tolist(), points.T, strict=True)}) == len(whole)
