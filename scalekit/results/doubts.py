@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from scalekit.quantities import count_words
 from scalekit.results.table import KINDS, UNSTATED, RunTable, require
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ def doubts(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
         values = columns[name]
         finite = np.isfinite(values)
         if not finite.all():
-            found.append(f"{where}: {name} is missing or not finite in {(~finite).sum()} rows")
+            rows = count_words(int((~finite).sum()), "row")
+            found.append(f"{where}: {name} is missing or not finite in {rows}")
         bad = np.flatnonzero(finite & (values <= 0))
         if len(bad):
             found.append(
-                f"{where}: {name} is not positive in {len(bad)} rows, the first is row "
-                f"{bad[0] + 1} with {values[bad[0]]:g}"
+                f"{where}: {name} is not positive in {count_words(len(bad), 'row')}, the first is "
+                f"row {bad[0] + 1} with {values[bad[0]]:g}"
             )
         found += _scale(name, values[finite & (values > 0)], where)
     return found + _repeats(columns, present, where)

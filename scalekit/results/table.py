@@ -198,8 +198,15 @@ def columns_like(name: str, columns: Iterable[str]) -> str:
 
     >>> columns_like("los", ["loss", "params"]), columns_like("x", ["loss", "params"])
     ("did you mean 'loss'?", 'choose from loss, params, and')
+    >>> columns_like("params", ["hparams.lr", "hparams.n_params"])
+    "did you mean 'hparams.n_params'?"
     """
-    words = did_you_mean(name, columns)
+    names = list(columns)
+    # What a log nests, `hparams.n_params`, is likelier meant than what is spelt alike.
+    nested = [c for c in names if name in re.split(r"[._/]", re.split(r"[./]", c)[-1])]
+    if len(nested) == 1:
+        return f"did you mean {nested[0]!r}?"
+    words = did_you_mean(name, names)
     return words if words.endswith("?") else f"{words}, and"
 
 

@@ -385,7 +385,7 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
     )
     assert table["params"].tolist()[0] == 1e6
     assert math.isnan(table["params"][1])
-    assert any("params is missing or not finite in 1 rows" in n for n in table.meta["notes"])
+    assert any("params is missing or not finite in 1 row" in n for n in table.meta["notes"])
     assert any("has nothing of 1 run: 'b'" in n for n in table.meta["notes"])
 
 
@@ -395,10 +395,10 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("params,tokens,loss\n1e6,2e7,nan\n2e6,2e8,3\n", "loss is missing or not finite in 1 rows"),
+        ("params,tokens,loss\n1e6,2e7,nan\n2e6,2e8,3\n", "loss is missing or not finite in 1 row"),
         ("params,tokens,loss\n1e6,2e7,nan\n2e6,2e8,\n", "loss is missing or not finite in 2 rows"),
-        ("params,tokens,loss\n1e6,2e7,inf\n2e6,2e8,3\n", "loss is missing or not finite in 1 rows"),
-        ("params,tokens,loss\n1e6,0,3\n2e6,2e8,3\n", "tokens is not positive in 1 rows.*row 1"),
+        ("params,tokens,loss\n1e6,2e7,inf\n2e6,2e8,3\n", "loss is missing or not finite in 1 row"),
+        ("params,tokens,loss\n1e6,0,3\n2e6,2e8,3\n", "tokens is not positive in 1 row,.*row 1"),
         ("params,tokens,loss\n1e6,1e7,3\n2e6,2e8,-3\n", "loss is not positive.*row 2 with -3"),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,2e8,2\n", "params, the same in every row, 1e.06"),
         ("params,tokens,loss\n774,1e9,3\n1.3e9,2e9,2\n", "params jump from 774 to 1.3e.09.*mixed"),
