@@ -182,6 +182,18 @@ def write_duration(seconds: float) -> str:
     return f"{round(seconds)}s"
 
 
+def write_ratio(ratio: float) -> str:
+    """Write how many times as large something is, to three digits.
+
+    >>> write_ratio(10.0), write_ratio(5880.0), write_ratio(2.2e7), write_ratio(0.3)
+    ('10', '5,880', '2.2e7', '0.3')
+    """
+    if ratio >= 1e6:
+        return write_flops(ratio)
+    rounded = float(f"{ratio:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"
+
+
 def count_words(n: int, word: str) -> str:
     """Write how many of something there are, in the singular where it is one.
 

@@ -10,6 +10,7 @@ import numpy as np
 from scalekit.analysis.allocation import frontier
 from scalekit.fit.forms import with_a_say
 from scalekit.fit.result import FitResult, FitStatus
+from scalekit.quantities import write_ratio
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _sentences(
     if spread is not None:
         ratio = next(r["extrapolation"] for r in rows if r["extrapolation"] is not None)
         found.append(
-            f"at {far:.3g} FLOPs, {ratio:.3g} times the largest measured, the fits' optimal sizes "
-            f"differ by a factor {spread:.3g}"
+            f"at {far:.3g} FLOPs, {write_ratio(ratio)} times the largest measured, the fits' "
+            f"optimal sizes differ by a factor {spread:.3g}"
         )
     held = sorted((r for r in rows if r["held_out"] is not None), key=lambda r: r["held_out"])
     if held:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scalekit.commands._decision_text import form_words
+from scalekit.commands._number_text import times
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
@@ -73,7 +74,7 @@ def _bias(bias: Mapping[str, Any]) -> str:
 
 def _split(entry: Mapping[str, Any]) -> list[str]:
     """Say what a run at an optimum may miss by, and how far the forms of laws spread there."""
-    at = f"at {write_flops(entry['flops'])} FLOPs ({entry['extrapolation']:.3g}x)"
+    at = f"at {write_flops(entry['flops'])} FLOPs ({times(entry['extrapolation'])})"
     lines = []
     parts = entry.get("errors")
     if parts:
@@ -117,7 +118,7 @@ def rollout_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             _or_dash(e["exponent_params"], ".4f"),
             _or_dash(e["next_mape"], ".3%"),
             _or_dash(e["mape"], ".3%"),
-            f"{e['extrapolation']:.3g}x" if e["extrapolation"] else "-",
+            times(e["extrapolation"] or None),
             _or_dash(e["baseline_mape"], ".3%"),
             str(e["status"]),
         )

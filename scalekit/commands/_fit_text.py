@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
-from scalekit.commands._number_text import number, span
+from scalekit.commands._number_text import number, span, times
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import count_words
@@ -82,7 +82,7 @@ def holdout_lines(fit: FitResult) -> list[str]:
     """Say how well the runs that were held out were predicted."""
     held = fit.holdout
     ratio = held.get("extrapolation")
-    far = f", {ratio:.3g}x the fitted compute" if ratio else ""
+    far = f", {times(ratio)} the fitted compute" if ratio else ""
     return [
         f"held out  {held['rule']}: {count_words(held['n_runs'], 'run')}{far}; mean absolute error "
         f"{held['mape']:.3%}, bias {held['bias']:+.3%}, worst {held['worst']:+.3%}, "

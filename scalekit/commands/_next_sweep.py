@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
 from scalekit.errors import InputError
-from scalekit.quantities import count_words, write_count, write_flops
+from scalekit.quantities import count_words, write_count, write_flops, write_ratio
 from scalekit.results.store import SweepFolder
 
 if TYPE_CHECKING:
@@ -252,7 +252,8 @@ def _valleys(entries: Sequence[Entry], runs: Sequence[RunSpec]) -> list[str]:
         lines.append(
             f"{write_flops(entry['flops'])} FLOPs: N* {write_count(entry['params'])}{sure} params, "
             f"{write_count(entry['tokens'])} tokens, loss {entry['loss']:.5g}; "
-            f"{len(own)} sizes, {entry['extrapolation']:.3g} times the largest fitted FLOPs"
+            f"{len(own)} sizes, {write_ratio(entry['extrapolation'])} times the largest fitted "
+            "FLOPs"
         )
         for run in own:
             model, size = run.config["model"], _params(run)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scalekit.quantities import write_flops
+from scalekit.quantities import write_ratio
 
 _FEWEST_DIGITS = 5
 _MOST_DIGITS = 12
@@ -130,9 +130,4 @@ def times(ratio: float | None) -> str:
     >>> times(10.0), times(5880.0), times(2.2e7), times(0.3), times(None)
     ('10x', '5,880x', '2.2e7x', '0.3x', '-')
     """
-    if ratio is None or not math.isfinite(ratio):
-        return "-"
-    if ratio >= 1e6:
-        return f"{write_flops(ratio)}x"
-    rounded = float(f"{ratio:.3g}")
-    return f"{rounded:,.0f}x" if rounded >= 100 else f"{rounded:g}x"
+    return "-" if ratio is None or not math.isfinite(ratio) else f"{write_ratio(ratio)}x"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _RAYS = (0.2, 1.0, 5.0, 20.0, 100.0, 500.0, 2500.0)
 """Tokens per parameter of which those that cross the figure are drawn."""
 
-_APART = 0.07
+_APART = 0.05
 """Share of the figure's height that two named lines are apart at least."""
 
 _PRIOR = 20.0
@@ -110,9 +110,11 @@ def _draw_budget_lines(axes: Axes, study: Study, budgets: np.ndarray, norm: Any)
         color = _look.SEQUENCE(norm(budget))
         axes.plot(N, D, color=color, lw=0.7, alpha=0.8, zorder=1)
         inside = np.flatnonzero((top > D) & (low < D))
-        # Lines of nearly equal budgets share the first one's name.
-        is_apart = named is None or named / budget > (high / low) ** _APART
-        if inside.size and is_apart:
+        # Lines of nearly equal budgets share the first one's name; at the top names are side by
+        # side, on the left one above the other.
+        is_left = inside.size > 0 and inside[0] == 0
+        room = (high / low) ** _APART if is_left else (N[-1] / N[0]) ** (3.5 * _APART)
+        if inside.size and (named is None or named / budget > room):
             named, start = budget, inside[0]
             text, shade = _axes.power_text(budget), _look.text_color(color)
             _note(axes, (float(N[start]), float(D[start])), text, shade, "over")

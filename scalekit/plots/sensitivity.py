@@ -28,6 +28,7 @@ _WORDS = {
     "huber, delta 0.01": "Huber, delta 0.01",
     "huber, delta 0.0001": "Huber, delta 0.0001",
     "isoflop": "parabolas",
+    "isoflop_akima": "Akima's curves",
 }
 
 Entry = Mapping[str, Any]

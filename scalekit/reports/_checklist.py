@@ -218,5 +218,8 @@ def _names(bounds: Any) -> str:
 
 def _others(study: Study) -> str:
     assert study.fit is not None
-    words = [f.law if f.approach == "parametric" else f.approach for f in study.fit.others]
+    words = [
+        f.law if f.approach == "parametric" else _wording.APPROACHES.get(f.law, f.law)
+        for f in study.fit.others
+    ]
     return ", ".join(words)

@@ -12,6 +12,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus
+from scalekit.quantities import write_ratio
 from scalekit.reports import _numbers, _wording
 from scalekit.reports._numbers import NOTHING
 from scalekit.reports.base import TableOf
@@ -62,7 +63,7 @@ def optimum(study: Study) -> TableOf:
                     row.get("tokens_per_param"), *_wording.ends(between.get("tokens_per_param"))
                 ),
                 _numbers.with_interval(row.get("loss"), *_wording.ends(between.get("loss"))),
-                f"{factor:.3g} x" if factor is not None else NOTHING,
+                f"{write_ratio(factor)} x" if factor is not None else NOTHING,
             ]
         )
     columns = (

@@ -12,7 +12,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words, symbol
 from scalekit.fit.result import FitResult, FitStatus, Interval
-from scalekit.quantities import count_words
+from scalekit.quantities import count_words, write_ratio
 from scalekit.reports import _numbers
 from scalekit.reports._numbers import NOTHING
 
@@ -106,7 +106,7 @@ def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:
         text += f", loss {loss} ({loss_words(study.loss_unit)})"
     factor = row.get("extrapolation")
     if factor is not None and factor > 1.0001:
-        text += f"; an extrapolation to {factor:.3g} times the largest measured compute"
+        text += f"; an extrapolation to {write_ratio(factor)} times the largest measured compute"
     return text + "."
 
 
