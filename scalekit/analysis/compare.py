@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from scalekit.analysis.allocation import frontier
 from scalekit.fit.forms import with_a_say
+from scalekit.fit.own_law import find_law
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import write_ratio
 
@@ -18,7 +20,7 @@ class Summary:
     """Fits of one table compared.
 
     Attributes:
-        rows: One a fit, headline first: law, approach, status, exponent_params and its interval,
+        rows: One a fit, headline first: law, approach, response, status, exponent_params and its interval,
             held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
             that all were asked for flops, params, tokens, loss and extrapolation (that budget over
             the largest measured).
@@ -42,9 +44,15 @@ def summary(fit: FitResult) -> Summary:
     rows = tuple(_row(one, far) for one in fits)
     sizes = [r["params"] for r in rows if r["params"] and r["status"] == FitStatus.CONVERGED]
     spread = max(sizes) / min(sizes) if len(sizes) > 1 else None
-    held = [r for r in rows if r["held_out"] is not None]
+    held = _rivals(rows)
     best = min(held, key=lambda r: r["held_out"])["law"] if held else None
     return Summary(rows, spread, best, tuple(_sentences(rows, far, spread)))
+
+
+def _rivals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the laws whose held-out errors are of one thing: what the headline predicts."""
+    same = [r for r in rows if r["response"] == rows[0]["response"]]
+    return [r for r in same if r["held_out"] is not None]
 
 
 def form_band(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
@@ -72,6 +80,7 @@ def _row(fit: FitResult, far: float | None) -> dict[str, Any]:
     return {
         "law": fit.law,
         "approach": fit.approach,
+        "response": find_law(fit.law).response if fit.approach == "parametric" else "loss",
         "status": fit.status,
         "exponent_params": share.get("value"),
         "low": share.get("low"),
@@ -97,7 +106,7 @@ def _sentences(
             f"at {far:.3g} FLOPs, {write_ratio(ratio)} times the largest measured, the fits' "
             f"optimal sizes differ by a factor {spread:.3g}"
         )
-    held = sorted((r for r in rows if r["held_out"] is not None), key=lambda r: r["held_out"])
+    held = sorted(_rivals(rows), key=lambda r: r["held_out"])
     if held:
         told = ", ".join(f"{r['law']} {r['held_out']:.3%}" for r in held)
         found.append(f"held-out error: {told}; the best loss seen so far {held[0]['baseline']:.3%}")

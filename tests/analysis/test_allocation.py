@@ -159,3 +159,15 @@ def test_a_tied_exponent_moves_by_no_standard_error_without_a_run(table) -> None
     result = fit(table, laws=["chinchilla_tied"])
     shifts = [one["shift_in_errors"] for one in result.diagnostics["influence"]["runs"]]
     assert shifts == [0.0] * len(shifts)
+
+
+def test_a_link_to_accuracy_is_no_rival_of_a_law_of_loss(table) -> None:
+    accuracy = 0.2 + 9.0 * table["loss"] ** -3.5
+    told = RunTable({**table.columns, "accuracy": accuracy}, table.meta)
+    result = fit(told, laws=["chinchilla", "link_exp"], hold_out="largest-budget")
+    found = summary(result)
+    assert [row["response"] for row in found.rows] == ["loss", "accuracy"]
+    assert found.best == "chinchilla"
+    told_of = [s for s in found.sentences if s.startswith("held-out")]
+    assert len(told_of) == 1
+    assert "link_exp" not in told_of[0]
