@@ -20,8 +20,8 @@ class Summary:
     """Fits of one table compared.
 
     Attributes:
-        rows: One a fit, headline first: law, approach, response, status, exponent_params and its interval,
-            held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
+        rows: One a fit, headline first: law, approach, response, status, exponent_params and its
+            interval, held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
             that all were asked for flops, params, tokens, loss and extrapolation (that budget over
             the largest measured).
         spread: Largest over smallest N* at that budget among trusted fits, or None.
