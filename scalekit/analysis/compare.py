@@ -21,9 +21,9 @@ class Summary:
 
     Attributes:
         rows: One a fit, headline first: law, approach, response, status, exponent_params and its
-            interval, held_out (mean absolute relative error), baseline, aicc, and at the furthest budget
-            that all were asked for flops, params, tokens, loss and extrapolation (that budget over
-            the largest measured).
+            interval, held_out (mean absolute relative error), baseline, aicc, and at the furthest
+            budget that all were asked for flops, params, tokens, loss and extrapolation (that
+            budget over the largest measured).
         spread: Largest over smallest N* at that budget among trusted fits, or None.
         best: The law with the smallest held-out error; AICc never decides.
         sentences: The comparison in words.
