@@ -24,6 +24,7 @@ COLUMN_OF = {
     "D": "tokens",
     "C": "flops",
     "U": "unique_tokens",
+    "F": "finetune_tokens",
     "w": "model.d_model",
     "l": "model.n_layers",
     "L": "loss",

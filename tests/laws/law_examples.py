@@ -28,7 +28,7 @@ BESIROGLU = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.
 
 RANGES = {
     "N": (1e7, 1e10), "D": (2e8, 1e12), "C": (1e17, 1e22), "U": (1e8, 1e11),
-    "w": (128, 4096), "l": (2, 64), "L": (1.6, 5.0),
+    "w": (128, 4096), "l": (2, 64), "L": (1.6, 5.0), "F": (1e5, 1e9),
 }  # fmt: skip
 
 TRUTHS: Mapping[str, Mapping[str, float]] = {
@@ -67,6 +67,8 @@ TRUTHS: Mapping[str, Mapping[str, float]] = {
     "link_exp": {"floor": 0.143, "k": 2.21, "gamma": 0.715},
     "link_logistic": {"floor": 0.25, "ceiling": 0.9, "slope": 2.0, "middle": 3.0},
     "bnsl": {"a": 0.5, "b": 200.0, "c_0": 0.1, "c_1": 0.2, "d_1": 1e20, "f_1": 0.8},
+    "finetune": {"E": 1.1, "A": 60.0, "alpha": 0.12, "beta": 0.08},
+    "transfer": {"k": 1.9e4, "alpha": 0.18, "beta": 0.38},
     # Step Law and DeepSeek as printed.
     "lr_power": {"scale": 1.79, "exponent_N": -0.713, "exponent_D": 0.307},
     "batch_power": {"scale": 0.58, "exponent_N": 0.0, "exponent_D": 0.571},
