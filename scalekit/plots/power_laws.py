@@ -45,9 +45,15 @@ class _Line:
         return (self.scale / x) ** self.power
 
 
+_WORDS = {"C": "compute", "N": "params", "D": "tokens"}
+
+
 def draw(study: Study) -> Drawing:
     """Draw loss over C, N and D with a power through the lower envelope, and the law's limit."""
     columns = {"C": study.flops, "N": study.column("params"), "D": study.column("tokens")}
+    for symbol, x in columns.items():
+        if not (x[study.is_used] > 0).any():
+            raise CannotDrawError(f"no run in use tells its {_WORDS[symbol]}")
     L = study.column("loss")
     lines = {}
     for symbol, x in columns.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalekit.analysis.study import Study
+from scalekit.fit.own_law import find_law
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import colors_by_compute, rows_of, scatter_runs
 from scalekit.plots.base import Drawing, Plot
@@ -27,16 +28,12 @@ def draw(study: Study) -> Drawing:
     figure = _look.new_figure(_look.DOUBLE, 4.3)
     panels = figure.subplots(2, 3)
     handles: list[Any] = []
-    N, D = study.column("params"), study.column("tokens")
-    over: tuple[tuple[np.ndarray, str, Any], ...] = (
-        (study.flops, _axes.flops_label(study.flops_kind, short=True), _axes.power_text),
-        (N, _axes.params_label(study.params_kind, short=True), _axes.count_text),
-        (D, _axes.tokens_label(), _axes.count_text),
-        (D / N, "D/N (tokens per parameter)", _axes.count_text),
-    )
+    over = _inputs(study)
     limit = _limit(residual[study.is_used])
     _draw_agreement(panels[0, 0], study, predicted, limit)
-    for axes, (x, label, text) in zip(panels.flat[1:5], over, strict=True):
+    for axes in panels.flat[1 + len(over) : 5]:
+        axes.set_axis_off()
+    for axes, (x, label, text) in zip(panels.flat[1:5], over, strict=False):
         handles = _draw_over(axes, study, x, residual, limit)
         axes.set_xlabel(label)
         _axes.finish_log(axes.xaxis, text, most=4)
@@ -49,6 +46,30 @@ def draw(study: Study) -> Drawing:
     more = {"predicted": predicted, "residual_percent": residual}
     shown = rows_of(study, np.isfinite(residual), **more)
     return Drawing(figure, shown, _caption(study, residual, limit))
+
+
+def _inputs(study: Study) -> list[tuple[np.ndarray, str, Any]]:
+    """Return what residuals are drawn over, four at most: values (n,), label and text of a tick.
+
+    What the runs in use do not tell is left out; an input of the law that is none of C, N and D
+    comes in before D/N.
+    """
+    assert study.fit is not None
+    N, D = study.column("params"), study.column("tokens")
+    law = find_law(study.fit.law)
+    own = [
+        (study.column(column), f"{symbol} ({column})", _axes.count_text)
+        for symbol, column in zip(law.inputs, law.columns, strict=True)
+        if symbol not in ("N", "D", "C")
+    ]
+    every = [
+        (study.flops, _axes.flops_label(study.flops_kind, short=True), _axes.power_text),
+        (N, _axes.params_label(study.params_kind, short=True), _axes.count_text),
+        (D, _axes.tokens_label(), _axes.count_text),
+        *own,
+        (D / N, "D/N (tokens per parameter)", _axes.count_text),
+    ]
+    return [one for one in every if np.isfinite(one[0][study.is_used]).any()][:4]
 
 
 def _limit(residual: np.ndarray) -> float:
@@ -116,17 +137,21 @@ def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: floa
     step = max(1, -(-len(texts) // 4))
     axes.set_xticks(range(0, len(texts), step), texts[::step])
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_xlabel("Budget (FLOPs)" if study.budgets.size else "Quarter by compute (FLOPs)")
+    by_size = not np.isfinite(study.flops[study.is_used]).any()
+    quarter = "Quarter by parameters" if by_size else "Quarter by compute (FLOPs)"
+    axes.set_xlabel("Budget (FLOPs)" if study.budgets.size else quarter)
 
 
 def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
-    used = study.is_used & np.isfinite(study.flops)
+    place_by = study.flops if np.isfinite(study.flops[study.is_used]).any() else None
+    place_by = study.column("params") if place_by is None else place_by
+    used = study.is_used & np.isfinite(place_by)
     budget = study.column("budget")
     if study.budgets.size:
         groups = [used & (budget == value) for value in study.budgets]
         return groups, [_axes.power_text(value) for value in study.budgets]
-    edges = np.quantile(study.flops[used], [0.0, 0.25, 0.5, 0.75, 1.0])
-    place = np.clip(np.searchsorted(edges, study.flops, side="right") - 1, 0, 3)
+    edges = np.quantile(place_by[used], [0.0, 0.25, 0.5, 0.75, 1.0])
+    place = np.clip(np.searchsorted(edges, place_by, side="right") - 1, 0, 3)
     groups = [used & (place == k) for k in range(4)]
     kept = [(g, _QUARTERS[k]) for k, g in enumerate(groups) if g.any()]
     return [g for g, _ in kept], [text for _, text in kept]

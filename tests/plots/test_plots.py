@@ -223,6 +223,19 @@ def test_residuals_of_a_law_of_repeated_tokens_read_its_own_inputs() -> None:
     _, rows = shown_by("residuals", replace(study, table=table, fit=fit))
     assert len(rows) == len(table)
     assert max(abs(float(row["residual_percent"])) for row in rows) < 1e-9
+    # Sizes and fine-tuning data alone: no compute, no tokens, and still residuals over each.
+    tuned = registry.find("laws", "finetune")
+    few = {"E": 1.1, "A": 60.0, "alpha": 0.12, "beta": 0.08}
+    known = {"params": inputs["N"], "finetune_tokens": inputs["D"] / 100}
+    known["loss"] = tuned.predict(few, {"N": inputs["N"], "F": known["finetune_tokens"]})
+    told = replace(study.fit, law="finetune", theta=few, cost=None, data={})
+    alone = Study(RunTable(known, {"path": "few.csv"}), told)
+    figure, rows = shown_by("residuals", alone)
+    labels = [axes.get_xlabel() for axes in figure.axes if axes.axison]
+    assert labels[1:3] == ["N (count not stated)", "F (finetune_tokens)"]
+    assert len(labels) == 4
+    with pytest.raises(CannotDrawError, match="no run in use tells its compute"):
+        shown_by("power_laws", alone)
     # Without that column the law predicts no row, and the figure is refused.
     plot = registry.find("plots", "residuals")
     assert refusal(plot, replace(study, fit=fit)) == NEEDS["predictions"][1]
