@@ -20,27 +20,29 @@ _QUARTERS = ("1st", "2nd", "3rd", "4th")
 
 
 def draw(study: Study) -> Drawing:
-    """Draw six panels; a held-out run is judged by the fit that did not see it."""
+    """Draw up to six panels; a held-out run is judged by the fit that did not see it."""
     assert study.fit is not None
     predicted = _surface.predictions(study, study.fit)
     L = study.column("loss")
     residual = 100.0 * (L / predicted - 1.0)
     figure = _look.new_figure(_look.DOUBLE, 4.3)
-    panels = figure.subplots(2, 3)
     handles: list[Any] = []
     over = _inputs(study)
-    limit = _limit(residual[study.is_used])
-    _draw_agreement(panels[0, 0], study, predicted, limit)
-    for axes in panels.flat[1 + len(over) : 5]:
+    columns = 3 if len(over) > 2 else 2
+    grid = figure.subplots(2, columns)
+    panels = grid.flat[: len(over) + 2]
+    for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    for axes, (x, label, text) in zip(panels.flat[1:5], over, strict=False):
+    limit = _limit(residual[study.is_used])
+    _draw_agreement(panels[0], study, predicted, limit)
+    for axes, (x, label, text) in zip(panels[1:-1], over, strict=True):
         handles = _draw_over(axes, study, x, residual, limit)
         axes.set_xlabel(label)
         _axes.finish_log(axes.xaxis, text, most=4)
-    _draw_per_budget(panels[1, 2], study, residual, limit)
-    for axes in (panels[0, 1], panels[1, 0]):
+    _draw_per_budget(panels[-1], study, residual, limit)
+    for axes in (grid[0, 1], grid[1, 0]):
         axes.set_ylabel("Residual (% of predicted)")
-    for letter, axes in zip("abcdef", panels.flat, strict=True):
+    for letter, axes in zip("abcdef", panels, strict=False):
         _look.panel_letter(axes, letter)
     _look.legend_below(figure, handles)
     more = {"predicted": predicted, "residual_percent": residual}
@@ -160,8 +162,8 @@ def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
 def _caption(study: Study, residual: np.ndarray, limit: float) -> str:
     fitted = residual[study.roles == "fitted"]
     parts = [
-        "Observed against predicted loss (a) and the residual over each input (b to e), with the "
-        "median and the middle two thirds of each group (f)."
+        "Observed against predicted loss (a) and the residual over each input, with the median and "
+        "the middle two thirds of each group (the last panel)."
     ]
     if fitted.size:
         rms = float(np.sqrt(np.mean(fitted**2)))

@@ -253,7 +253,13 @@ def test_a_sweeps_folder_is_read_as_curves(make_sweep, tmp_path: Path, capsys) -
     sizes = {line["plan"]["params"]["non_embedding"] for line in lines_of}
     other = [f"params!={size}" for size in sorted(sizes)[:1]]
     # Four lines a run at one rate: too few to tell four parameters apart, and it says so.
-    assert run([*argv, "--drop", other[0]]) in (errors.OK, errors.NOT_IDENTIFIED)
+    out, figures = str(tmp_path / "fit.json"), str(tmp_path / "figures")
+    kept = [*argv, "--drop", other[0], "-o", out]
+    assert run(kept) in (errors.OK, errors.NOT_IDENTIFIED)
+    # The figure is of the lines that were fitted, not of the runs' ends.
+    assert run(["plot", out, "curve_fit", "-o", figures, "-t", "png"]) == errors.OK
+    shown = (tmp_path / "figures" / "curve_fit.csv").read_text(encoding="utf-8").splitlines()
+    assert len(shown) > 1 + len(lines_of)
     assert "Traceback" not in capsys.readouterr().err
     assert run([*argv, "--law", "chinchilla"]) == errors.USAGE
     assert "--law annealing: of whole curves" in capsys.readouterr().err
