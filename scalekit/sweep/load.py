@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scalekit.sweep.keys import (
     HORIZON,
     KEYS,
     QUANTITIES,
+    SECTIONS,
     Kind,
     UnknownKeyError,
     resolve_key,
@@ -53,7 +54,7 @@ def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
     problems = Problems()
     table, profile = read_merged(path, sets, problems)
     place = table.place
-    file = read_model(table, SweepFile, problems)
+    file = read_model(_without_settings(table, problems), SweepFile, problems)
     sections = _Sections(table, problems)
     base = sections.option("base")
     grid = read_grid(sections.node("grid"), problems)
@@ -64,8 +65,12 @@ def load_sweep(path: Path, sets: Sequence[str] = ()) -> SweepSpec:
     derive = sections.derive()
     where = sections.where(file)
     resources = sections.resources(file)
-    axes = [*grid, *([zipped] if zipped else []), *([isoflop.sizes] if isoflop else [])]
-    axes += [ladder] if ladder else []
+    axes = {
+        "grid": grid,
+        "zip": [zipped] if zipped else [],
+        "isoflop.sizes": [isoflop.sizes] if isoflop else [],
+        "ladder": [ladder] if ladder else [],
+    }
     _refuse_conflicts(axes, derive, base, set_keys(table), problems)
     kind = node_at(table, ("executor", "kind"))
     known = registry.names("executors")
@@ -120,6 +125,23 @@ def _lookup_for(target: str) -> Lookup:
         return (ASKED + name if name in ("D", "C", "D / N") else name), kind
 
     return find
+
+
+def _without_settings(table: Table, problems: Problems) -> Table:
+    """Say of settings of a run that stand beside `base` where they belong; return the rest."""
+    rest = Table(table.place)
+    for word, node in table.entries.items():
+        try:
+            known = word in SweepFile.model_fields
+            name = "" if known else word if word in SECTIONS else resolve_key(word)
+        except UnknownKeyError:
+            name = ""
+        if name:
+            what = f"{word!r} stands outside base, where the settings of runs are"
+            problems.add(table.keys[word], what, f"write base: {{{name}: ...}}")
+        else:
+            rest.entries[word], rest.keys[word] = node, table.keys[word]
+    return rest
 
 
 class _Sections:
@@ -206,7 +228,7 @@ def _needs(rule: ResourceRule) -> dict[str, Any]:
 
 
 def _refuse_conflicts(
-    axes: list[Axis],
+    axes: Mapping[str, Sequence[Axis]],
     derive: dict[str, Expression],
     base: Option,
     set_by_hand: list[str],
@@ -214,13 +236,15 @@ def _refuse_conflicts(
 ) -> None:
     """Refuse settings that would silently win over, or lose against, a swept key."""
     swept: dict[str, Place] = {}
-    for axis in axes:
+    section_of: dict[str, str] = {}
+    for section, axis in ((name, axis) for name, members in axes.items() for axis in members):
         for key in axis.keys if axis.options else ():
             place = axis.options[0].places[key]
             if key in swept:
-                what = f"{key!r} is swept twice, first on line {swept[key].line}"
+                what = f"{key!r} is swept twice, also on line {swept[key].line}"
                 problems.add(place, what, "keep one")
             swept.setdefault(key, place)
+            section_of.setdefault(key, section)
     for key, expression in derive.items():
         if key in swept and BEFORE + key not in expression.names:
             what = f"{key!r} is swept on line {swept[key].line} and derived here"
@@ -228,4 +252,4 @@ def _refuse_conflicts(
     for key in set_by_hand:
         if key in swept:
             what = f"{key!r} is swept, so this would change nothing"
-            problems.add(base.places[key], what, f"write --set 'grid.{key}=[...]'")
+            problems.add(base.places[key], what, f"write --set '{section_of[key]}.{key}=[...]'")

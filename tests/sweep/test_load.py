@@ -207,6 +207,14 @@ def test_setting_a_swept_key_is_refused_because_it_would_change_nothing(tmp_path
     assert "'train.lr' is swept, so this would change nothing; write --set 'grid.train.lr" in found
 
 
+def test_the_advice_for_a_swept_key_is_itself_accepted(tmp_path):
+    sizes = "isoflop: {budgets: [1e9], sizes: {d_model: [16, 32]}}\n"
+    (found,) = refusals(tmp_path, sizes, "d_model=8")
+    assert "write --set 'isoflop.sizes.model.d_model=[...]'" in found
+    spec = load(tmp_path, sizes, "isoflop.sizes.model.d_model=[8]")
+    assert spec.isoflop.sizes.column("model.d_model") == [8]
+
+
 @pytest.mark.parametrize("change", ["train.lr", "=3", ""])
 def test_a_change_that_is_no_assignment_is_a_wrong_use(tmp_path, change):
     with pytest.raises(UsageError, match="not KEY=VALUE"):
@@ -229,6 +237,8 @@ def test_a_change_that_is_no_assignment_is_a_wrong_use(tmp_path, change):
         ("grid: {lr: [1]}\nzip: {lr: [1]}", "is swept twice"),
         ("grid: {lr: [1]}\nderive: {lr: 2}", "8:14: 'train.lr' is swept on line 7 and"),
         ("grid: {train: 3}", "7:15: must be a mapping, found '3'"),
+        ("log: {keep_weights: true}", "7:1: 'log' stands outside base, where the settings of runs"),
+        ("d_model: 64", "are; write base: {model.d_model: ...}"),
         ("base2: 1", "7:1: unknown key 'base2'; did you mean 'base'?"),
         ("isoflop: {budgets: [1e9]}", "7:10: key 'sizes' is missing"),
         ("isoflop: {budgets: [], sizes: {n_layers: [1]}}", "7:20: 'budgets' needs at least 1"),
