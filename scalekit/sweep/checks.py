@@ -9,11 +9,12 @@ from scalekit import registry
 from scalekit.errors import did_you_mean
 from scalekit.executors.base import count_processes
 from scalekit.quantities import write_count
-from scalekit.sweep.keys import SPANS
+from scalekit.sweep.keys import HORIZON, SPANS
 from scalekit.sweep.point import Point, RunProblemError, indivisible
 from scalekit.sweep.spec import live_loggers
 from scalekit.sweep.start import check_start
 from scalekit.sweep.supply import check_supply
+from scalekit.sweep.sweep_spec import BUDGET, SweepSpec
 from scalekit.sweep.tasks import check_tasks
 from scalekit.sweep.width import d_ff_at
 
@@ -103,3 +104,14 @@ def _check_schedule(p: Point) -> None:
     if p["train.schedule"] == "wsd" and p["train.warmup_frac"] + p["train.decay_frac"] > 1:
         what = "warmup_frac and decay_frac together exceed the run"
         raise RunProblemError("train.decay_frac", what, "shorten one of them")
+
+
+def where_to_write(key: str, spec: SweepSpec, in_case: bool) -> str | None:
+    """Say where a setting that a run lacks must stand, if it stands where it does not reach it."""
+    same = {*HORIZON, BUDGET} if key in HORIZON else {key}
+    apart = "cases are runs of their own, not combined with what is swept"
+    if in_case and any(same & {*axis.keys} for axis in spec.axes):
+        return f"write it in the case: {apart}"
+    if not in_case and any(same & case.values.keys() for case in spec.cases):
+        return f"put it in base, grid or zip: {apart}"
+    return None

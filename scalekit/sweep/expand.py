@@ -10,13 +10,13 @@ from typing import Any
 from scalekit.config.problems import ConfigError, Place, Problem, Problems
 from scalekit.counting import FLOPS_KINDS
 from scalekit.quantities import write_count, write_flops
-from scalekit.sweep.checks import check, check_processes
+from scalekit.sweep.checks import check, check_processes, where_to_write
 from scalekit.sweep.expressions import Expression, ExpressionError
 from scalekit.sweep.identity import build_config, run_id, section_values
 from scalekit.sweep.keys import SPANS, ValueProblemError, check_value
 from scalekit.sweep.ladder import link_rungs
 from scalekit.sweep.load import BEFORE
-from scalekit.sweep.point import Point, Rule, RunProblemError
+from scalekit.sweep.point import MissingSettingError, Point, Rule, RunProblemError
 from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.start import Parents, begin_from, plan_start, resolved_start
@@ -115,6 +115,8 @@ class _Expander:
         """Resolve the run of these options, and keep, drop or refuse it."""
         try:
             self._add(options)
+        except MissingSettingError as error:
+            self._note_missing(error, options)
         except RunProblemError as error:
             self._note(error.keys[0], self._blame(error.keys, options), error.what, error.todo)
         except (ExpressionError, ValueProblemError) as error:
@@ -139,6 +141,15 @@ class _Expander:
         """Note a problem once a place and key; a setting is often wrong in many runs."""
         self.found.setdefault((place, key), Problem(place, what, todo))
         self.hits[place, key] += 1
+
+    def _note_missing(self, error: MissingSettingError, options: tuple[Option, ...]) -> None:
+        """Note a setting that a run lacks, beside the others of its section in `base`."""
+        key, spec = error.keys[0], self.spec
+        section = key.partition(".")[0] + "."
+        beside = [p for name, p in spec.base.places.items() if name.startswith(section)]
+        in_case = any(option in spec.cases for option in options)
+        place = beside[0] if beside and not in_case else self._blame(error.keys, options)
+        self._note(key, place, error.what, where_to_write(key, spec, in_case) or error.todo)
 
     def raise_if_any(self) -> None:
         """Refuse the sweep when a run was wrong, saying in how many runs."""

@@ -25,10 +25,14 @@ class RunProblemError(Exception):
     """
 
     def __init__(self, key: str, what: str, todo: str, also: tuple[str, ...] = ()) -> None:
-        super().__init__(f"{key}: {what}; {todo}")
         self.keys = (key, *also)
         self.what = what if key in what else f"{key}: {what}"
         self.todo = todo
+        super().__init__(f"{self.what}; {todo}")
+
+
+class MissingSettingError(RunProblemError):
+    """A run lacks a setting that follows from no other."""
 
 
 def indivisible(key: str, value: int, by: str, divisor: int) -> RunProblemError:

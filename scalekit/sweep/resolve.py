@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from scalekit.sweep.keys import DEFAULTS, SPANS
-from scalekit.sweep.point import SHAPE, Counted, Point, Rule, RunProblemError, counted, indivisible
+from scalekit.sweep.point import (
+    SHAPE,
+    Counted,
+    MissingSettingError,
+    Point,
+    Rule,
+    RunProblemError,
+    counted,
+    indivisible,
+)
 from scalekit.sweep.supply import vocab
 from scalekit.sweep.sweep_spec import BUDGET
 from scalekit.sweep.width import d_ff_at, horizon, too_many, width_for
@@ -15,12 +24,13 @@ def _d_model(p: Point) -> int:
     if p.is_given("model.n_heads") and p.is_given("model.head_dim"):
         return p["model.n_heads"] * p["model.head_dim"]
     if len(horizon(p)) < 2:
-        raise RunProblemError("model.d_model", "is not set", "set it, or tokens and FLOPs both")
+        todo = "set it, or tokens and FLOPs both"
+        raise MissingSettingError("model.d_model", "model.d_model is not set", todo)
     return width_for(p)
 
 
 def _n_layers(p: Point) -> int:
-    raise RunProblemError("model.n_layers", "is not set", "set it")
+    raise MissingSettingError("model.n_layers", "model.n_layers is not set", "set it")
 
 
 def _head_dim(p: Point) -> int:
@@ -52,7 +62,7 @@ def _asked(p: Point) -> float:
     """Return D before it is rounded to whole steps."""
     given = horizon(p)
     if not given:
-        raise RunProblemError(
+        raise MissingSettingError(
             "train.tokens",
             "nothing says how long to train",
             "set one of train.tokens, steps, flops, tokens_per_param, or isoflop",

@@ -74,7 +74,6 @@ class SweepSpec:
         derive: Expressions by the dotted key that they set.
         profile: The site, or None.
         ladder: The rungs at which a trunk is measured, or None.
-        set_by: The dotted keys that were set on the command line.
     """
 
     path: Path

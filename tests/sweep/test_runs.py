@@ -162,14 +162,35 @@ def test_a_shape_is_resolved_from_what_is_given(tmp_path, model, resolved):
         ({"d_model": 32, "parametrization": "completep", "base_width": 8}, "number of layers"),
         ({"d_model": 32, "vocab": 100}, "model.vocab 100 is smaller than the data's 256 symbols"),
         ({"d_model": 32, "d_ff": 100, "ffn_mult": 2}, "says twice how wide the MLP is"),
-        ({"d_model": 32, "n_layers": None}, "model.n_layers: is not set; set it"),
-        ({}, "model.d_model: is not set"),
+        ({"d_model": 32, "n_layers": None}, "model.n_layers is not set; set it"),
+        ({}, "model.d_model is not set"),
         ({"d_model": 8, "head_dim": 16}, "take 16"),
     ],
 )  # fmt: skip
 def test_a_shape_that_does_not_divide_is_refused_with_the_nearest(tmp_path, model, said):
     text = refusal(tmp_path, {"steps": 2}, {"n_layers": 1, "context": 64} | model)
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"grid": {"train.lr": [0.1, 0.2]}, "cases": [{"model.d_model": 32}]},
+            "model.d_model is not set (and in 1 other run); put it in base, grid or zip: cases are",
+        ),
+        (
+            {"grid": {"model.d_model": [32, 64]}, "cases": [{"train.lr": 0.1}]},
+            "model.d_model is not set; write it in the case: cases are runs of their own",
+        ),
+    ],
+)
+def test_cases_that_were_to_be_combined_with_the_grid_are_told_that_they_are_not(
+    tmp_path, sections, said
+):
+    text = refusal(tmp_path, {"steps": 2}, {"n_layers": 1, "context": 64}, **sections)
+    assert said in text
+    assert text.count("is not set") == 1
 
 
 def test_a_mistake_of_many_runs_is_told_once_where_it_was_written(tmp_path):
