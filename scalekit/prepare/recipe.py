@@ -138,7 +138,7 @@ def find_sources(names: Sequence[str], form: str | None, *, is_held_out: bool) -
         if path.is_dir():
             known = [(p, f) for p, f in known if f is not None and not _is_hidden(p, path)]
         if not known:
-            raise InputError(f"{name}: no file of a known format in it; name its files, --format")
+            raise InputError(f"{name}: no file of a known format in it; say --source-format")
         found += [Source(str(p), _required(p, f), is_held_out) for p, f in known]
     return found
 
@@ -154,8 +154,11 @@ def _is_hidden(path: Path, root: Path) -> bool:
 
 def _required(path: Path, form: str | None) -> str:
     if form is None:
+        if not path.exists():
+            todo = "name one, or say --source-format huggingface where it is a dataset's name"
+            raise InputError(f"{path}: no such file or folder; {todo}")
         names = ", ".join(registry.names("documents"))
-        raise InputError(f"{path}: its ending tells no format; say --format, one of {names}")
+        raise InputError(f"{path}: its ending tells no format; say --source-format, one of {names}")
     return form
 
 

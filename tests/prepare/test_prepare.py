@@ -264,7 +264,8 @@ def test_small_files_share_a_shard(tmp_path: Path) -> None:
         (["{in}", "--source-format", "jsonlines"], 2, "did you mean 'jsonl'"),
         (["{folder}/nowhere.jsonl"], 3, "nowhere.jsonl: cannot be read"),
         (["{folder}/empty"], 3, "no file of a known format"),
-        (["{folder}/picture.png"], 3, "its ending tells no format"),
+        (["{folder}/picture.png"], 3, "its ending tells no format; say --source-format"),
+        (["{folder}/nowhere"], 3, "no such file or folder"),
         (["{folder}/blank.jsonl"], 3, "no document with any text"),
     ],
 )
