@@ -52,6 +52,8 @@ def size(  # noqa: PLR0917  # typer reads the options from the signature
             raise UsageError("--config: the sweep says the shapes; leave --d-model, --n-layers out")
         runs = _shapes_of_sweep(config)
     else:
+        if n_layers is None or (d_model is None and (n_heads is None or head_dim is None)):
+            raise UsageError("size: no shape is given; give --d-model and --n-layers, or --config")
         if mlp not in MLPS:
             raise UsageError(f"--mlp {mlp!r}: unknown; {did_you_mean(mlp, MLPS)}")
         given = {

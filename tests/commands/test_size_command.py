@@ -99,8 +99,9 @@ def test_a_sweeps_shapes_are_shown_once_each_by_size(
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--d-model", "512"], 3, "size: model.n_layers: is not set; set it"),
-        (["--n-layers", "2"], 3, "size: model.d_model: is not set"),
+        (["--d-model", "512"], 2, "size: no shape is given; give --d-model and --n-layers, or"),
+        ([], 2, "size: no shape is given"),
+        (["--n-layers", "2"], 2, "size: no shape is given"),
         (
             ["--d-model", "500", "--n-layers", "2", "--head-dim", "64"],
             3,
