@@ -106,8 +106,9 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         # typer vendors click, so its usage errors are known by their shape, not by their class.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            print(f"error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
-            print("see scalekit --help", file=sys.stderr)
+            message = error.format_message()  # type: ignore[attr-defined]
+            if message:  # there is none where the help was shown instead
+                print(f"error: {message}\nsee scalekit --help", file=sys.stderr)
             return errors.USAGE
         raise
     return code if isinstance(code, int) else errors.OK

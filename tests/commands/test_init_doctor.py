@@ -194,3 +194,10 @@ def test_doctor_names_the_devices_of_the_real_torch(capsys: pytest.CaptureFixtur
     )
     # A CPU build of torch beside a GPU is a doubt, and the only other answer there.
     assert ("GPU: " in devices["found"] or devices["state"] == "doubt") == has_gpu
+
+
+def test_the_command_line_without_a_word_shows_the_help_and_no_empty_error(capsys):
+    assert run([]) == 2
+    shown = capsys.readouterr()
+    assert "Usage: scalekit" in shown.out
+    assert "error" not in shown.err
