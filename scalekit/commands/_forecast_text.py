@@ -75,7 +75,9 @@ def verdict_lines(verdicts: Sequence[Mapping[str, Any]], total: Mapping[str, Any
     lines = ["verified", *format_table(header, rows, indent=2).splitlines()]
     if any(v["known"] for v in verdicts):
         lines.append("  * the run was in the forecast's own data: no forecast, and not counted")
-    lines.append("  error: observed less forecast over observed; no law: the best fitted loss so")
+    lines.append(
+        "  error is observed less forecast, over observed; no law, that of the best fitted loss"
+    )
     return lines + _tally_lines(total)
 
 

@@ -95,7 +95,7 @@ def test_a_forecast_is_written_scored_and_printed_to_the_letter(here: Path, caps
         "  inside    error   no law\n"
         "  f.json    n1       7B    140B          58.8x  2.185     2.183  2.170 to 2.195  +0.30"
         "  yes     +0.10 %  -4.52 %\n"
-        "  error: observed less forecast over observed; no law: the best fitted loss so\n"
+        "  error is observed less forecast, over observed; no law, that of the best fitted loss\n"
         "1 of 1 forecast inside its 90 % interval; mean absolute error 0.10 %, without any law "
         "4.52 %, bias +0.10 %\n"
     )
