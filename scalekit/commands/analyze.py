@@ -46,7 +46,9 @@ class Asked:
 
 
 def analyze(
-    source: Annotated[Path, typer.Argument(help="a sweep's folder or a table of runs")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="a sweep's folder or a table of runs")
+    ],
     *,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="folder; beside the source unless given")

@@ -20,7 +20,7 @@ def cancel(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN...]", help="ids or their beginnings; all where none is named"),
+        typer.Argument(metavar="RUN", help="ids or their beginnings; all where none is named"),
     ] = None,
 ) -> None:
     """Ask runs to save their state and stop; the sweep command starts them again later."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def collect(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="sweeps, tables, logs, folders of these"),
+        typer.Argument(metavar="SOURCE", help="sweeps, tables, logs, folders of these"),
     ],
     *,
     output: Annotated[

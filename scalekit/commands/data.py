@@ -29,7 +29,7 @@ COMMAND = typer.Typer(
 def prepare(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="files, folders of files, or datasets"),
+        typer.Argument(metavar="SOURCE", help="files, folders of files, or datasets"),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="the folder to fill")],

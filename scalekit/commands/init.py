@@ -18,7 +18,7 @@ FIRST = "quickstart.yaml"
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="where the folder sweeps/ goes")
+        Path, typer.Argument(metavar="DIR", help="where the folder sweeps/ goes")
     ] = Path(),
 ) -> None:
     """Lay the example sweeps out in DIR/sweeps; files that are there stay as they are."""

@@ -25,7 +25,7 @@ _CHUNK = 65536
 def logs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="a run's id, or its beginning")
+        str | None, typer.Argument(metavar="RUN", help="a run's id, or its beginning")
     ] = None,
     n_lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="how many last lines")] = 20,
     follow: Annotated[
@@ -45,7 +45,7 @@ def logs(
         _show_failures(place, read_states(place, lines, jobs), n_lines)
         return
     if run is None:
-        raise UsageError("logs: which run?; give the beginning of its id, or --failed")
+        raise UsageError("logs: no run is named; give the beginning of its id, or --failed")
     found = match_run(place, ids, run)
     path = _log(place, found)
     if not path.exists() and not follow:

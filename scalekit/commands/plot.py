@@ -12,10 +12,13 @@ from scalekit.errors import InputError
 
 
 def plot(
-    source: Annotated[Path, typer.Argument(help="a fit.json, a table of runs or a sweep's folder")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="a fit.json, a table of runs or a sweep's folder"),
+    ],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="figures; all that can be drawn unless named"),
+        typer.Argument(metavar="NAME", help="figures; all that can be drawn unless named"),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for the figures")] = Path(
         "figures"

@@ -15,7 +15,7 @@ _COLUMNS = ["file", "line", "column", "what", "todo"]
 
 
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="sweep files")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="sweep files")],
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="change a setting, as in sweep"),
