@@ -130,8 +130,8 @@ def read_memory(text: str) -> float:
 def write_count(value: float, *, digits: int = 3) -> str:
     """Write a count with a suffix, to `digits` significant digits.
 
-    >>> write_count(1.2e9), write_count(70_000_000), write_count(512)
-    ('1.2B', '70M', '512')
+    >>> write_count(1.2e9), write_count(70_000_000), write_count(512), write_count(943, digits=2)
+    ('1.2B', '70M', '512', '940')
     """
     if not math.isfinite(value):
         return str(value)
@@ -142,7 +142,7 @@ def write_count(value: float, *, digits: int = 3) -> str:
             return (
                 f"{scaled:.0f}" if abs(scaled) >= 10**digits else f"{scaled:.{digits}g}"
             ) + suffix
-    return f"{rounded:.{digits}g}"
+    return f"{rounded:.0f}" if abs(rounded) >= 10**digits else f"{rounded:.{digits}g}"
 
 
 def write_flops(value: float, *, digits: int = 3) -> str:

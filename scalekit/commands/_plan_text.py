@@ -205,9 +205,13 @@ def _dropped(plan: Plan) -> Iterator[str]:
     yield f"not run: {total:,} row{'s' * (total != 1)}"
     for row in plan.dropped:
         first = ", ".join(
-            f"{k.rpartition('.')[2]} {_short(v)}" for k, v in row.first.config.items()
+            f"{k.rpartition('.')[2]} {_first(k, v)}" for k, v in row.first.config.items()
         )
         yield f"  {row.count:,} x {row.reason}; the first: {first} ({row.first.reason})"
+
+
+def _first(key: str, value: Any) -> str:
+    return write_flops(value) if key == "budget" else _short(value)
 
 
 def _short(value: Any) -> str:

@@ -17,6 +17,10 @@ from scalekit.sweep.spec import RunSpec, own_share, shape_of
 # isoFLOP sweeps of 3k to 300k params, the others from a plain GPT's forward and backward pass.
 _CORE_FLOPS = ((3e4, 15e9), (2e5, 32e9), (1e6, 48e9), (3e6, 60e9), (3e7, 70e9))
 
+# A process of its own that imports torch: 1.3 s on a free core, 2 to 3 s where all cores work.
+# Twenty runs of 0.3 s took 70 s.
+_START_SECONDS = 2.0
+
 ASSUMED_MFU = 0.4
 """The share of a GPU's peak that is assumed where a profile gives the peak alone."""
 
@@ -57,7 +61,8 @@ def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | Non
     gpus = _gpus(run)
     if not gpus:
         cores = count_processes(run.resources)
-        return flops / _core_flops(float(run.plan["params"]["non_embedding"])) / cores
+        speed = cores * _core_flops(float(run.plan["params"]["non_embedding"]))
+        return _START_SECONDS + flops / speed
     if profile is None or profile.peak_flops is None:
         return None
     return flops / (gpus * profile.peak_flops * (profile.mfu or ASSUMED_MFU))
@@ -156,7 +161,8 @@ def _source(runs: Sequence[RunSpec], speed: Speed) -> str:
     if any(_gpus(run) for run in runs):
         return "assumed from the profile's peak FLOP/s and utilisation, nothing measured yet"
     slow, fast = _CORE_FLOPS[0][1] / 1e9, _CORE_FLOPS[-1][1] / 1e9
-    return f"assumed {slow:.0f} to {fast:.0f} GFLOP/s a core by size, nothing measured here yet"
+    assumed = f"{slow:.0f} to {fast:.0f} GFLOP/s a core by size, {_START_SECONDS:g}s to start a run"
+    return f"assumed {assumed}, nothing measured here yet"
 
 
 def memory_gb(runs: Iterable[RunSpec]) -> list[float]:

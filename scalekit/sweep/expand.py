@@ -211,7 +211,7 @@ class _Expander:
     def _unwanted(self, point: Point) -> tuple[str, str] | None:
         for rule in self.spec.where:
             if not rule.keep.value(point):
-                found = ", ".join(f"{n} = {_short(point[n])}" for n in sorted(rule.keep.names))
+                found = ", ".join(f"{n} = {_short(n, point[n])}" for n in sorted(rule.keep.names))
                 return f"not {rule.keep.text}, with {found}", rule.because
         return None
 
@@ -254,8 +254,9 @@ def _without_open(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if v is not None or k not in RULES}
 
 
-def _short(value: Any) -> str:
-    return write_count(value) if isinstance(value, int | float) and value >= 1 else str(value)
+def _short(name: str, value: Any) -> str:
+    write = write_flops if name == "C" else write_count
+    return write(value) if isinstance(value, int | float) and value >= 1 else str(value)
 
 
 def _derived(key: str, expression: Expression) -> Rule:

@@ -60,7 +60,7 @@ def _warmup(points: Sequence[Point]) -> list[Check]:
         found.append(Check(Level.WARNING, "warmup", f"{text} {source}", todo))
     bare = sum(_number(p, "warmup_frac") * p.steps < 1 for p in points)
     if bare:
-        text = f"{bare} of {len(points)} runs warm up for less than one step"
+        text = f"runs that warm up for less than one step: {bare:,} of {len(points):,}"
         found.append(Check(Level.NOTE, "warmup", text, "set train.warmup_frac"))
     return found
 
@@ -69,9 +69,11 @@ def _short_runs(points: Sequence[Point]) -> list[Check]:
     short = [p.steps for p in points if p.steps < _FEW_STEPS]
     if not short:
         return []
-    text = f"{len(short)} of {len(points)} runs take fewer than {_FEW_STEPS} steps (the shortest"
-    text += f" {min(short)}): their loss measures the optimiser's start"
-    return [Check(Level.WARNING, "steps", text, "make train.batch_tokens smaller for them")]
+    runs = f"{len(short):,} of {len(points):,} runs" if len(points) > 1 else "the only run"
+    verb, whose, whom = ("takes", "its", "it") if len(short) == 1 else ("take", "their", "them")
+    text = f"{runs} {verb} fewer than {_FEW_STEPS} steps (the shortest {min(short)}):"
+    text += f" {whose} loss measures the optimiser's start"
+    return [Check(Level.WARNING, "steps", text, f"make train.batch_tokens smaller for {whom}")]
 
 
 def _one_rate(points: Sequence[Point]) -> list[Check]:
@@ -89,8 +91,8 @@ def _one_rate(points: Sequence[Point]) -> list[Check]:
 def _no_cooldown(points: Sequence[Point]) -> list[Check]:
     averaged = sum(p.train["average_frac"] is not None for p in points)
     if averaged:
-        text = f"{averaged} of {len(points)} runs evaluate averaged weights, which approximates a"
-        text += " cooldown: how far its loss lies above that of one is not known here"
+        text = f"averaged weights, evaluated in {averaged:,} of {len(points):,} runs, approximate a"
+        text += " cooldown: how far the loss lies above that of one is not known here"
         todo = "cool one of them down beside it, with schedule wsd"
         return [Check(Level.NOTE, "average", text, todo)]
     if any(p.train["schedule"] != "constant" for p in points):
@@ -106,5 +108,6 @@ def _one_seed(points: Sequence[Point]) -> list[Check]:
         return []
     share = 2 * min(p.C for p in points) / sum(p.C for p in points)
     text = f"every run has seed {seeds.pop()}: the noise of a loss is not measured"
-    todo = f"two more seeds of the cheapest run cost {share:.2%} more"
+    cost = f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
+    todo = f"two more seeds of the cheapest run cost {cost} more"
     return [Check(Level.NOTE, "seeds", text, todo)]

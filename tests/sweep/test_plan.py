@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ def test_swept_batches_are_not_a_jump(tmp_path: Path) -> None:
     ("settings", "topic", "words"),
     [
         ({"train.warmup_frac": 0.5}, "warmup", "up to 50% of training"),
-        ({"train.warmup_frac": 0.0}, "warmup", "20 of 20 runs warm up for less than one step"),
+        ({"train.warmup_frac": 0.0}, "warmup", "warm up for less than one step: 20 of 20"),
         ({"train.lr": 3e-3}, "lr", "one learning rate (0.003)"),
         ({"train.schedule": "constant"}, "schedule", "never falls"),
         ({"train.batch_tokens": 65536}, "steps", "fewer than 100 steps"),
@@ -339,6 +340,28 @@ def test_the_estimate_shrinks_with_runs_at_once_but_not_below_the_longest(good: 
     assert one.device_seconds / 2 <= two.wall_seconds <= one.device_seconds / 2 + longest
     assert many.wall_seconds == pytest.approx(longest)
     assert "assumed" in one.source
+
+
+def test_a_short_run_on_a_core_takes_as_long_as_its_process_needs_to_start(good: Expansion) -> None:
+    run = good.runs[0]
+    seconds = [
+        assumed_seconds(replace(run, plan={**run.plan, "flops": {"exact": flops}}))
+        for flops in (1.0, 1e9)
+    ]
+    assert seconds == pytest.approx([2.0, 2.0], rel=0.1)
+
+
+def test_short_runs_are_counted_with_the_grammar_of_their_number(tmp_path: Path) -> None:
+    changes = {"base": {"model.d_model": 16, "model.n_layers": 1, "train.steps": 50}}
+    one = said(plan_sweep(sweep(tmp_path, **changes)), "steps")
+    assert one.startswith("the only run takes fewer than 100 steps (the shortest 50): its loss")
+    some = {"train.steps": [50, 200, 300]}
+    assert "1 of 3 runs takes" in said(plan_sweep(sweep(tmp_path, **changes, grid=some)), "steps")
+
+
+def test_what_two_more_seeds_cost_is_said_in_two_digits(tmp_path: Path) -> None:
+    changes = {"base": {"model.d_model": 16, "model.n_layers": 1, "train.steps": 50}}
+    assert "cost 200% more" in said(plan_sweep(sweep(tmp_path, **changes)), "seeds")
 
 
 def test_finished_runs_replace_the_assumption_and_are_named(good: Expansion) -> None:
