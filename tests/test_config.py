@@ -103,7 +103,7 @@ on: maybe
         "a.yaml:3:25: must be slow or fast, found 'fsat'; did you mean 'fast'?",
         "a.yaml:3:31: unknown key 'other'; choose from mode, rate",
         "a.yaml:4:16: must be a number, found 'x'; write it like 3e-4, 70M, 1e18 or 0.5%",
-        "a.yaml:4:20: must be a mapping, found '7'; change it",
+        "a.yaml:4:20: must be a mapping, found '7'; write {rate: ...}",
         "a.yaml:5:12: must be a number, found 'y'; write it like 3e-4, 70M, 1e18 or 0.5%",
         "a.yaml:5:15: 'sizes' must be above 0, found '-2'; change it",
         "a.yaml:6:8: may be hours or minutes, found '12:30'; write 12h30m or 12m30s",

@@ -177,6 +177,9 @@ def _refuse(node: Node, hint: Any, units: Sequence[Unit], problems: Problems) ->
     todo = "change it"
     if isinstance(node, Text) and literals and not node.is_null:
         todo = did_you_mean(node.text, literals) if len(literals) > 1 else f"write {literals[0]}"
+    sections = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+    if isinstance(node, Text) and not node.is_null and sections:
+        todo = f"write {{{next(iter(sections[0].model_fields))}: ...}}"
     problems.add(node.place, f"must be {expected}, found {node.describe()}", todo)
     return BAD
 
@@ -209,6 +212,8 @@ def _read_number(node: Text, member: Any, hint: Any, units: list[Unit], problems
         if reason.startswith(("not a ", "not an ")):
             others = [_word(m) for m in _members(hint) if get_origin(m) is Literal]
             reason = f"must be {' or '.join([*others, _word(member, units)])}"
+            if member is int and not units:
+                todo = "write it like 12, 64k or 1e6"
         problems.add(node.place, f"{reason}, found {node.describe()}", todo)
         return BAD
 

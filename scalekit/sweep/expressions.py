@@ -264,7 +264,10 @@ class _Compiler:
         return (lambda v: all(a(x(v), y(v)) for a, x, y in steps)), "truth"
 
     def _call(self, node: ast.Call, depth: int) -> tuple[Run, Kind]:
-        name = node.func.id if isinstance(node.func, ast.Name) else self.written(node.func)
+        if not isinstance(node.func, ast.Name):
+            what = f"not a function's name, found {self.written(node.func)}"
+            raise self.error(node.col_offset, what, "call one by its name, like max(N, 1e6)")
+        name = node.func.id
         function = find_function(name)
         if function is None:
             todo = did_you_mean(name, function_names())

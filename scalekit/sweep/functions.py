@@ -59,7 +59,8 @@ class Function:
             listed = ", ".join(self.inputs)
             return f"{name} takes {listed}, {found}", f"write {name}({listed})"
         many = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
-        return f"{name} takes {many} arguments, found {n}", "change it"
+        plural = "" if many == "1" else "s"
+        return f"{name} takes {many} argument{plural}, found {n}", "change it"
 
 
 ARITHMETICAL: dict[str, Function] = {

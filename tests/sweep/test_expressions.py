@@ -174,7 +174,11 @@ def test_a_run_without_a_value_is_told_why(text, reason):
         ("1 + seed", "a.yaml:1:8: ambiguous key 'seed'; write data.synthetic.seed or train.seed"),
         ("2 * train", "a.yaml:1:8: 'train' is a section; name one of its keys, train.KEY"),
         ("1 + sqr(4)", "a.yaml:1:8: unknown function 'sqr'; did you mean 'sqrt'?"),
-        ("sqrt(1, 2)", "a.yaml:1:4: sqrt takes 1 arguments, found 2; change it"),
+        ("sqrt(1, 2)", "a.yaml:1:4: sqrt takes 1 argument, found 2; change it"),
+        (
+            '__import__("os").system("x")',
+            "not a function's name, found '__import__(\"os\").system'",
+        ),
         ("2 * schedule", "must be a number, found 'schedule', which is a text; change it"),
         ("not N", "must be a condition, found 'N', which is a number; change it"),
         ("schedule < 'x'", "cannot compare a text with a text here"),
