@@ -47,8 +47,13 @@ def _design(design: Mapping[str, Any]) -> str:
 
 def _noise(parts: Mapping[str, Any]) -> str:
     text = f"noise     {parts['total']:.2%} a run"
-    if parts.get("evaluation") is not None:
-        text += f", of which evaluation {parts['evaluation']:.2%} and seeds {parts['seed']:.2%}"
+    evaluation = parts.get("evaluation")
+    if evaluation is not None and evaluation > parts["total"]:
+        # Its error is that of the validation set's choice, which the runs of a sweep share.
+        text += f", less than the evaluation's error of {evaluation:.2%}"
+        text += ", which runs on one validation set share"
+    elif evaluation is not None:
+        text += f", of which evaluation {evaluation:.2%} and seeds {parts['seed']:.2%}"
     if parts.get("repeats") is not None:
         text += f"; repeats differ by {parts['repeats']:.2%} ({parts['repeats_dof']} to spare)"
     return text
