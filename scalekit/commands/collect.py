@@ -80,7 +80,7 @@ def _own_table(sources: list[Path]) -> Path:
 
     folder = SweepFolder(sources[0])
     if len(sources) != 1 or not folder.plan_file.exists():
-        raise errors.UsageError("collect: where to?; name the table with -o data.csv")
+        raise errors.UsageError("collect: no table is named; name the table with -o data.csv")
     return folder.table_file
 
 

@@ -65,7 +65,7 @@ def doctor(
     if profile is not None:
         return _write_profile(profile, partition)
     if partition is not None:
-        raise UsageError("--partition: of which profile?; add --write-profile NAME")
+        raise UsageError("--partition: no profile is named; add --write-profile NAME")
     findings = list(_examine(Path.cwd()))
     rows = [asdict(finding) for finding in findings]
     if form is Format.JSON:

@@ -128,8 +128,8 @@ def _column_unit(name: str, read: Imported, asked: str | None, where: str) -> st
         )
     if not asked and not known and _BITS.search(name):
         raise InputError(
-            f"{where}: {name!r} is in bits, but per what?; say it with --loss-unit bits (a token) "
-            "or bpb (a byte)"
+            f"{where}: {name!r} is in bits, a token or a byte is not said; add --loss-unit bits "
+            "(a token) or bpb (a byte)"
         )
     return _agreed(known, asked, name, where)
 

@@ -28,7 +28,7 @@ def plan(where: str) -> None:
         InputError: It is not installed, or no task is named.
     """
     if not where:
-        raise InputError("eval.tasks: lm_eval of which task?; write lm_eval:NAME")
+        raise InputError("eval.tasks: no task after lm_eval; write lm_eval:NAME")
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError(
             f"eval.tasks: lm_eval:{where} needs lm-evaluation-harness, which is not installed "

@@ -81,7 +81,7 @@ def open_coder(where: str) -> HuggingFace:
         raise missing("huggingface", "tokenizers") from error
     if not where:
         raise InputError(
-            "tokenizer 'huggingface': which file?; write huggingface:PATH/tokenizer.json"
+            "tokenizer 'huggingface': no file is named; write huggingface:PATH/tokenizer.json"
         )
     path = Path(where)
     path = path / _FILE if path.is_dir() else path

@@ -105,7 +105,7 @@ def open_coder(where: str) -> Encoding:
         raise missing("tiktoken", "tiktoken") from error
     if not where:
         raise InputError(
-            "tokenizer 'tiktoken': which encoding?; write tiktoken:NAME or tiktoken:FILE.json"
+            "tokenizer 'tiktoken': no encoding is named; write tiktoken:NAME or tiktoken:FILE.json"
         )
     if where.endswith(".json"):
         return _described(Path(where))

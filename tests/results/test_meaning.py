@@ -111,7 +111,9 @@ def test_a_unit_can_be_said_by_its_name_or_shortly(tmp_path: Path, unit: str, sh
 
 def test_bits_without_a_per_what_are_refused(tmp_path: Path) -> None:
     text = "params,tokens,loss_bits\n1e6,2e7,1.5\n"
-    assert "bits, but per what" in refusal(tmp_path, text, {"loss": "loss_bits"})
+    assert "in bits, a token or a byte is not said" in refusal(
+        tmp_path, text, {"loss": "loss_bits"}
+    )
     table = read(tmp_path, text, {"loss": "loss_bits"}, loss_unit="bits")
     assert table.meta["loss_unit"] == "bits/token"
 
