@@ -5,10 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalekit.datasets._manifest import Manifest
 from scalekit.datasets.shards import check_shard_files
 from scalekit.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TOKENS_AT_ONCE = 1 << 20
 
 
 def check_folder(
@@ -17,12 +23,14 @@ def check_folder(
     *,
     advance: Callable[[int, int], None] = lambda done, all: None,
 ) -> None:
-    """Read every shard whole; compare its hash, and its tokens with the vocabulary.
+    """Read every shard whole; compare its hash, and its tokens with vocabulary and lengths.
 
     Raises:
-        InputError: A shard is missing, torn or changed, or holds a token out of the vocabulary.
+        InputError: A shard is missing, torn or changed, or holds a token out of the vocabulary;
+            the lengths of tokens are not those of this text.
     """
     vocab = manifest.tokenizer["vocab"]
+    lengths = _read_lengths(folder, manifest)
     shards = check_shard_files(folder, manifest)
     sizes = [shard.path.stat().st_size for shard in shards]
     done = 0
@@ -40,5 +48,40 @@ def check_folder(
                 f"{shard.path}: sha256 {found[:12]}..., the manifest says {said['sha256'][:12]}...;"
                 " the file was changed or damaged, prepare the folder again"
             )
+        if lengths is not None and _count_bytes(shard.map(), lengths) != said["bytes"]:
+            path = folder / manifest.tokenizer["token_bytes"]
+            raise InputError(
+                f"{path}: the tokens of {shard.path.name} do not add up to the {said['bytes']:,} "
+                "bytes that the manifest says; the file was changed or damaged, prepare the "
+                "folder again"
+            )
         done += size
         advance(done, sum(sizes))
+
+
+def _read_lengths(folder: Path, manifest: Manifest) -> np.ndarray | None:
+    """Return how many bytes each token (vocab,) stands for; None where that is not known."""
+    import numpy as np
+
+    name = manifest.tokenizer.get("token_bytes")
+    if name is None:
+        return None
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{folder / name}: cannot be read, {error.strerror}; prepare the folder again"
+        ) from error
+    vocab = manifest.tokenizer["vocab"]
+    if len(data) != 4 * vocab:
+        raise InputError(
+            f"{folder / name}: {len(data):,} bytes, the lengths of {vocab:,} tokens are "
+            f"{4 * vocab:,}; prepare the folder again"
+        )
+    return np.frombuffer(data, dtype="<u4").astype(np.int64)
+
+
+def _count_bytes(tokens: np.ndarray, lengths: np.ndarray) -> int:
+    """Add up the bytes of tokens (n,), a part at a time: a shard may be larger than the memory."""
+    starts = range(0, len(tokens), _TOKENS_AT_ONCE)
+    return sum(int(lengths[tokens[i : i + _TOKENS_AT_ONCE]].sum()) for i in starts)

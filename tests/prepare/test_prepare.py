@@ -299,6 +299,25 @@ def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_check_finds_damage_to_the_lengths_of_tokens(
+    source: Path, tmp_path: Path, capsys
+) -> None:
+    fill(source, tmp_path)
+    path = tmp_path / "tokenizer" / "token_bytes.bin"
+    whole = path.read_bytes()
+    damages = {
+        "do not add up to": whole[: 4 * ord("e")] + b"\x02" + whole[4 * ord("e") + 1 :],
+        "the lengths of 256 tokens are 1,024": whole + b"xx",
+        "cannot be read": None,
+    }
+    for says, data in damages.items():
+        path.unlink() if data is None else path.write_bytes(data)
+        assert cli.run(["data", "check", str(tmp_path)]) == 3
+        said = capsys.readouterr().err
+        assert says in said
+        assert "token_bytes.bin" in said
+
+
 def test_a_check_finds_every_damage(source: Path, tmp_path: Path, capsys) -> None:
     fill(source, tmp_path)
     assert cli.run(["data", "check", str(tmp_path)]) == 0
