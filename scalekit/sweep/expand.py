@@ -143,13 +143,12 @@ class _Expander:
         self.hits[place, key] += 1
 
     def _note_missing(self, error: MissingSettingError, options: tuple[Option, ...]) -> None:
-        """Note a setting that a run lacks, beside the others of its section in `base`."""
+        """Note a setting that a run lacks; it may stand where it does not reach the run."""
         key, spec = error.keys[0], self.spec
-        section = key.partition(".")[0] + "."
-        beside = [p for name, p in spec.base.places.items() if name.startswith(section)]
         in_case = any(option in spec.cases for option in options)
-        place = beside[0] if beside and not in_case else self._blame(error.keys, options)
-        self._note(key, place, error.what, where_to_write(key, spec, in_case) or error.todo)
+        place = next(iter(options[0].places.values()), None) if in_case else None
+        todo = where_to_write(key, spec, in_case) or error.todo
+        self._note(key, place or self._blame(error.keys, options), error.what, todo)
 
     def raise_if_any(self) -> None:
         """Refuse the sweep when a run was wrong, saying in how many runs."""
@@ -239,14 +238,18 @@ class _Expander:
         raise ExpressionError(Problem(place, what, todo))
 
     def _blame(self, keys: tuple[str, ...], options: tuple[Option, ...]) -> Place:
-        """Find where the setting that is wrong was written."""
+        """Find where the setting that is wrong was written, or would be."""
         for key in keys:
             if key in self.spec.derive:
                 return self.spec.derive[key].place
             for option in (*options, self.spec.base):
                 if key in option.places:
                     return option.places[key]
-        return next((p for o in options for p in o.places.values()), self.spec.place)
+        section = keys[0].partition(".")[0] + "."
+        beside = (p for name, p in self.spec.base.places.items() if name.startswith(section))
+        return next(beside, None) or next(
+            (p for o in options for p in o.places.values()), self.spec.place
+        )
 
 
 def _without_open(settings: Mapping[str, Any]) -> dict[str, Any]:

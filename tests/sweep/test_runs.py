@@ -207,6 +207,23 @@ def test_a_mistake_of_many_runs_is_told_once_where_it_was_written(tmp_path):
     ]
 
 
+def test_a_default_that_is_wrong_is_told_once_beside_the_settings_of_its_section(tmp_path):
+    data = tmp_path / "web"
+    data.mkdir()
+    for split in ("train", "val"):
+        (data / f"{split}.bin").write_bytes(bytes(2 * 5000))
+    said = refusal(
+        tmp_path,
+        {"steps": 2},
+        {"n_layers": 1, "d_model": 32, "context": 64},
+        grid={"train.seed": [0, 1, 2]},
+        data={"source": "shards", "path": "web"},
+    )
+    (line,) = [line for line in said.splitlines() if line.startswith("a.yaml")]
+    assert "data.val_tokens" in line
+    assert "(and in 2 other runs)" in line
+
+
 def test_derived_keys_need_no_order_and_read_their_own_value_before(tmp_path):
     derive = {
         "train.lr": "lr * (N / 1e6) ** -0.25",
