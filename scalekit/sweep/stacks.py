@@ -173,20 +173,21 @@ def check_alike(specs: Sequence[RunSpec]) -> None:
 
 def why_alone(spec: RunSpec) -> str:
     """Say what keeps a run from being stacked with any other; nothing where nothing does."""
-    plan, config = spec.plan, spec.config
-    if count_processes(spec.resources) > 1:
-        return "it trains in several processes"
-    if config["train"]["optimizer"] != "adamw":
-        return f"train.optimizer is {config['train']['optimizer']!r}, not 'adamw'"
-    if plan.get("parent") or plan.get("branches"):
-        return "it is a part of a ladder"
-    if config["start"]["run"] is not None and config["start"]["method"] == "lora":
-        return "it trains adapters"
-    if (spec.resources.get("recompute") or "none") != "none":
-        return "it computes activations again (resources.recompute)"
-    if (spec.resources.get("compile") or "none") != "none":
-        return "it compiles its layers (resources.compile)"
-    return ""
+    plan, config, resources = spec.plan, spec.config, spec.resources
+    optimizer, start = config["train"]["optimizer"], config["start"]
+    reasons = {
+        "it trains in several processes": count_processes(resources) > 1,
+        f"train.optimizer is {optimizer!r}, not 'adamw'": optimizer != "adamw",
+        "it is a part of a ladder": plan.get("parent") or plan.get("branches"),
+        "it trains adapters": start["run"] is not None and start["method"] == "lora",
+        "it computes activations again (resources.recompute)": _asks(resources, "recompute"),
+        "it compiles its layers (resources.compile)": _asks(resources, "compile"),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _asks(resources: Mapping[str, Any], key: str) -> bool:
+    return (resources.get(key) or "none") != "none"
 
 
 def _differences(

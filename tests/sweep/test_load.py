@@ -212,6 +212,7 @@ def test_the_advice_for_a_swept_key_is_itself_accepted(tmp_path):
     (found,) = refusals(tmp_path, sizes, "d_model=8")
     assert "write --set 'isoflop.sizes.model.d_model=[...]'" in found
     spec = load(tmp_path, sizes, "isoflop.sizes.model.d_model=[8]")
+    assert spec.isoflop is not None
     assert spec.isoflop.sizes.column("model.d_model") == [8]
 
 

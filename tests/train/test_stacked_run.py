@@ -218,10 +218,10 @@ def test_a_run_that_fails_leaves_the_others_to_go_on(
     specs = runs(SETTINGS[:3])
     plain = loop._write_eval
 
-    def fail(job: Any, step: int) -> Any:
+    def fail(job: Any, progress: Any) -> Any:
         if job.config.train.lr == 3e-3:
             raise ValueError("planned")
-        return plain(job, step)
+        return plain(job, progress)
 
     monkeypatch.setattr(loop, "_write_eval", fail)
     folder = SweepFolder(tmp_path / "stacked")
