@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,7 +145,7 @@ def _study(
     check_same_sweep(folder, spec.name, [run.id for run in expansion.runs])
     todo = find_missing(expansion.runs, folder, retry=retry, force=force)
     done = [(run, todo.states[run.id]) for run in expansion.runs]
-    took = [(run, s.last.get("wall_s") or 0.0) for run, s in done if s.status == "done"]
+    took = [(run, _seconds(s.last)) for run, s in done if s.status == "done"]
     speed = measured_speed(took, spec.profile)
     at_once = _at_once(executor, settings.max_parallel, todo.start)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed)
@@ -161,6 +161,11 @@ def _study(
         n_side_by_side = at_once * stacking.largest
         plan = replace(plan, checks=(*check_memory(todo.start, n_side_by_side), *plan.checks))
     return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
+
+
+def _seconds(end: Mapping[str, Any]) -> float:
+    """Return how long a run that ended with this line held its place, its starts included."""
+    return (end.get("wall_s") or 0.0) + (end.get("startup_s") or 0.0)
 
 
 def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec]) -> int:

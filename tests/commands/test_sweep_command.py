@@ -17,7 +17,11 @@ import pytest
 import scalekit.launch.submit
 from scalekit.cli import run
 from scalekit.launch.submit import Outcome
+from scalekit.results.record import SCHEMA, RecordWriter
 from scalekit.results.states import RunState
+from scalekit.results.store import SweepFolder
+from scalekit.sweep.expand import expand
+from scalekit.sweep.load import load_sweep
 
 GOOD = """\
 scalekit: 1
@@ -484,6 +488,20 @@ base:
   log: {evals: 2}
 grid: {train.seed: [0, 1]}
 """
+
+
+def test_the_time_that_finished_runs_took_counts_their_start(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
+    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
+        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
+        record.write("end", status="done", wall_s=1.0, startup_s=3.0, device_s=4.0)
+    assert run(["sweep", "tiny.yaml", "-n", "--format", "json"]) == 0
+    estimate = json.loads(capfd.readouterr().out)["estimate"]
+    # The two differ by their seed alone, so the other will take as long.
+    assert estimate["device_seconds"] == pytest.approx(4.0)
 
 
 @pytest.mark.slow  # four processes import torch
