@@ -41,7 +41,9 @@ def print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 0) -> str:
     """Align cells in columns as wide as they need: numbers to the right, words to the left."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    is_number = [_reads_as_numbers(column) for column in zip(*rows, strict=True)] if rows else []
+    columns = zip(header, zip(*rows, strict=True), strict=True) if rows else ()
+    # An id of hexadecimal digits may begin with any of them.
+    is_number = [name != "run" and _reads_as_numbers(column) for name, column in columns]
     lines = []
     for cells in [header, *rows]:
         padded = [
