@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scalekit.errors import FitError
+from scalekit.errors import FitError, InputError, did_you_mean, nearest
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.rows import Runs, matches
 from scalekit.results.table import RunTable
@@ -27,9 +27,14 @@ def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
 
     Raises:
         FitError: The rule holds out no run, or all.
+        InputError: It is neither a rule nor an expression.
     """
     if rule == LARGEST:
         chosen, words = _largest(runs)
+    elif rule not in table and nearest(rule, [LARGEST]) is not None:
+        raise InputError(
+            f"{runs.where}: --hold-out {rule}: unknown; {did_you_mean(rule, [LARGEST])}"
+        )
     else:
         chosen = matches(table, rule, "--hold-out")[runs.rows]
         words = rule

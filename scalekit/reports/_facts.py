@@ -73,7 +73,8 @@ def _warnings_of_others(fit: FitResult) -> list[str]:
 def _commands(study: Study, command: str) -> list[str]:
     """List what makes the report again, the runs included where they are a sweep's."""
     path = str(study.table.meta.get("path", "")) if study.table is not None else ""
-    sweep = [shlex.join(["scalekit", "sweep", f"{path}/sweep.yaml"])] if study.plan else []
+    words = ["scalekit", "sweep", f"{path}/sweep.yaml", "--out", path]
+    sweep = [shlex.join(words)] if study.plan else []
     return [shlex.join(["cd", str(Path.cwd())]), *sweep, command]
 
 

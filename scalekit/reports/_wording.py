@@ -229,17 +229,22 @@ def disagreement(study: Study) -> str:
     """Say how far the approaches' exponents lie apart, against their own intervals."""
     fit = study.fit
     assert fit is not None
+    first: dict[str, FitResult] = {}
+    for one in (fit, *fit.others):
+        # Other laws are compared by their errors; of approach 2 each kind of curve speaks.
+        first.setdefault(one.law if one.law in APPROACHES else one.approach, one)
     found = []
-    for approach in APPROACHES:
-        other = study.other(approach)
-        is_told = other is not None and other.status is not FitStatus.UNIDENTIFIED
-        part = other.exponents.get("params", {}) if other is not None and is_told else {}
+    for name in (key for key in APPROACHES if key in first):
+        is_told = first[name].status is not FitStatus.UNIDENTIFIED
+        part = first[name].exponents.get("params", {}) if is_told else {}
         if part.get("value") is not None:
-            found.append((approach, float(part["value"]), *ends(part)))
+            found.append((name.replace("_", " "), float(part["value"]), *ends(part)))
     if len(found) < 2:
         return "Only one approach gave an exponent, so there is nothing to compare."
     values = [v for _, v, _, _ in found]
-    text = f"The exponents of N* by {len(found)} approaches differ by {np.ptp(values):.2g}"
+    kinds = len({name.partition(" ")[0] for name, *_ in found})
+    ways = f"{kinds} approaches" if kinds == len(found) else f"{len(found)} fits of {kinds} kinds"
+    text = f"The exponents of N* by {ways} differ by {np.ptp(values):.2g}"
     _, _, low, high = found[0]
     if low is None or high is None or not _numbers.is_interval(low, high):
         return text + "."

@@ -114,6 +114,7 @@ BAD = {
     "negative": (["--fix", "E=-1"], errors.USAGE, "not a positive number"),
     "a call": (["--drop", "__import__('os').system('x')"], errors.REFUSED, "calls"),
     "no such column": (["--hold-out", "flop>1"], errors.REFUSED, "did you mean 'flops'?"),
+    "no such rule": (["--hold-out", "largest"], errors.REFUSED, "did you mean 'largest-budget'?"),
     "holds out all": (["--hold-out", "flops>0"], errors.NOT_IDENTIFIED, "takes every run"),
     "holds out none": (["--hold-out", "flops<0"], errors.NOT_IDENTIFIED, "takes no run"),
     "negative budget": (["--predict", "-1"], errors.USAGE, "not positive"),

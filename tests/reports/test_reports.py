@@ -21,7 +21,7 @@ from study_examples import (  # pyright: ignore[reportMissingImports]
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.fit.result import FitStatus, Interval
+from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.plots import _write
 from scalekit.reports import _facts, _numbers, _wording
 from scalekit.reports._checklist import checklist
@@ -246,6 +246,26 @@ def test_a_warning_of_another_fit_names_its_approach(study: Study) -> None:
     assert told[-2:] == ["Few runs", "IsoFLOP parabolas (approach 2): the grid biases"]
 
 
+def test_every_fit_with_an_exponent_is_held_to_the_headlines_interval(study: Study) -> None:
+    assert study.fit is not None
+
+    fit = study.fit
+
+    def other(approach: str, law: str, value: float) -> FitResult:
+        exponents = {"params": {"value": value, "low": value - 0.01, "high": value + 0.01}}
+        return replace(fit, approach=approach, law=law, exponents=exponents, others=())
+
+    own = float(fit.exponents["params"]["value"])
+    others = (
+        other("isoflop", "isoflop", own),
+        other("isoflop", "isoflop_akima", own - 0.4),
+        other("parametric", "kaplan", own + 0.4),  # another law is no other approach
+    )
+    told = facts_of(replace(study, fit=replace(fit, others=others)), ()).disagreement
+    assert "by 3 fits of 2 kinds differ by 0.4" in told
+    assert "outside the parametric fit's interval: isoflop akima." in told
+
+
 def test_what_was_assumed_in_reading_stands_in_the_provenance(study: Study) -> None:
     assert study.table is not None
     assert study.fit is not None
@@ -272,7 +292,7 @@ def test_the_commands_make_the_runs_and_then_the_report(study: Study) -> None:
     lines = facts_of(study, ()).command.splitlines()
     assert lines[0].startswith("cd /")
     assert lines[1:] == [
-        "scalekit sweep runs.csv/sweep.yaml",
+        "scalekit sweep runs.csv/sweep.yaml --out runs.csv",
         "scalekit analyze runs/demo --seed 7",
     ]
     alone = facts_of(replace(study, plan=()), ()).command.splitlines()
