@@ -262,7 +262,7 @@ def test_every_fit_with_an_exponent_is_held_to_the_headlines_interval(study: Stu
         other("parametric", "kaplan", own + 0.4),  # another law is no other approach
     )
     told = facts_of(replace(study, fit=replace(fit, others=others)), ()).disagreement
-    assert "by 3 fits of 2 kinds differ by 0.4" in told
+    assert "by 3 fits of 2 approaches differ by 0.4" in told
     assert "outside the parametric fit's interval: isoflop akima." in told
 
 
