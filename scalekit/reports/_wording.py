@@ -243,7 +243,9 @@ def disagreement(study: Study) -> str:
         return "Only one approach gave an exponent, so there is nothing to compare."
     values = [v for _, v, _, _ in found]
     kinds = len({name.partition(" ")[0] for name, *_ in found})
-    ways = f"{kinds} approaches" if kinds == len(found) else f"{len(found)} fits of {kinds} approaches"
+    ways = (
+        f"{kinds} approaches" if kinds == len(found) else f"{len(found)} fits of {kinds} approaches"
+    )
     text = f"The exponents of N* by {ways} differ by {np.ptp(values):.2g}"
     _, _, low, high = found[0]
     if low is None or high is None or not _numbers.is_interval(low, high):
