@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _REFERENCE = 20.0
 """Tokens per parameter that Hoffmann et al. 2022 are remembered for."""
 
+_SAME = 0.01
+"""Budgets whose logarithms differ by less are one: planned ones are met within a tolerance."""
+
 _REACH = 30.0
 """How far beyond the largest measured compute the ratio is drawn."""
 
@@ -102,8 +105,9 @@ def _limit(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _caption(study: Study, rows: list[dict[str, Any]], high: float) -> str:
+    told = _told(study, high)
     first = [row for row in rows if row["what"] == rows[0]["what"]]
-    near = min(first, key=lambda row: abs(np.log(row["flops"] / high)))
+    near = told or min(first, key=lambda row: abs(np.log(row["flops"] / high)))
     text = (
         "Tokens per parameter at the optimum over compute; dashed beyond the measured range "
         f"(shaded). At its end the first fit says {near['value']:.3g}"
@@ -111,6 +115,19 @@ def _caption(study: Study, rows: list[dict[str, Any]], high: float) -> str:
     if "low" in near:
         text += f" [{near['low']:.3g}, {near['high']:.3g}]"
     return f"{text} tokens per parameter; the dotted line is {_REFERENCE:g}."
+
+
+def _told(study: Study, flops: float) -> dict[str, Any] | None:
+    """Return the ratio that the fit told at a budget, with its interval: one number, one interval.
+
+    The band is made for a whole path, by another way than an interval for one point of it.
+    """
+    for row in study.fit.optimum if study.fit is not None else ():
+        between = row.get("intervals", {}).get("tokens_per_param") or {}
+        if abs(np.log(row["flops"] / flops)) < _SAME and row.get("tokens_per_param"):
+            ends = {k: between[k] for k in ("low", "high") if between.get(k) is not None}
+            return {"value": row["tokens_per_param"], **(ends if len(ends) == 2 else {})}
+    return None
 
 
 PLOT = Plot(

@@ -35,6 +35,7 @@ from scalekit.plots import (
     power_laws,
     rollout,
     sensitivity,
+    tokens_per_param,
     two_step,
 )
 from scalekit.plots._look import look
@@ -224,6 +225,15 @@ def test_the_laws_excess_touches_zero_at_the_optimal_ratio() -> None:
         assert 0 <= least["excess_percent"] < 0.05
         # Six steps of ninety-seven over three decades of the ratio lie between the points.
         assert least["tokens_per_param"] == pytest.approx(flops / (6 * N * N), rel=0.6)
+
+
+def test_the_ratio_is_told_with_the_interval_that_the_fit_gave_it() -> None:
+    study = full_study()
+    told = fit_of(study).optimum[0]
+    between = told["intervals"]["tokens_per_param"]
+    numbers = (told["tokens_per_param"], between["low"], between["high"])
+    sentence = "At its end the first fit says {:.3g} [{:.3g}, {:.3g}] tokens".format(*numbers)
+    assert sentence in drawing(tokens_per_param, study).caption
 
 
 def test_a_planted_spread_between_seeds_comes_back_within_its_interval() -> None:
