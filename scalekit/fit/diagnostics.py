@@ -164,7 +164,8 @@ def warnings(
         )
     found += _interval_warnings(solution, known)
     if draws is not None and draws.lost:
-        found.append(f"{draws.lost} bootstrap refits did not converge and were left out")
+        lost = count_words(draws.lost, "bootstrap refit")
+        found.append(f"{lost} did not converge; left out")
     first = known.get("influence", {}).get("runs", [])[:1]
     if first and abs(first[0]["shift_in_errors"]) > STRONG:
         names, far = ", ".join(first[0]["runs"][:3]), known["influence"]["flops"]
