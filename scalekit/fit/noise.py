@@ -22,7 +22,8 @@ class Noise:
             that nine runs in ten lie where a normal law would have them and an outlier does not
             widen every prediction.
         evaluation: Of the evaluation alone, from the table's `loss_sem`; None where it has none.
-        seed: What is left of the total: seeds, data order, and what the law does not follow.
+        seed: What is left of the total: seeds, data order, and what the law does not follow. All of
+            it where the evaluation's error is larger, for runs on one validation set share that.
         repeats: Among runs of the same inputs, which no law can explain; None without such runs.
         repeats_dof: How many differences that rests on.
     """
@@ -32,6 +33,11 @@ class Noise:
     seed: float
     repeats: float | None
     repeats_dof: int
+
+    @property
+    def evaluation_is_shared(self) -> bool:
+        """Whether the evaluation's error is larger than the scatter that it would be a part of."""
+        return self.evaluation is not None and self.evaluation > self.total
 
     def to_json(self) -> dict[str, Any]:
         """Return what `fit.json` holds."""
@@ -45,7 +51,8 @@ def measure(solution: Solution) -> Noise:
     errors = solution.runs.sem
     if errors is not None and np.isfinite(errors).any():
         evaluation = float(np.sqrt(np.nanmedian(errors**2)))
-    seed = float(np.sqrt(max(whole**2 - (evaluation or 0.0) ** 2, 0.0)))
+    own = 0.0 if evaluation is None or evaluation > whole else evaluation
+    seed = float(np.sqrt(whole**2 - own**2))
     return Noise(whole, evaluation, seed, *_repeats(solution))
 
 

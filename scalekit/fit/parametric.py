@@ -157,7 +157,8 @@ def optimum(
         entry["errors"] = {
             "parameters": float(of_law),
             "seed": parts.seed,
-            "evaluation": parts.evaluation,
+            # What all runs share moves them together and does not part them.
+            "evaluation": None if parts.evaluation_is_shared else parts.evaluation,
         }
     if draws is not None and len(draws.theta) >= resampled.FEWEST:
         better = resampled.optimum_intervals(solution, fitted, draws, flops)

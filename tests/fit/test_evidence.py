@@ -52,6 +52,17 @@ def test_without_a_column_of_errors_all_scatter_is_the_seeds() -> None:
     assert parts["repeats"] is None
 
 
+def test_an_evaluation_error_that_runs_share_takes_nothing_from_the_seeds() -> None:
+    table = isoflop_table(noise=0.002)
+    # One validation set is as hard for every run: its error moves all losses by the same share.
+    table = with_columns(table, loss=1.01 * table["loss"], loss_sem=0.01 * table["loss"])
+    result = fit(table, predict=[1e22])
+    parts = result.diagnostics["noise_parts"]
+    assert parts["evaluation"] > parts["total"]
+    assert parts["seed"] == parts["total"] == pytest.approx(0.002, rel=0.5)
+    assert result.optimum[0]["errors"]["evaluation"] is None
+
+
 def test_repeated_seeds_measure_the_noise_that_no_law_can_explain() -> None:
     table = isoflop_table(noise=0.0)
     rng = np.random.default_rng(1)
