@@ -136,7 +136,8 @@ def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: floa
             capsize=2,
             zorder=3,
         )
-    step = max(1, -(-len(texts) // 4))
+    # Four short labels fit side by side, of those with decimals only three.
+    step = max(1, -(-len(texts) // (3 if any("." in text for text in texts) else 4)))
     axes.set_xticks(range(0, len(texts), step), texts[::step])
     axes.set_xlim(-0.6, len(groups) - 0.4)
     by_size = not np.isfinite(study.flops[study.is_used]).any()

@@ -155,7 +155,7 @@ def _caption(entries: Sequence[Entry]) -> str:
         far = max(told, key=lambda e: abs(e["value"] - head["value"]))
         parts.append(
             f"It runs from {min(values):.3f} to {max(values):.3f}; farthest from the fit's own "
-            f"{head['value']:.3f} is {far['group']}: {_words(far)}."
+            f"{head['value']:.3f} is {_words(far)} ({far['group']})."
         )
     if head["low"] is not None:
         inside = sum(head["low"] <= e["value"] <= head["high"] for e in told)
