@@ -341,7 +341,7 @@ def test_a_signal_lets_runs_save_and_the_same_command_continues(
 def test_a_killed_command_leaves_runs_that_the_next_one_does_not_start_twice(
     expansion, folder
 ) -> None:
-    sweep = expansion(3, r0={"seconds": 0.4}, r1={"seconds": 0.4})
+    sweep = expansion(3, r0={"seconds": 1.0}, r1={"seconds": 1.0})
     command = start_command(sweep, folder)
     wait_until(lambda: statuses(sweep, folder).count("running") == 2)
     command.kill()

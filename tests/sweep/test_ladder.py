@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from scalekit.errors import InputError
+from scalekit.sweep import estimate
 from scalekit.sweep.estimate import assumed_seconds
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.explain import explain_run
@@ -50,8 +51,9 @@ def test_the_longest_rung_is_the_trunk_and_the_others_leave_it_where_their_plate
     assert own_share(trunk.plan) == 1.0
 
 
-def test_the_estimate_lets_branches_wait_for_their_trunk(tmp_path):
+def test_the_estimate_lets_branches_wait_for_their_trunk(tmp_path, monkeypatch):
     """Trunk 80 steps; branches of 54 from its sixth step and of 63 from its seventh."""
+    monkeypatch.setattr(estimate, "_START_SECONDS", 0.0)
     expansion = sweep(tmp_path, {"steps": [60, 70, 80]}, {"decay_frac": 0.9})
     whole = assumed_seconds(expansion.runs[-1])
     assert whole is not None

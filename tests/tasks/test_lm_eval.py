@@ -50,7 +50,7 @@ def test_a_task_of_the_harness_is_refused_by_name_where_it_is_not(
 
 
 def test_a_task_of_the_harness_without_a_name_is_refused() -> None:
-    with pytest.raises(InputError, match="of which task"):
+    with pytest.raises(InputError, match="no task after lm_eval"):
         registry.find("tasks", "lm_eval").plan("")
 
 
