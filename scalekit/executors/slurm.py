@@ -63,7 +63,7 @@ class Slurm:
         if not jobs:
             return
         self._refuse_line_breaks()
-        limits = self._limits = read_limits(self.settings.profile)
+        limits = self._limits = self._limits or read_limits(self.settings.profile)
         for group in group_jobs(jobs, self.settings, limits):
             check_group(group, limits, self.settings.profile)
 
