@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scalekit.counting import Shape, memory_bytes
+from scalekit.errors import InputError
 
 GPU_SHARE = 0.9
 """Of a GPU's memory: the rest is the library's own, and what the estimate does not know."""
@@ -51,6 +53,38 @@ def choose_rows(
     while n_parts < rows and _bytes(shape, -(-rows // n_parts), n_shards, recompute) > memory:
         n_parts += 1
     return math.ceil(rows / n_parts)
+
+
+def learn_within_memory(
+    learn: Callable[[], Tensor],
+    halve: Callable[[], None],
+    too_much: Callable[[], InputError],
+    *,
+    may_halve: bool,
+) -> Tensor:
+    """Learn; where memory runs out, once again with half the rows.
+
+    Args:
+        learn: Learns and returns losses.
+        halve: Makes it learn from half the rows at once, and writes that down.
+        too_much: Says that memory does not hold what is left.
+        may_halve: Whether there is a half.
+
+    Raises:
+        InputError: From `too_much`.
+    """
+    try:
+        return learn()
+    except torch.OutOfMemoryError as error:
+        if not may_halve:
+            raise too_much() from error
+    # Outside of the handler, whose traceback keeps what did not fit.
+    halve()
+    torch.cuda.empty_cache()
+    try:
+        return learn()
+    except torch.OutOfMemoryError as error:
+        raise too_much() from error
 
 
 def _bytes(shape: Shape, rows: int, n_shards: int, recompute: str) -> float:

@@ -27,7 +27,7 @@ from scalekit.counting import Shape
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.train.device import Device
-from scalekit.train.micro_batch import choose_rows, memory_for
+from scalekit.train.micro_batch import choose_rows, learn_within_memory, memory_for
 from scalekit.train.team import Team
 
 Gradients = Callable[[Tensor, Tensor], Tensor]
@@ -244,18 +244,16 @@ class _Accumulated:
             self.call = self.replicas
 
     def __call__(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        try:
-            return self._learn(tokens, targets)
-        except torch.OutOfMemoryError as error:
-            if self.spread.team.size > 1 or self.micro_rows == 1:
-                raise self._too_much(tokens) from error
+        return learn_within_memory(
+            partial(self._learn, tokens, targets),
+            self._halve,
+            partial(self._too_much, tokens),
+            may_halve=self.spread.team.size == 1 and self.micro_rows > 1,
+        )
+
+    def _halve(self) -> None:
         self.micro_rows = -(-self.micro_rows // 2)
         self.note(self.micro_rows)
-        torch.cuda.empty_cache()
-        try:
-            return self._learn(tokens, targets)
-        except torch.OutOfMemoryError as error:
-            raise self._too_much(tokens) from error
 
     def _too_much(self, tokens: Tensor) -> InputError:
         context = tokens.shape[1]

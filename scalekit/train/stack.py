@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from scalekit.errors import InputError
 from scalekit.train.loop import Learner
+from scalekit.train.micro_batch import learn_within_memory
 from scalekit.train.optimizers.adamw import AdamW, Tensors, update
 
 # Not in torch's stubs.
@@ -99,18 +101,16 @@ class Stack:
         return losses, norms
 
     def _gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        try:
-            return self._add_up(tokens, targets)
-        except torch.OutOfMemoryError as error:
-            if self.micro_rows == 1:
-                raise self._too_much(tokens) from error
+        return learn_within_memory(
+            partial(self._add_up, tokens, targets),
+            self._halve,
+            partial(self._too_much, tokens),
+            may_halve=self.micro_rows > 1,
+        )
+
+    def _halve(self) -> None:
         self.micro_rows = -(-self.micro_rows // 2)
         self.note(self.micro_rows)
-        torch.cuda.empty_cache()
-        try:
-            return self._add_up(tokens, targets)
-        except torch.OutOfMemoryError as error:
-            raise self._too_much(tokens) from error
 
     def _too_much(self, tokens: Tensor) -> InputError:
         n_runs, context = len(self.learners), tokens.shape[2]
