@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,11 @@ def test_a_ladder_gives_the_losses_of_separate_runs_for_less(tmp_path, capsys, k
     trunks = [ladder["run"][2]] * 3 + [ladder["run"][5]] * 3
     assert ladder["trunk"].tolist() == trunks
     assert not any(folder.checkpoints(name).exists() for name in ladder["run"])
+    capsys.readouterr()
+    assert run(["status", str(folder.root), "--format", "json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    # What a branch shares with its trunk was spent once.
+    assert status["flops_done"] == status["flops_planned"] < 0.57 * ladder["flops"].sum()
 
 
 def test_a_rung_that_is_added_later_is_trained_whole_and_the_others_are_left(tmp_path) -> None:

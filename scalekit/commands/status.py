@@ -27,6 +27,7 @@ from scalekit.results.site import read_site
 from scalekit.results.spending import add_up, describe_lost
 from scalekit.results.states import TROUBLES, RunState, verdict
 from scalekit.results.store import SweepFolder
+from scalekit.sweep.spec import own_share, share_done
 
 MOST_ROWS = 40
 """Runs in the table for people; the other formats list all."""
@@ -92,12 +93,14 @@ def _report(
     spent = add_up(state.last for state in states.values() if state.is_finished)
     site = read_site(folder)
     joules = spent.energy_j
+    # A branch's first steps are its trunk's, and are counted there.
+    own = [row["flops"] * own_share(line["plan"]) for row, line in zip(rows, lines, strict=True)]
     return {
         "folder": str(folder.root),
         "counts": count_states(states),
         "n_runs": len(rows),
-        "flops_planned": sum(row["flops"] for row in rows),
-        "flops_done": sum(row["flops"] * row.pop("share") for row in rows),
+        "flops_planned": sum(own),
+        "flops_done": sum(f * row.pop("share") for f, row in zip(own, rows, strict=True)),
         "device_s": spent.device_s,
         "lost_s": spent.lost_s,
         "energy_j": joules,
@@ -124,7 +127,7 @@ def _row(line: Mapping[str, Any], state: RunState) -> dict[str, Any]:
         "flops": plan["flops"][plan["flops_kind"]],
         "wall_s": state.last.get("wall_s"),
         "why": _why(state),
-        "share": min(1.0, step / steps) if steps else 0.0,
+        "share": share_done(plan, step),
     }
 
 
