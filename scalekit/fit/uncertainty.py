@@ -144,10 +144,11 @@ def sandwich(solution: Solution) -> Array:
 
     The scores of each cluster are freed of the part of its own residuals that the fit took up
     (HC2, or CR2 for clusters of several runs), which makes the estimate unbiased for least squares
-    where the noise is even. A run beyond delta pulls by delta wherever the fit goes, so its score
-    needs no such correction. Scores of one cluster are summed before they are squared.
+    where each run's noise is as large as `uneven_sizes` says. A run beyond delta pulls by delta
+    wherever the fit goes, so its score needs no such correction. Scores of one cluster are summed
+    before they are squared.
 
-    Source: Bell and McCaffrey 2002, Survey Methodology 28.
+    Source: Bell and McCaffrey 2002, Survey Methodology 28; the working covariance is theirs.
     """
     inner = _inner(solution)
     bread = np.linalg.pinv(curvature(solution)[np.ix_(inner, inner)])
@@ -171,25 +172,35 @@ def _pulls(solution: Solution, columns: Array, bread: Array) -> Array:
         return np.where(residual < 0, -delta, delta)
     inside = np.abs(residual) < delta
     pulls = np.clip(residual, -delta, delta)
-    return _freed(pulls[None], columns * inside, bread, solution.runs.cluster)[0]
+    sizes = uneven_sizes(solution)
+    groups = solution.runs.cluster
+    return sizes * _freed(pulls[None] / sizes, columns * inside, bread, groups, sizes)[0]
 
 
-def _freed(values: Array, columns: Array, bread: Array, groups: Array) -> Array:
-    """Multiply values (k, n) in each cluster by (1 - H)^(-1/2), H its block of the hat matrix.
+def _freed(values: Array, columns: Array, bread: Array, groups: Array, sizes: Array) -> Array:
+    """Multiply values (k, n) in each cluster by W^(-1/2).
 
-    The hat matrix is columns' bread columns, with columns (p, n); a block of it has rank p at
-    most, so a cluster of many runs costs no more than its length.
+    W is the cluster's block of the covariance of the residuals over the noise's sizes (n,), when
+    the noise has those sizes: with H = columns' bread columns the hat matrix, columns (p, n), and
+    S the sizes on a diagonal, W = S^-1 (1 - H) S^2 (1 - H) S^-1. Where sizes are even and the fit
+    is least squares it is 1 - H. It differs from 1 in 2 p directions at most, so a cluster of many
+    runs costs no more than its length.
     """
+    own, reach = columns * sizes, bread @ columns / sizes
+    shared = own @ own.T
     if _are_alone(groups):
-        leverage = np.einsum("pn,pq,qn->n", columns, bread, columns)
-        return values / np.sqrt(1.0 - np.clip(leverage, 0.0, _MOST_LEVERAGE))
-    sizes, axes = np.linalg.eigh(bread)
-    half = np.sqrt(np.maximum(sizes, 0.0))[:, None] * axes.T
+        taken = 2 * np.einsum("pn,pn->n", own, reach)
+        taken -= np.einsum("pn,pq,qn->n", reach, shared, reach)
+        return values / np.sqrt(1.0 - np.minimum(taken, _MOST_LEVERAGE))
     found = values.copy()
-    for own in _members(groups):
-        _, roots, rows = np.linalg.svd(half @ columns[:, own], full_matrices=False)
-        grown = 1.0 / np.sqrt(1.0 - np.minimum(roots**2, _MOST_LEVERAGE)) - 1.0
-        found[:, own] += (values[:, own] @ rows.T * grown) @ rows
+    for rows in _members(groups):
+        basis = np.linalg.qr(np.concatenate([own[:, rows], reach[:, rows]]).T)[0]
+        first, second = own[:, rows] @ basis, reach[:, rows] @ basis
+        taken = first.T @ second + second.T @ first - second.T @ shared @ second
+        roots, axes = np.linalg.eigh(taken)
+        along = basis @ axes
+        grown = 1.0 / np.sqrt(1.0 - np.minimum(roots, _MOST_LEVERAGE)) - 1.0
+        found[:, rows] += (values[:, rows] @ along * grown) @ along.T
     return found
 
 
@@ -214,8 +225,9 @@ def dof(solution: Solution) -> float:
     """Return the degrees of freedom of t for the sandwich.
 
     A sandwich rests on the few runs with leverage, so it is known far worse than `n - p` runs
-    would know it: on 25 runs of five budgets it behaves like a variance of 7 observations. The
-    number is Satterthwaite's for even noise, averaged over all directions of the parameters:
+    would know it: on 25 runs of five budgets it behaves like a variance of 7 observations, and of
+    fewer where some runs are noisier. The number is Satterthwaite's for noise of `uneven_sizes`,
+    averaged over all directions of the parameters:
     with Q the quadratic form that the variance of c'theta is of the noise, E[tr Q]^2 / E[tr Q^2]
     over c of a standard normal law in coordinates that make the normal matrix one.
 
@@ -229,7 +241,7 @@ def dof(solution: Solution) -> float:
         return most
     _, moves = solution.on_scale
     white = np.linalg.svd(solution.jacobian[inner] * moves, full_matrices=False)[2]
-    return float(np.clip(satterthwaite(white, groups), 1.0, most))
+    return float(np.clip(satterthwaite(white, groups, uneven_sizes(solution)), 1.0, most))
 
 
 def _most_dof(solution: Solution) -> float:
@@ -241,27 +253,37 @@ def _most_dof(solution: Solution) -> float:
     return float(solution.dof)
 
 
-def satterthwaite(white: Array, groups: Array) -> float:
-    """Average Satterthwaite's degrees of freedom over directions; white is (p, n), rows unit.
+def satterthwaite(white: Array, groups: Array, sizes: Array) -> float:
+    """Average Satterthwaite's degrees of freedom over directions.
 
-    With S_gh the matrix (p, p) whose form c'S_gh c is the covariance that even noise gives the
+    With S_gh the matrix (p, p) whose form c'S_gh c is the covariance that the noise gives the
     scores of clusters g and h, Q's trace is the sum of all S_gg and that of its square the sum of
     the squares of all S_gh.
+
+    Args:
+        white: The runs' columns (p, n), in coordinates in which its rows are orthonormal.
+        groups: Each run's cluster (n,).
+        sizes: Each run's noise beside the others' (n,).
     """
-    freed = _freed(white, white, np.eye(len(white)), groups)
+    freed = _freed(white * sizes, white, np.eye(len(white)), groups, sizes) / sizes
     # Of a normal c: E[(c'Sc)^2] = (tr S)^2 + 2 tr S^2.
     if _are_alone(groups):
-        # One run a cluster: S_ij is z_i z_j' M_ij, so both traces are sums of inner products.
+        # One run a cluster: S_ij is z_i z_j' V_ij, so both traces are sums of inner products.
         inner = freed.T @ freed
         square = np.outer(np.diag(inner), np.diag(inner)) + 2 * inner**2
-        above = len(white) * (len(white) + 2.0)
-        covariance = np.eye(len(groups)) - white.T @ white
-        return above / float(np.sum(square * covariance**2))
-    # The residuals' covariance is 1 - white'white: what a cluster has alone, less what all share.
+        left = np.eye(len(groups)) - white.T @ white
+        covariance = (left * sizes**2) @ left
+        own = np.diag(covariance)
+        return float(own @ square @ own) / float(np.sum(square * covariance**2))
+    # The residuals' covariance V is what a cluster has alone, less what all share.
     members = _members(groups)
-    alone = np.stack([freed[:, own] @ freed[:, own].T for own in members])
+    noise = freed * sizes**2
+    alone = np.stack([noise[:, own] @ freed[:, own].T for own in members])
     common = np.stack([freed[:, own] @ white[:, own].T for own in members])
-    blocks = -np.einsum("gac,hbc->ghab", common, common, optimize=True)
+    other = common @ (white * sizes**2 @ white.T) / 2
+    other -= np.stack([noise[:, own] @ white[:, own].T for own in members])
+    blocks = np.einsum("gac,hbc->ghab", common, other, optimize=True)
+    blocks += np.einsum("gac,hbc->ghab", other, common, optimize=True)
     diagonal = np.arange(len(members))
     blocks[diagonal, diagonal] += alone
     blocks = (blocks + blocks.transpose(0, 1, 3, 2)) / 2

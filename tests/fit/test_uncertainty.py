@@ -27,6 +27,7 @@ from scalekit.fit.uncertainty import (
     satterthwaite,
     uneven_sizes,
 )
+from scalekit.laws.base import Array
 
 P = BESIROGLU["beta"] / (BESIROGLU["alpha"] + BESIROGLU["beta"])
 TARGET = np.array([70e9]), np.array([1.4e12])
@@ -60,24 +61,27 @@ def test_the_sandwich_agrees_with_the_bootstrap_on_many_runs(objective: str) -> 
     )
 
 
-def test_the_degrees_of_freedom_are_those_of_the_sandwichs_own_spread() -> None:
+@pytest.mark.parametrize("groups", [np.arange(32), np.repeat(np.arange(8), 4)])
+@pytest.mark.parametrize("sizes", [np.ones(32), np.geomspace(0.5, 2.0, 32)], ids=["even", "uneven"])
+def test_the_degrees_of_freedom_are_those_of_the_sandwichs_own_spread(
+    groups: Array, sizes: Array
+) -> None:
     """Against simulated quadratic forms: runs alone, and four runs a cluster."""
     rng = np.random.default_rng(0)
     white = np.linalg.qr(rng.normal(size=(32, 5)))[0].T
-    hat = white.T @ white
-    for groups in (np.arange(32), np.repeat(np.arange(8), 4)):
-        member = groups[:, None] == np.unique(groups)
-        block = (hat * (member @ member.T)).astype(float)
-        root = np.linalg.inv(np.real(np.asarray(linalg.sqrtm(np.eye(32) - block))))
-        above, below = [], []
-        for _ in range(3000):
-            rows = member.T @ (np.diag(rng.normal(size=5) @ white @ root) @ (np.eye(32) - hat))
-            form = rows @ rows.T
-            above.append(np.trace(form) ** 2)
-            below.append(np.sum(form**2))
-        # 3000 directions know each mean to 2 %, and they move together.
-        found = satterthwaite(white, groups)
-        assert found == pytest.approx(np.mean(above) / np.mean(below), rel=0.03)
+    left = (np.eye(32) - white.T @ white) * sizes
+    member = groups[:, None] == np.unique(groups)
+    block = left @ left.T / np.outer(sizes, sizes) * (member @ member.T)
+    root = sizes[:, None] * np.linalg.inv(np.real(np.asarray(linalg.sqrtm(block)))) / sizes
+    above, below = [], []
+    for _ in range(3000):
+        rows = member.T @ (np.diag(rng.normal(size=5) @ white @ root) @ left)
+        form = rows @ rows.T
+        above.append(np.trace(form) ** 2)
+        below.append(np.sum(form**2))
+    # 3000 directions know each mean to 2 %, and they move together.
+    found = satterthwaite(white, groups, sizes)
+    assert found == pytest.approx(np.mean(above) / np.mean(below), rel=0.03)
 
 
 def test_a_narrow_delta_takes_its_errors_from_resampling_where_runs_are_many() -> None:
@@ -98,14 +102,19 @@ def test_a_narrow_delta_has_errors_of_the_right_size_on_few_runs() -> None:
         assert 0.8 < typical[k] / actual[k] < 1.2, name
 
 
-def test_a_clustered_sandwich_is_unbiased_for_even_noise() -> None:
-    """Four lengths a size, fitted as clusters: the mean of 800 estimates is the spread they had."""
+@pytest.mark.parametrize("n_clusters", [10, 40])
+@pytest.mark.parametrize("fall", [0.0, 1.4], ids=["even", "uneven"])
+def test_a_sandwich_is_unbiased(n_clusters: int, fall: float) -> None:
+    """Forty runs, alone or four a cluster: the mean of 800 estimates is the spread they had."""
     N = np.repeat(np.geomspace(5e7, 2e9, 10), 4)
     D = 8 * N * np.tile([1.0, 3.0, 10.0, 30.0], 10)
     clean = table_of(N, D)
-    runs = replace(runs_of(N, D, clean["loss"]), cluster=np.repeat(np.arange(10), 4))
+    cluster = np.repeat(np.arange(n_clusters), 40 // n_clusters)
+    runs = replace(runs_of(N, D, clean["loss"]), cluster=cluster)
     one = solve(CHINCHILLA, runs, find_objective("mse_log"))
-    noise = np.random.default_rng(0).normal(0, 0.002, (800, 40))
+    place = np.log(N * D)
+    size = 0.002 * np.exp(-fall * (place - place.min()) / np.ptp(place))
+    noise = np.random.default_rng(0).normal(0, size, (800, 40))
     observed = np.log(clean["loss"]) + noise
     many = replace(one.problem, log_observed=observed)
     ends = minimise(many, np.tile(one.psi, (800, 1)))
