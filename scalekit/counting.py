@@ -144,5 +144,5 @@ def memory_bytes(shape: Shape, *, batch_tokens: float) -> tuple[float, float]:
     attention = 2 * queries + 2 * keys + (queries + keys if s.qk_norm else 0)
     mlp = s.d_ff * (4 if s.mlp == "swiglu" else 2)
     layer = 4 * s.d_model + attention + mlp
-    # The logits and their log-softmax.
-    return state, 4.0 * batch_tokens * (s.n_layers * layer + 2 * s.d_model + 2 * s.vocab)
+    # Of the logits their log-softmax, its gradient and theirs, where the way back begins.
+    return state, 4.0 * batch_tokens * (s.n_layers * layer + 2 * s.d_model + 3 * s.vocab)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.profiler import profile
 
 from scalekit.counting import Shape, memory_bytes
 from scalekit.errors import InputError
@@ -42,6 +44,20 @@ def test_parts_are_as_large_as_memory_allows_and_even() -> None:
     assert rows(STATE + 5 * A_ROW) == 4
     # Nothing fits: a row is the least, and the run may still be smaller than its estimate.
     assert rows(0.0) == 1
+
+
+def test_memory_of_a_large_vocabulary_is_what_torch_takes() -> None:
+    shape = Shape(16, 1, 2, 8, 2, 32, 20_000, 64)
+    model = build_seeded(MODEL, vars(shape), 0)
+    tokens = torch.randint(shape.vocab, (4, 64))
+    with profile(profile_memory=True) as seen:
+        model.loss(tokens, tokens).backward()
+    events: list[Any] = seen.profiler.kineto_results.events()  # pyright: ignore
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    highest = max(accumulate(n_bytes for _, n_bytes in changes))
+    # Of the state the gradients alone are new, and they come when the logits go.
+    _, activations = memory_bytes(shape, batch_tokens=tokens.numel())
+    assert highest == pytest.approx(activations, rel=0.05)
 
 
 def test_what_is_not_kept_and_what_lies_elsewhere_leaves_room_for_rows() -> None:
