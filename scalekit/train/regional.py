@@ -7,15 +7,14 @@ is: tasks have rows of many lengths, and each would be compiled anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
+from scalekit.train.forward import Forward, change_forward
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")
 
@@ -38,24 +37,28 @@ def compile_layers(model: LanguageModel, backend: str = "inductor") -> None:
         )
     # What another run of this process had compiled counts towards the most that are kept.
     torch.compiler.reset()
-    code = torch.compile(type(layers[0]).forward, backend=backend, dynamic=False, fullgraph=True)
-    for layer in layers:
-        layer.forward = partial(_forward, layer.forward, partial(code, layer))
+    change_forward(layers, lambda plain: _where_it_learns(plain, backend))
 
 
-def _forward(plain: Callable[..., Tensor], compiled: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    if not torch.is_grad_enabled():
-        return plain(*inputs)
-    try:
-        return compiled(*map(_without_complex, inputs))
-    except Exception as error:
-        # Named by their place: importing them would load the compiler where nobody asked for it.
-        if not type(error).__module__.startswith(_COMPILERS):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"resources.compile: layers cannot be compiled here, {reason:.200}; leave compile out"
-        ) from error
+def _where_it_learns(plain: Forward, backend: str) -> Forward:
+    code = torch.compile(plain, backend=backend, dynamic=False, fullgraph=True)
+
+    def forward(layer: nn.Module, *inputs: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return plain(layer, *inputs)
+        try:
+            return code(layer, *map(_without_complex, inputs))
+        except Exception as error:
+            # Named by their place: importing them would load the compiler where none is asked for.
+            if not type(error).__module__.startswith(_COMPILERS):
+                raise
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"resources.compile: layers cannot be compiled here, {reason:.200}; leave compile "
+                "out"
+            ) from error
+
+    return forward
 
 
 def _without_complex(value: Any) -> Any:

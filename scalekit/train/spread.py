@@ -27,6 +27,7 @@ from scalekit.counting import Shape
 from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.train.device import Device
+from scalekit.train.forward import Forward, change_forward
 from scalekit.train.micro_batch import choose_rows, learn_within_memory, memory_for
 from scalekit.train.team import Team
 
@@ -110,17 +111,22 @@ def recompute_activations(model: LanguageModel, what: str) -> None:
     """
     if what == "none":
         return
-    from torch.utils.checkpoint import checkpoint
-
     parts = model.recomputable()
     if what not in parts:
         raise InputError(
             f"resources.recompute: {what!r}, but this model has {', '.join(parts) or 'nothing'} "
             "to compute again; choose from those, or none"
         )
-    for module in parts[what]:
-        # Not a wrapping module: the names of the parameters stay.
-        module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+    change_forward(parts[what], _twice)
+
+
+def _twice(plain: Forward) -> Forward:
+    from torch.utils.checkpoint import checkpoint
+
+    def forward(module: nn.Module, *inputs: Any) -> Tensor:
+        return cast(Tensor, checkpoint(plain, module, *inputs, use_reentrant=False))
+
+    return forward
 
 
 def shard_model(model: LanguageModel, team: Team, device: Device, optimizer: str) -> None:

@@ -61,11 +61,12 @@ def assert_equal_numbers(found: dict[str, Tensor], expected: dict[str, Tensor]) 
         torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE * scale, msg=name)
 
 
-def count_graphs(model: LanguageModel, *batches: int) -> int:
+def count_graphs(model: LanguageModel, *batches: int, recompute: str = "none") -> int:
     from torch._dynamo.utils import counters
 
     counters.clear()
     compile_layers(model, backend="eager")
+    recompute_activations(model, recompute)
     for n_rows in batches:
         learn(model, n_rows)
     with torch.inference_mode():
@@ -76,6 +77,11 @@ def count_graphs(model: LanguageModel, *batches: int) -> int:
 def test_graphs_do_not_grow_with_layers_and_evaluation_adds_none(built) -> None:
     assert [count_graphs(built(n_layers=n, **COMPLETEP), 3, 3) for n in (2, 5)] == [1, 1]
     assert count_graphs(built(n_layers=1), 3, 2, 3) == 2  # one more for another number of rows
+
+
+@pytest.mark.parametrize("recompute", ["mlps", "blocks"])
+def test_graphs_do_not_grow_with_what_is_computed_again(built, recompute: str) -> None:
+    assert count_graphs(built(n_layers=3), 3, recompute=recompute) == 1
 
 
 @pytest.mark.parametrize(("adapters", "recompute"), [(False, "none"), (True, "blocks")])
