@@ -14,6 +14,7 @@ not change what it computes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -238,7 +239,9 @@ class _Accumulated:
             from torch.nn.parallel import DistributedDataParallel
 
             ids = [device.torch] if device.torch.type == "cuda" else None
-            with spread.team.listening():
+            with spread.team.listening(), warnings.catch_warnings():
+                # What torch offers instead would send the buffers around once.
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
                 # All are equal already (`restore_state`), and there are no buffers that change.
                 self.replicas = DistributedDataParallel(
                     _LossModule(model),

@@ -95,6 +95,7 @@ def losses(folder: SweepFolder) -> list[float]:
 def done(start: Starter, folder: SweepFolder, *words: str) -> SweepFolder:
     code, out, err = start.finish(folder, RUN, *words)
     assert (code, out) == (0, f"{RUN} done\n"), err
+    assert "Warning" not in err
     assert not folder.checkpoints(RUN).exists()
     return folder
 
