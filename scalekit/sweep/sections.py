@@ -105,11 +105,6 @@ class ResourceRule(Part):
                 f"processes {self.processes} with gpus {self.gpus}: each has a GPU of its own; "
                 "leave processes out"
             )
-        if self.shard and self.compile != "none":
-            raise ValueError(
-                f"compile {self.compile!r} with shard: weights that lie in parts are not compiled "
-                "here; leave one of them out"
-            )
         many = count_processes(
             {"gpus": self.gpus, "nodes": self.nodes, "processes": self.processes}
         )

@@ -171,10 +171,10 @@ def _prepare(
     member = registry.find("models", config.model.arch)
     model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
     device, spread = setting.device, setting.spread
-    # Below what is computed again, and not where the CPU's kernels compute instead.
-    if spread.compiled != "none" and not (
-        device.torch.type == "cpu" and uses_kernels(model, device)
-    ):
+    # Below what is computed again and what gathers the parts, and not where the CPU's kernels
+    # compute instead.
+    by_kernels = device.torch.type == "cpu" and uses_kernels(model, device)
+    if spread.compiled != "none" and (spread.shards or not by_kernels):
         compile_layers(model)
     recompute_activations(model, spread.recompute)
     if spread.shards:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,10 +20,12 @@ from scalekit.models._cpu.build import COMPILERS
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
+from scalekit.train.device import choose_device
 from scalekit.train.lora import Lora
 from scalekit.train.regional import compile_layers
 from scalekit.train.run import train_run
-from scalekit.train.spread import recompute_activations
+from scalekit.train.spread import recompute_activations, shard_model
+from scalekit.train.team import Team
 
 # Looking at what it is given, the compiler asks tensors for more than they have.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
@@ -100,6 +102,36 @@ def test_the_real_rotation_and_the_wrapping_change_no_number(
     recompute_activations(compiled, recompute)
     assert [name for name, _ in compiled.named_parameters()] == names
     assert_equal_numbers(learn(compiled), learn(make()))
+
+
+@pytest.fixture
+def alone() -> Iterator[Team]:
+    """A team of one that shards as one of several does: it gathers from itself."""
+    import torch.distributed as dist
+
+    store = getattr(dist, "HashStore")()  # noqa: B009 (not in the stubs)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield Team()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("recompute", ["none", "mlps", "blocks"])
+def test_layers_that_lie_in_parts_are_compiled_once_and_change_no_number(
+    built, alone: Team, recompute: str
+) -> None:
+    """Parts are gathered and given back around the compiled code, also in its backward pass."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    model = built(n_layers=3)
+    compile_layers(model, backend="aot_eager")
+    recompute_activations(model, recompute)
+    shard_model(model, alone, choose_device("cpu", "float32"), "adamw")
+    learn(model)
+    found = learn(model)
+    assert counters["stats"]["unique_graphs"] == 1
+    whole = {n: getattr(t, "full_tensor", lambda t=t: t)() for n, t in found.items()}
+    assert_equal_numbers(whole, learn(built(n_layers=3)))
 
 
 @pytest.mark.slow

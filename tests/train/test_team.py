@@ -22,6 +22,7 @@ from curves import curve, write_plan
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.train.run import train_run
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0
@@ -244,6 +245,40 @@ def test_a_run_may_be_cut_into_parts_half_way(spread, start: Starter) -> None:
     first, second = record_of(folder).attempts
     assert (first["shard"], second["shard"]) == (False, True)
     assert second["resumed_from"] == saved
+    assert losses(folder) == pytest.approx(losses(alone), rel=48 / 12 * SAME)
+
+
+COMPILED_WITHOUT_CODE = """
+import os
+if 'RANK' in os.environ:
+    from scalekit.train.regional import compile_layers
+    compile_layers.__defaults__ = ("aot_eager",)
+"""
+"""The compiler's graphs, forward and backward, as torch runs them: making code takes a minute."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True], ids=["replicas", "shards"])
+def test_a_spread_run_may_be_compiled_from_any_checkpoint_on(
+    spread, planned, start: Starter, tmp_path: Path, *, shard: bool
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(COMPILED_WITHOUT_CODE)
+    start.environment = {
+        **BY_AUTOGRAD,
+        "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}",
+    }
+    needs = {"processes": 2, "shard": shard}
+    ways = [needs, {**needs, "compile": "blocks"}]
+    alone = SweepFolder(tmp_path / "alone")
+    train_run(planned(**SLOW_ENOUGH), alone, device="cpu")
+    first, second = ways if shard else reversed(ways)
+    saved = stop(start, spread("changing", first, **SLOW_ENOUGH))
+    folder = done(start, spread("changing", second, **SLOW_ENOUGH))
+    assert [line["compile"] for line in record_of(folder).attempts] == [
+        way.get("compile", "none") for way in (first, second)
+    ]
+    assert record_of(folder).attempts[1]["resumed_from"] == saved
     assert losses(folder) == pytest.approx(losses(alone), rel=48 / 12 * SAME)
 
 
