@@ -69,14 +69,14 @@ def _row_means(
     """Return the mean loss of every row (R,), and the tokens of a row."""
     assert val.n_rows is not None
     model.eval()
-    with _without_gradients(model):
+    with without_gradients(model):
         found = _own_row_means(model, val, device, team)
     model.train()
     return found
 
 
 @contextmanager
-def _without_gradients(model: LanguageModel) -> Iterator[None]:
+def without_gradients(model: LanguageModel) -> Iterator[None]:
     """Keep nothing for a backward pass.
 
     What a model in parts gathers for a forward pass stays gathered until a backward pass. Gathered

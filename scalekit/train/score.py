@@ -21,6 +21,7 @@ from scalekit.sweep.spec import RunConfig
 from scalekit.tasks.base import Line, Task, find_source
 from scalekit.tokenizers.base import Coder
 from scalekit.train.device import Device
+from scalekit.train.evaluate import without_gradients
 
 _TOKENS_AT_ONCE = 8192
 _LOGITS_AT_ONCE = 2**22
@@ -88,22 +89,22 @@ def open_tasks(config: RunConfig) -> Tasks:
     return Tasks(tuple(opened.values()), model.context, config.eval.tasks_at == "every")
 
 
-@torch.inference_mode()
 def likelihoods(
     model: LanguageModel, lines: Sequence[Line], device: Device, window: int, *, greedy: bool
 ) -> Likelihoods:
     """Measure the likelihood of each line's choice, the shortest lines first."""
     model.eval()
     nats, likeliest = np.empty(len(lines)), np.empty(len(lines), dtype=bool)
-    for part, rows, chosen in _batches(lines, window):
-        tokens, targets = device.batch(rows)
-        with device.autocast():
-            if greedy:
-                losses, is_top = _by_logits(model, tokens, targets)
-                likeliest[part] = (is_top | ~chosen).all(axis=1)
-            else:
-                losses = model.loss(tokens, targets, reduction="none").double().cpu().numpy()
-        nats[part] = -np.where(chosen, losses, 0.0).sum(axis=1)
+    with without_gradients(model):
+        for part, rows, chosen in _batches(lines, window):
+            tokens, targets = device.batch(rows)
+            with device.autocast():
+                if greedy:
+                    losses, is_top = _by_logits(model, tokens, targets)
+                    likeliest[part] = (is_top | ~chosen).all(axis=1)
+                else:
+                    losses = model.loss(tokens, targets, reduction="none").double().cpu().numpy()
+            nats[part] = -np.where(chosen, losses, 0.0).sum(axis=1)
     model.train()
     return Likelihoods(nats, likeliest if greedy else None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from small_runs import small, uninterrupted
 from scalekit.counting import count_flops_per_token, count_params
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+from scalekit.train.team import Team
 
 MODEL = {
     "d_model": 16,
@@ -77,6 +78,17 @@ def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
         "steps": train["steps"],
     }
     return RunSpec(run_id, config, numbers, {})
+
+
+@pytest.fixture
+def alone() -> Iterator[Team]:
+    """A team of one that shards as one of several does: it gathers from itself."""
+    import torch.distributed as dist
+
+    store = getattr(dist, "HashStore")()  # noqa: B009 (not in the stubs)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield Team()
+    dist.destroy_process_group()
 
 
 @pytest.fixture

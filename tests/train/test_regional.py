@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -102,17 +102,6 @@ def test_the_real_rotation_and_the_wrapping_change_no_number(
     recompute_activations(compiled, recompute)
     assert [name for name, _ in compiled.named_parameters()] == names
     assert_equal_numbers(learn(compiled), learn(make()))
-
-
-@pytest.fixture
-def alone() -> Iterator[Team]:
-    """A team of one that shards as one of several does: it gathers from itself."""
-    import torch.distributed as dist
-
-    store = getattr(dist, "HashStore")()  # noqa: B009 (not in the stubs)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield Team()
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("recompute", ["none", "mlps", "blocks"])

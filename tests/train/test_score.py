@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from scalekit import registry
 from scalekit.models.base import LanguageModel, build_seeded
@@ -14,6 +16,8 @@ from scalekit.tasks.base import Item, Line, Task, make_task
 from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.device import choose_device
 from scalekit.train.score import Likelihoods, Tasks, likelihoods, summarise
+from scalekit.train.spread import shard_model
+from scalekit.train.team import Team
 
 CPU = choose_device("cpu", "float32")
 WINDOW = 16
@@ -72,6 +76,23 @@ def test_likelihoods_are_what_a_token_at_a_time_gives(
         assert 0 < said.greedy.sum() < len(lines)
     else:
         assert said.greedy is None
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_scoring_a_model_in_parts_leaves_its_next_gradients_alone(
+    model: LanguageModel, alone: Team, *, greedy: bool
+) -> None:
+    rows = torch.randint(64, (3, WINDOW + 1), generator=torch.Generator().manual_seed(0))
+    batch = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    LanguageModel.gradients(model, *batch, nullcontext())
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    shard_model(model, alone, CPU, "adamw")
+    likelihoods(model, random_task(3).encode(None, 64, WINDOW), CPU, WINDOW, greedy=greedy)
+    LanguageModel.gradients(model, *batch, nullcontext())
+    for name, p in model.named_parameters():
+        assert isinstance(p.grad, DTensor)
+        # In float32, and as means over a team, which divide once more.
+        torch.testing.assert_close(p.grad.full_tensor(), expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_scoring_leaves_gradients_mode_and_generator_alone(model: LanguageModel) -> None:
