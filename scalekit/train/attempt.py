@@ -113,7 +113,7 @@ class Attempt:
             energy_by=setting.account.energy_by(),
         )
         if config.start.run is not None and progress.step == 0:
-            write_start(job)
+            write_start(job, progress)
         return job, progress
 
     def finish(self, status: str, progress: Progress) -> str:

@@ -28,7 +28,8 @@ from scalekit.train.stop import StopRequest
 class Progress:
     """How far a run is, and what the next step line and the divergence rule need.
 
-    `told` has the lines of steps and evaluations so far: a record that lost some gets them back.
+    `told` has the lines of start, steps and evaluations so far: a record that lost some gets them
+    back.
     """
 
     step: int = 0
@@ -86,6 +87,8 @@ class Job:
 def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:
     """Give a record back what it told before its checkpoint and has lost since."""
     standing = [] if before is None else [*before.steps, *before.evals]
+    if before is not None and before.start is not None:
+        standing.append({**before.start, "step": 0})  # older records name no step there
     known = {(line["t"], line["step"]) for line in standing}
     for line in progress.told:
         if (line["t"], line["step"]) not in known:
@@ -98,13 +101,19 @@ def tell(job: Job, progress: Progress, **line: Any) -> None:
     progress.told.append(line)
 
 
-def measure(job: Job, step: int) -> tuple[HeldOut, dict[str, Any]]:
-    """Measure the model as it is now; return its held-out loss and all that a line says of it."""
+def measure(job: Job, step: int, *, scores_all: bool) -> tuple[HeldOut, dict[str, Any]]:
+    """Measure the model as it is after a step; return its held-out loss and what a line says of it.
+
+    Args:
+        job: The run.
+        step: How many steps it has learnt from.
+        scores_all: Whether tasks that are scored once are scored now.
+    """
     train, context = job.config.train, job.config.model.context
     seen = job.corpus.ordered(train.seed).seen(step * train.batch_tokens // context)
     with job.average.applied() if job.average else nullcontext():
         held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)
-        scores = job.tasks.report(job.model, job.device, is_last=step == job.steps)
+        scores = job.tasks.report(job.model, job.device, is_last=scores_all)
     return held, {
         "val_loss": held.loss,
         "val_sem": held.sem,

@@ -170,9 +170,11 @@ class Walk:
 
     def _save(self, *places: Checkpoints, is_own: bool = True) -> None:
         _collect(self.job, self.progress, self._pending)
-        # What a trunk told is not its branches' to tell.
-        progress = self.progress if is_own else replace(self.progress, told=[])
-        save(self.job, progress, *places)
+        told = self.progress.told
+        if not is_own:
+            # What else a trunk told is not its branches' to tell.
+            told = [line for line in told if line["t"] == "start"]
+        save(self.job, replace(self.progress, told=told), *places)
 
 
 @spends("checkpoint_s")
@@ -271,7 +273,7 @@ def _write_step(
 @spends("eval_s")
 def _write_eval(job: Job, progress: Progress) -> HeldOut:
     step = progress.step
-    held, measured = measure(job, step)
+    held, measured = measure(job, step, scores_all=step == job.steps)
     tokens = step * job.config.train.batch_tokens
     flops = tokens * job.flops_per_token
     tell(job, progress, t="eval", step=step, tokens=tokens, flops=flops, **measured)

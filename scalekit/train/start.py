@@ -13,7 +13,7 @@ from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
 from scalekit.sweep.start import weights_file
 from scalekit.train.checkpoint import read_tensors
-from scalekit.train.job import Job, measure
+from scalekit.train.job import Job, Progress, measure, tell
 from scalekit.train.lora import Lora
 from scalekit.train.weights import SCHEMA
 
@@ -44,14 +44,13 @@ def begin(model: LanguageModel, config: RunConfig) -> LanguageModel:
     return Lora(model, start.targets, rank=start.rank, alpha=start.alpha, seed=seed)
 
 
-def write_start(job: Job) -> None:
+def write_start(job: Job, progress: Progress) -> None:
     """Write what a run starts from, what of it learns, and what it knows of its data so far."""
     start = job.config.start
-    _, measured = measure(job, job.steps)
+    _, measured = measure(job, 0, scores_all=True)
     learns = sum(p.numel() for group in job.model.groups() for p in group.params)
-    job.record.write(
-        "start", start_run=start.run, start_step=start.step, trainable_params=learns, **measured
-    )
+    facts = {"start_run": start.run, "start_step": start.step, "trainable_params": learns}
+    tell(job, progress, t="start", step=0, **facts, **measured)
 
 
 def _read(path: Path, run: str, step: int | None) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,19 @@ def test_the_first_loss_is_the_parents_on_the_new_data(
     assert start["val_loss"] == last["val_loss"]
     assert start["val_sem"] == last["val_sem"]
     assert (start["start_run"], start["start_step"]) == (PARENT, 7)
+    assert start["unique_tokens"] == 0, "nothing is seen yet"
+
+
+def test_a_branch_knows_what_its_trunk_started_from(child, tmp_path: Path) -> None:
+    flat = {"schedule": "constant", "warmup_frac": 0.0}
+    trunk, rung = (child("lora", run_id=f"run{n}", train={**flat, "steps": n}) for n in (7, 5))
+    trunk = replace(trunk, plan={**trunk.plan, "branches": {rung.id: 4}})
+    rung = replace(rung, plan={**rung.plan, "parent": trunk.id, "branch_step": 4})
+    folder = SweepFolder(tmp_path)
+    assert [train_run(spec, folder, device="cpu") for spec in (trunk, rung)] == ["done", "done"]
+    told = read_record(folder.record(trunk.id)).start
+    assert told is not None
+    assert read_record(folder.record(rung.id)).start == told
 
 
 def test_training_on_other_data_learns_it(child, tmp_path: Path) -> None:
