@@ -12,6 +12,7 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
 from scalekit.sweep.start import weights_file
+from scalekit.train.account import spends
 from scalekit.train.checkpoint import read_tensors
 from scalekit.train.job import Job, Progress, measure, tell
 from scalekit.train.lora import Lora
@@ -44,6 +45,7 @@ def begin(model: LanguageModel, config: RunConfig) -> LanguageModel:
     return Lora(model, start.targets, rank=start.rank, alpha=start.alpha, seed=seed)
 
 
+@spends("eval_s")
 def write_start(job: Job, progress: Progress) -> None:
     """Write what a run starts from, what of it learns, and what it knows of its data so far."""
     start = job.config.start

@@ -21,6 +21,7 @@ from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.start import weights_file
+from scalekit.train.account import Account
 from scalekit.train.checkpoint import Checkpoints, read_tensors
 from scalekit.train.run import train_run
 
@@ -82,6 +83,16 @@ def test_the_first_loss_is_the_parents_on_the_new_data(
     assert start["val_sem"] == last["val_sem"]
     assert (start["start_run"], start["start_step"]) == (PARENT, 7)
     assert start["unique_tokens"] == 0, "nothing is seen yet"
+
+
+def test_measuring_the_start_is_no_training(
+    child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str] = []
+    monkeypatch.setattr(Account, "lose", lambda account, loss, seconds: lost.append(loss))
+    spec = child("full")
+    assert train_run(spec, SweepFolder(tmp_path)) == "done"
+    assert lost.count("eval_s") == 1 + spec.config["log"]["evals"]
 
 
 def test_a_branch_knows_what_its_trunk_started_from(child, tmp_path: Path) -> None:
