@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scalekit.datasets.base import Corpus, Rows, Seen, Share
 from scalekit.models.base import LanguageModel
@@ -95,7 +96,7 @@ def _own_row_means(
     model: LanguageModel, val: Rows, device: Device, team: Team
 ) -> tuple[np.ndarray, int]:
     assert val.n_rows is not None
-    means: list[np.ndarray] = []
+    means: list[Tensor] = []
     at_once = 0
     start, context = 0, 0
     # All take equally many, since a model in parts is computed by all together: some at the end
@@ -110,9 +111,10 @@ def _own_row_means(
         tokens, targets = device.batch(rows)
         with device.autocast():
             losses = model.loss(tokens, targets, reduction="none")
-        means.append(losses.double().mean(dim=1).cpu().numpy())
+        means.append(losses.double().mean(dim=1))
         start = stop
-    all_means = team.gather(torch.from_numpy(np.concatenate(means))).flatten().numpy()
+    # Fetched once: the device goes on while the next rows are made.
+    all_means = team.gather(torch.cat(means)).flatten().cpu().numpy()
     return all_means[: val.n_rows], context
 
 

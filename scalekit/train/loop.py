@@ -215,8 +215,10 @@ def mean_losses(losses: list[Tensor], spread: Spread) -> list[float]:
 
     Added up in the order of ranks, so that a loss does not depend on which steps it is sent with.
     """
-    if spread.team.size == 1 or not losses:
-        return [float(loss) for loss in losses]
+    if not losses:
+        return []
+    if spread.team.size == 1:
+        return torch.stack(losses).tolist()  # fetched at once, not each for itself
     shares = np.array_split(np.arange(spread.batch_rows), spread.team.size)
     weights = torch.tensor([len(share) for share in shares], dtype=torch.float64)
     means = spread.team.gather(torch.stack(losses).double())

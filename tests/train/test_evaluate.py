@@ -36,6 +36,19 @@ def test_the_held_out_loss_is_what_a_token_at_a_time_gives(planned) -> None:
     assert held.bits_per_byte == pytest.approx(losses.mean() / math.log(2) / 4, rel=1e-5)
 
 
+def test_losses_are_fetched_from_the_device_once(planned, monkeypatch) -> None:
+    """Each time it is asked for a number a GPU is waited for, and then idle."""
+    fetched: list[int] = []
+    plain = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: fetched.append(t.numel()) or plain(t))
+    monkeypatch.setattr("scalekit.train.evaluate._TOKENS_AT_ONCE", 64)
+    spec: RunSpec = planned()
+    model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
+    corpus = registry.find("datasets", "synthetic").open(spec.config["data"], 16, 0)
+    evaluate(model, corpus.val, choose_device("cpu", "float32"), None)
+    assert fetched == [32]
+
+
 def test_evaluating_leaves_gradients_mode_and_generator_alone(planned) -> None:
     spec: RunSpec = planned()
     model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)

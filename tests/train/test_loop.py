@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from curves import curve
 from deaths import Death, dying_at
 from scripted import script
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalekit.errors import InputError
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec, TrainSpec
-from scalekit.train.loop import EXPLOSION_LINES, EXPLOSION_NATS, eval_steps
+from scalekit.train.loop import EXPLOSION_LINES, EXPLOSION_NATS, eval_steps, mean_losses
 from scalekit.train.run import train_run
 from scalekit.train.schedule import lr_factor
+from scalekit.train.spread import Spread
+from scalekit.train.team import SOLO
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
 
@@ -46,6 +50,25 @@ def test_the_loss_falls_well_below_a_uniform_guess(planned, tmp_path: Path, sche
     assert record.evals[-1]["val_loss"] < uniform - (uniform - entropy) / 3
     oracle = record.header["facts"]["oracle_val_loss"]
     assert record.evals[-1]["val_loss"] > oracle
+
+
+def test_losses_of_many_steps_are_fetched_from_the_device_at_once() -> None:
+    """Each time it is asked for a number a GPU is waited for."""
+
+    class Reads(TorchDispatchMode):
+        n = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.n += func is torch.ops.aten._local_scalar_dense.default
+            return func(*args, **(kwargs or {}))
+
+    spread = Spread(SOLO, False, "none", 1, 8, 16)
+    losses = list(torch.randn(50, generator=torch.Generator().manual_seed(0)))
+    with Reads() as reads:
+        found = mean_losses(losses, spread)
+    assert reads.n == 0
+    assert found == [float(loss) for loss in losses]
+    assert mean_losses([], spread) == []
 
 
 def test_without_a_learning_rate_nothing_is_learnt(planned, tmp_path: Path) -> None:
