@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def load_weights(path: Path, run_id: str) -> Weights:
 
 
 def newest_weights(folder: SweepFolder, run_id: str, report: Callable[[str], None]) -> Weights:
-    """Return what a run ended with, or else what its newest checkpoint holds.
+    """Return what a run ended with, or else what it would evaluate at its newest checkpoint.
 
     Raises:
         InputError: It has neither.
@@ -91,4 +92,13 @@ def newest_weights(folder: SweepFolder, run_id: str, report: Callable[[str], Non
             f"{state['shards']}: the checkpoint lies in parts; let the run end with "
             "log.keep_weights: true"
         )
-    return Weights(state["step"], state["model"])
+    return Weights(state["step"], _evaluated(state))
+
+
+def _evaluated(state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the weights that a run with this checkpoint evaluates: their mean, where it has one.
+
+    Adapters are not merged here, and no name of theirs is one of the model.
+    """
+    model, mean = state["model"], state.get("average", {}).get("mean", {})
+    return dict(zip(model, mean.values(), strict=True)) if len(mean) == len(model) else model

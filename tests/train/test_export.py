@@ -23,7 +23,7 @@ from scalekit.results.table import file_hash
 from scalekit.sweep.spec import ModelSpec, RunSpec
 from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.run import train_run
-from scalekit.train.weights import load_weights, save_weights
+from scalekit.train.weights import load_weights, newest_weights, save_weights
 
 GATED = {"mlp": "swiglu", "qk_norm": False}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -190,6 +190,24 @@ def test_a_stopped_run_is_exported_from_its_newest_checkpoint_and_says_so(
     # A source of its own tokens: `data.tokenizer` says bytes by default, and there are none.
     assert "its data name no tokenizer" in told.err
     assert not (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_a_stopped_run_exports_the_averaged_weights_that_it_evaluates(
+    planned, tmp_path: Path
+) -> None:
+    from test_account import stop_after
+
+    flat = {"schedule": "constant", "warmup_frac": 0.0, "average_frac": 0.3}
+    log = {"every": 1, "evals": 1, "keep_weights": True}
+    short, long = (planned(train={**flat, "steps": n}, log=log) for n in (4, 6))
+    finished, stopped = SweepFolder(tmp_path / "short"), SweepFolder(tmp_path / "long")
+    assert train_run(short, finished, device="cpu") == "done"
+    stop, report = stop_after(4)
+    assert train_run(long, stopped, device="cpu", stop=stop, report=report) == "stopped"
+    expected, found = (newest_weights(f, short.id, report) for f in (finished, stopped))
+    assert found.step == expected.step == 4
+    assert found.state.keys() == expected.state.keys()
+    assert all(torch.equal(found.state[name], expected.state[name]) for name in found.state)
 
 
 def test_weights_are_kept_only_where_asked_and_asking_changes_no_id(planned) -> None:
