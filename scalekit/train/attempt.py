@@ -26,6 +26,7 @@ from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device
 from scalekit.train.job import Job, Progress, tell_again
 from scalekit.train.loop import run_loop
+from scalekit.train.lora import Lora
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.regional import compile_layers
@@ -244,11 +245,12 @@ def _keep(job: Job, path: Path, run_id: str) -> None:
 def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: str) -> None:
     """Write the end line; speed and MFU are those of the last attempt while it trained.
 
-    Evaluation, checkpoints and start-up are not in them: what those took stands beside.
+    Evaluation, checkpoints and start-up are not in them: what those took stands beside. The MFU of
+    adapters is not known: the plan counts gradients of all weights, of which they need a part.
     """
     seconds = job.account.training_seconds()
     speed = tokens / seconds if tokens and seconds else None
-    one = job.device.peak_flops
+    one = None if isinstance(job.model, Lora) else job.device.peak_flops
     peak = one * job.spread.team.size if one else None
     wall = job.wall_seconds()
     job.record.write(
