@@ -251,7 +251,7 @@ def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: st
     seconds = job.account.training_seconds()
     speed = tokens / seconds if tokens and seconds else None
     one = None if isinstance(job.model, Lora) else job.device.peak_flops
-    peak = one * job.spread.team.size if one else None
+    peak = one * job.account.device_share if one else None
     wall = job.wall_seconds()
     job.record.write(
         "end",

@@ -22,6 +22,7 @@ from scalekit.errors import InputError
 from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.train.device import Device
 from scalekit.train.run import train_run
 from scalekit.train.stacked_run import train_stack
 from scalekit.train.stop import StopRequest
@@ -276,7 +277,10 @@ def test_memory_that_runs_out_halves_the_rows_once_and_is_written_down(
         assert note["micro_batch_tokens"] == 4 * 16
 
 
-def test_replicas_share_the_time_of_their_device(runs, tmp_path: Path) -> None:
+def test_replicas_share_the_time_and_the_peak_of_their_device(
+    runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "peak_flops", property(lambda self: 1e9))
     specs = runs()
     folder = SweepFolder(tmp_path / "stacked")
     train_stack(specs, folder, device="cpu", startup_s=4.0)
@@ -286,6 +290,8 @@ def test_replicas_share_the_time_of_their_device(runs, tmp_path: Path) -> None:
         assert end["startup_s"] > 4.0 / len(specs)
         own = end["wall_s"] / len(specs) + end["startup_s"]
         assert end["device_s"] == pytest.approx(own, abs=1e-9)
+        flops = end["tokens_per_second"] * spec.plan["flops_per_token"]["exact"]
+        assert end["mfu"] == pytest.approx(flops * len(specs) / 1e9, rel=1e-12)
 
 
 @pytest.mark.parametrize(
