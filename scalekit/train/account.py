@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
@@ -58,6 +59,13 @@ def spends(
     return decorate
 
 
+@dataclass
+class Pauses:
+    """Seconds that a process spent on something other than training, for whichever of its runs."""
+
+    seconds: float = 0.0
+
+
 class Account:
     """The running totals of one run, from the beginning of an attempt on.
 
@@ -70,6 +78,7 @@ class Account:
             this process reads.
         replicas: Runs that this process began to train as one model. Each takes an equal share of
             its start-up, its device and the energy, to its end, also where another ends before it.
+        pauses: What they have in common: while one is measured or saved, none trains.
 
     Attributes:
         device_share: Devices that are the run's own; replicas have a part of one.
@@ -84,6 +93,7 @@ class Account:
         packed: int = 1,
         n_devices: int = 1,
         replicas: int = 1,
+        pauses: Pauses | None = None,
     ) -> None:
         self.device, self.n_devices, self.replicas = device, n_devices, replicas
         self.device_share = n_devices / replicas
@@ -91,6 +101,8 @@ class Account:
         self._began: float | None = None
         self._known = _last_known(before)
         self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
+        self._pauses = pauses or Pauses()
+        self._paused_before = 0.0
         meter = open_meter(device, packed=packed, replicas=replicas) if n_devices == 1 else None
         self._meter = meter
         if device.torch.type == "cuda":
@@ -99,10 +111,12 @@ class Account:
     def begin(self) -> None:
         """End the start-up: from here on the run trains, and `wall_s` counts."""
         self._began = time.perf_counter()
+        self._paused_before = self._pauses.seconds
 
     def lose(self, loss: Loss, seconds: float) -> None:
         """Count seconds that went into something other than training."""
         self._lost[loss] += seconds
+        self._pauses.seconds += seconds
 
     def startup_seconds(self) -> float:
         """Return the run's share of the seconds that starting took, of this attempt."""
@@ -111,7 +125,8 @@ class Account:
     def training_seconds(self) -> float:
         """Return the seconds that this attempt trained for, nothing else."""
         began = time.perf_counter() if self._began is None else self._began
-        return max(0.0, time.perf_counter() - began - sum(self._lost.values()))
+        paused = self._pauses.seconds - self._paused_before
+        return max(0.0, time.perf_counter() - began - paused)
 
     def energy_by(self) -> str | None:
         """Say whose counter the energy of this attempt is from; None where there is none."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from scalekit.results.record import SCHEMA, STATUSES, RecordWriter, RunRecord
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
-from scalekit.train.account import Account
+from scalekit.train.account import Account, Pauses
 from scalekit.train.attempt import Attempt, Setting, run_attempt
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
 from scalekit.train.checkpoint import Checkpoints
@@ -91,6 +91,7 @@ class Room:
         team: The processes that train a run together.
         since: When `time.perf_counter` says that the first of them began.
         replicas: Runs that this process trains as one batched model.
+        pauses: What they spend on something other than training.
     """
 
     folder: SweepFolder
@@ -100,6 +101,7 @@ class Room:
     team: Team
     since: float
     replicas: int = 1
+    pauses: Pauses = field(default_factory=Pauses)
 
     def open_record(self, spec: RunSpec) -> RecordWriter:
         """Return the writer of a run's record, which only the first of a team writes."""
@@ -187,4 +189,5 @@ def _account(spec: RunSpec, room: Room, before: RunRecord | None) -> Account:
         packed=int(spec.resources.get("pack") or 1) if shares else 1,
         n_devices=room.team.size,
         replicas=room.replicas,
+        pauses=room.pauses,
     )

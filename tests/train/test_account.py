@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train import account as account_module
-from scalekit.train.account import Account, process_seconds, spends
+from scalekit.train.account import Account, Pauses, process_seconds, spends
 from scalekit.train.device import Device
 from scalekit.train.run import train_run
 from scalekit.train.stop import StopRequest
@@ -100,6 +101,20 @@ def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypa
     trained = end["wall_s"] - end["eval_s"] - end["checkpoint_s"]
     # The clock is read for the speed first and for `wall_s` after it.
     assert tokens / end["tokens_per_second"] <= trained <= end["wall_s"] - 0.6
+
+
+@pytest.mark.usefixtures("metered")
+def test_no_replica_trains_while_another_is_measured(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(account_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    pauses = Pauses()
+    first, second = (Account(CPU, None, since=0.0, replicas=2, pauses=pauses) for _ in range(2))
+    first.begin()
+    second.begin()
+    now[0] += 10.0
+    first.lose("eval_s", 3.0)
+    assert (first.training_seconds(), second.training_seconds()) == (7.0, 7.0)
+    assert (first.totals()["eval_s"], second.totals()["eval_s"]) == (3.0, 0.0)
 
 
 def test_mfu_is_the_share_of_the_devices_peak_by_the_plans_own_flops(
