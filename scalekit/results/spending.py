@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -10,6 +11,8 @@ from typing import Any
 LOST = {"startup_s": "start-up", "eval_s": "evaluation", "checkpoint_s": "checkpoints"}
 """What time goes into beside training, by the record's field."""
 
+_TIMES = ("device_s", "wall_s", "startup_s")
+
 
 @dataclass(frozen=True)
 class Spending:
@@ -17,7 +20,7 @@ class Spending:
 
     Attributes:
         device_s: Seconds of devices, of the runs that have ended.
-        lost_s: Of these, by `LOST`; only what runs say.
+        lost_s: Of these, by `LOST`; only of runs that say it.
         energy_j: Of the runs whose energy is known.
         n_energy: How many those are.
         n_ended: Runs that have ended.
@@ -51,8 +54,14 @@ def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
     ends = list(ends)
     columns = {
         name: [float(end[name]) for end in ends if isinstance(end.get(name), int | float)]
-        for name in (*LOST, "device_s", "energy_j", "mfu", "tokens_per_second", "peak_memory_bytes")
+        for name in ("device_s", "energy_j", "mfu", "tokens_per_second", "peak_memory_bytes")
     }
+    for name in LOST:
+        columns[name] = [
+            _number(end, name) * count_devices(**{key: _number(end, key) for key in _TIMES})
+            for end in ends
+            if isinstance(end.get(name), int | float)
+        ]
     energy = columns["energy_j"]
     middles = {k: median(columns[k]) if columns[k] else None for k in ("mfu", "tokens_per_second")}
     return Spending(
@@ -65,6 +74,26 @@ def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
         tokens_per_second=middles["tokens_per_second"],
         peak_memory_bytes=max(columns["peak_memory_bytes"], default=None),
     )
+
+
+def count_devices(device_s: float, wall_s: float, startup_s: float) -> float:
+    """Return the mean number of devices that a run had to itself, one where it shared one.
+
+    What it lost is in seconds of the clock, in which all of them waited. Of replicas on one device
+    each says what it lost itself, which is the device's loss.
+
+    >>> count_devices(device_s=88.0, wall_s=10.0, startup_s=1.0)
+    8.0
+    >>> count_devices(device_s=6.0, wall_s=10.0, startup_s=1.0)
+    1.0
+    """
+    held = wall_s + startup_s  # not a number where one of them is not known
+    return max(1.0, device_s / held) if held > 0 else 1.0
+
+
+def _number(end: Mapping[str, Any], name: str) -> float:
+    value = end.get(name)
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def describe_lost(share: Mapping[str, float]) -> str:

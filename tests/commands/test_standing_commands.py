@@ -105,7 +105,8 @@ def test_status_adds_up_what_ended_runs_cost_and_says_what_is_unknown(make_sweep
     }
     for number, cost in costs.items():
         with RecordWriter(folder.record(lines[number]["id"])) as record:
-            record.write("end", status="done", tokens_per_second=2000.0, wall_s=1.0, **cost)
+            wall = cost["device_s"] - cost["startup_s"]
+            record.write("end", status="done", tokens_per_second=2000.0, wall_s=wall, **cost)
     folder.sweep_file.write_text("profile: {grid_intensity: 300, pue: 2}\n")
     report = status_json(folder, capsys)
     assert report["device_s"] == 103.0

@@ -25,6 +25,11 @@ def test_sums_are_of_what_runs_say_and_middles_of_those_that_say_it() -> None:
     assert (spent.mfu, spent.tokens_per_second, spent.peak_memory_bytes) == (0.4, None, 2e9)
 
 
+def test_what_is_lost_is_lost_on_all_devices_of_a_run() -> None:
+    on_eight = {"device_s": 800.0, "wall_s": 90.0, "startup_s": 10.0, "eval_s": 5.0}
+    assert add_up([on_eight]).lost_share() == {"startup_s": 0.1, "eval_s": 0.05}
+
+
 def test_the_order_of_runs_changes_nothing() -> None:
     assert add_up(ENDS[::-1]) == add_up(ENDS)
 
