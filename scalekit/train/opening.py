@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from scalekit import registry
-from scalekit.datasets.base import Corpus, check_supply
+from scalekit.datasets.base import Corpus, Rows, check_supply
 from scalekit.errors import InputError
 from scalekit.results.record import RunRecord, holds_torn_headers_only, read_record
 from scalekit.results.store import SweepFolder
@@ -71,7 +73,48 @@ def open_corpus(config: RunConfig) -> Corpus:
             f"data.fingerprint: planned {planned!r}, found {found!r}, so {config.data.source!r} "
             "holds other text here than where the sweep was planned; plan it again here"
         )
-    return corpus
+    looked_at = {
+        split: KnownRows(rows, config.model.vocab, config.data.source)
+        for split, rows in (("train", corpus.train), ("val", corpus.val))
+    }
+    return replace(corpus, **looked_at)
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """Rows of which every token has a place in the model's vocabulary.
+
+    Not every source knows its largest token, and a kernel reads behind its tables unasked.
+
+    Attributes:
+        rows: What they are of.
+        vocab: The model's vocabulary.
+        source: For the message.
+    """
+
+    rows: Rows
+    vocab: int
+    source: str
+
+    @property
+    def n_rows(self) -> int | None:
+        """Return how many different rows there are; None when the source never ends."""
+        return self.rows.n_rows
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) for indices (B,).
+
+        Raises:
+            InputError: A token lies outside of the vocabulary.
+        """
+        rows = self.rows.take(indices)
+        largest = int(rows.max())
+        if largest >= self.vocab:
+            raise InputError(
+                f"model.vocab: {self.vocab}, but {self.source!r} holds token {largest}; "
+                "raise model.vocab above it"
+            )
+        return rows
 
 
 def data_facts(corpus: Corpus, config: RunConfig) -> dict[str, Any]:

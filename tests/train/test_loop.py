@@ -218,10 +218,13 @@ def test_an_explosion_is_seen_through_a_kill(planned, tmp_path, monkeypatch) -> 
     assert [line["step"] for line in record.steps] == [line["step"] for line in expected.steps]
 
 
-def test_a_token_outside_the_vocabulary_is_refused_when_it_is_met(planned, tmp_path: Path) -> None:
-    tokens = np.zeros(4096, dtype=np.uint16)
-    tokens[3000:] = 64
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_a_token_outside_the_vocabulary_is_refused_when_it_is_met(
+    planned, tmp_path: Path, where: str
+) -> None:
     for split in ("train", "val"):
+        tokens = np.zeros(4096, dtype=np.uint16)
+        tokens[3000 if where == "train" else 0 :] = 64 * (split == where)
         tokens.tofile(tmp_path / f"{split}.bin")
     data = {"source": "shards", "path": str(tmp_path), "val_tokens": 64}
     folder = SweepFolder(tmp_path / "sweep")

@@ -321,14 +321,14 @@ def wait_until_gone(pids: list[int]) -> None:
 
 FAILS_IN_THE_SECOND = """
 import os, runpy, sys
-import scalekit.train.loop as loop
-plain = loop._check_vocab
-def check(largest, config):
-    plain(largest, config)
+from scalekit.train.opening import KnownRows
+plain = KnownRows.take
+def take(self, indices):
     if os.environ["RANK"] == "1" and os.environ.get("FAULT"):
         from scalekit.errors import InputError
         raise {"bug": ValueError, "input": InputError}[os.environ["FAULT"]]("planned: a fault")
-loop._check_vocab = check
+    return plain(self, indices)
+KnownRows.take = take
 """
 
 
