@@ -212,10 +212,9 @@ def _prepare(
 
 def _restore(setting: Setting, parts: Parts) -> Progress:
     """Put a run's parts where the newest checkpoint left off, and say how far that was."""
-    where, spread = setting.device.torch, setting.spread
     try:
         state = restore_state(
-            setting.checkpoints, parts, spread=spread, device=where, report=setting.report
+            setting.checkpoints, parts, spread=setting.spread, report=setting.report
         )
         return Progress() if state is None else Progress(**state)
     except (KeyError, TypeError, RuntimeError) as error:

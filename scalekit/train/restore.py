@@ -68,7 +68,6 @@ def restore_state(
     parts: Parts,
     *,
     spread: Spread,
-    device: torch.device,
     report: Callable[[str], None],
 ) -> Mapping[str, Any] | None:
     """Put a run's parts where the newest checkpoint left off, alike in every process.
@@ -80,9 +79,8 @@ def restore_state(
         InputError: The newest readable checkpoint belongs to another run or to another program.
     """
     team = spread.team
-    # What goes on to others in parts may be too large for one device.
-    where = torch.device("cpu") if spread.shards else device
-    found = checkpoints.load(where, report) if team.is_first else None
+    # Not onto the device, which may not hold it beside what it is copied into.
+    found = checkpoints.load(torch.device("cpu"), report) if team.is_first else None
     facts = team.agree(lambda: None if found is None else _facts(found))
     own = {name: part.state_dict() for name, part in parts.items()}
     rng = torch.get_rng_state()
@@ -93,7 +91,7 @@ def restore_state(
         _take_over(parts, own)
     else:
         if found is not None and not spread.shards:
-            rng.copy_(found["torch_rng"].cpu())
+            rng.copy_(found["torch_rng"])
             _take_over(parts, found)
         if team.size > 1:
             # Without a checkpoint as well: all begin with the first one's numbers.
