@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scalekit import registry
 from scalekit.errors import InputError, SystemTroubleError
@@ -17,7 +18,7 @@ from scalekit.results.store import SweepFolder
 from scalekit.results.table import file_hash
 from scalekit.sweep.spec import RunSpec
 from scalekit.train._tokenizer_files import tokenizer_files
-from scalekit.train.weights import newest_weights
+from scalekit.train.weights import Weights, newest_weights
 
 if TYPE_CHECKING:
     from scalekit.models.base import Layout
@@ -60,27 +61,14 @@ def export_run(
     save_file = _safetensors()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there and not empty; name a new folder")
-    model = spec.config["model"]
-    to_llama = registry.find("models", model["arch"]).to_llama
-    if to_llama is None:
-        raise InputError(f"model.arch: {model['arch']!r} has no place in Llama's layout; use gpt")
     weights = newest_weights(folder, spec.id, report)
-    try:
-        layout: Layout = to_llama(model, weights.state)
-    except KeyError as error:
-        raise InputError(
-            f"run {spec.id}: its newest weights hold no {error}; export it when it is done, with "
-            "log.keep_weights: true"
-        ) from error
+    layout = _lay_out(spec, weights)
     record = folder.record(spec.id)
     facts = read_record(record, steps=False).header.get("facts") if record.exists() else None
     tokenizer = tokenizer_files(spec.config, facts or {})
-    values: dict[str, Any] = {"config.json": layout.config}
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        scratch.mkdir(parents=True)
-        save_file(layout.tensors, scratch / WEIGHTS, metadata={"format": "pt"})
-        values["scalekit.json"] = {
+    with _all_or_nothing(out) as room:
+        save_file(layout.tensors, room / WEIGHTS, metadata={"format": "pt"})
+        described = {
             "schema": SCHEMA,
             "id": spec.id,
             "step": weights.step,
@@ -91,13 +79,40 @@ def export_run(
                 "identity": tokenizer.identity,
                 "checked_tokens": tokenizer.checked_tokens,
             },
-            "sha256": {WEIGHTS: file_hash(scratch / WEIGHTS)},
+            "sha256": {WEIGHTS: file_hash(room / WEIGHTS)},
         }
-        for name, value in values.items():
+        for name, value in (("config.json", layout.config), ("scalekit.json", described)):
             text = json.dumps(value, indent=2, ensure_ascii=False)
-            (scratch / name).write_text(text + "\n", encoding="utf-8")
+            (room / name).write_text(text + "\n", encoding="utf-8")
         for name, data in tokenizer.files.items():
-            (scratch / name).write_bytes(data)
+            (room / name).write_bytes(data)
+        files = tuple(sorted(path.name for path in room.iterdir()))
+    (architecture,) = layout.config["architectures"]
+    steps = int(spec.plan["steps"])
+    return Exported(architecture, weights.step, steps, files, tokenizer.identity, tokenizer.note)
+
+
+def _lay_out(spec: RunSpec, weights: Weights) -> Layout:
+    model = spec.config["model"]
+    to_llama = registry.find("models", model["arch"]).to_llama
+    if to_llama is None:
+        raise InputError(f"model.arch: {model['arch']!r} has no place in Llama's layout; use gpt")
+    try:
+        return to_llama(model, weights.state)
+    except KeyError as error:
+        raise InputError(
+            f"run {spec.id}: its newest weights hold no {error}; export it when it is done, with "
+            "log.keep_weights: true"
+        ) from error
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """Lend a folder that becomes `out` at the end, or is gone."""
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
         if out.exists():
             out.rmdir()
         scratch.rename(out)
@@ -107,10 +122,6 @@ def export_run(
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    (architecture,) = layout.config["architectures"]
-    steps = int(spec.plan["steps"])
-    files = tuple(sorted((*values, *tokenizer.files, WEIGHTS)))
-    return Exported(architecture, weights.step, steps, files, tokenizer.identity, tokenizer.note)
 
 
 def _safetensors() -> Callable[..., None]:
