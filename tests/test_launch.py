@@ -378,6 +378,8 @@ def test_the_runs_of_a_stack_are_one_process_and_each_has_its_own_end(expansion,
     assert [folder.log(run).exists() for run in ids(sweep)] == [True, False, False, True]
     (submission,) = read_submissions(folder)
     assert submission.handles[first] == submission.handles[third] != submission.handles[fourth]
+    assert submission.stack_of(third) == (first, second, third)
+    assert submission.stack_of(fourth) == (fourth,)
     assert launch(sweep, folder, stacks=[(first, second, third)]).started == ()
 
 

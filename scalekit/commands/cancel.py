@@ -28,7 +28,8 @@ def cancel(
     ids = [line["id"] for line in lines]
     named = {match_run(place, ids, word) for word in runs or ()}
     live = ask_executors(place).live
-    named |= {run for one in live for run in _company(one, named)}
+    # Runs of a stack stop together.
+    named |= {run for one in live for word in named for run in one.submission.stack_of(word)}
     concerned = {run for one in live for run in one.runs} & (named or set(ids))
     if not concerned:
         print(f"{folder}: none of these runs is being executed", file=sys.stderr)
@@ -40,14 +41,6 @@ def cancel(
         raise SystemTroubleError(f"{folder}: {'; '.join(sorted(set(troubles)))}")
     asked = count_words(len(concerned), "run")
     print(f"asked {asked} to save and stop; the sweep command continues them")
-
-
-def _company(live: Live, named: set[str]) -> set[str]:
-    """Return the runs that one process trains together with these: they stop with them."""
-    if not live.executor.stacks:
-        return set()
-    theirs = [handle for run, handle in live.handles.items() if run in named]
-    return {run for run, handle in live.handles.items() if handle in theirs}
 
 
 def _stop(live: Live, named: set[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +13,8 @@ import typer
 
 from scalekit.commands._standing import match_run, open_sweep, read_states
 from scalekit.errors import InputError, UsageError
+from scalekit.results.jobs import Submission, read_submissions
 from scalekit.results.live import ask_executors
-from scalekit.results.record import read_record
 from scalekit.results.states import TROUBLES, RunState, read_state
 from scalekit.results.store import SweepFolder
 
@@ -41,33 +41,26 @@ def logs(
     if failed:
         if run is not None or follow:
             raise UsageError("logs: --failed goes with neither RUN nor -f; drop one of them")
-        jobs = ask_executors(place).jobs
-        _show_failures(place, read_states(place, lines, jobs), n_lines)
+        _show_failures(place, read_states(place, lines, ask_executors(place).jobs), n_lines)
         return
     if run is None:
         raise UsageError("logs: no run is named; give the beginning of its id, or --failed")
     found = match_run(place, ids, run)
-    path = _log(place, found)
+    path = _log(place, read_submissions(place), found)
     if not path.exists() and not follow:
         state = read_state(place.record(found)).status
         raise InputError(f"{path}: no log, the run is {state}; a run has one once it was started")
     for text in tail(path, n_lines):
         sys.stdout.write(text)
     if follow:
-        _follow(place, found)
+        _follow(path, place.record(found))
 
 
-def _log(folder: SweepFolder, run: str) -> Path:
-    """Return where a run's output is: of one that trained in a stack, the log of its first."""
-    path = folder.log(run)
-    if path.exists() or not folder.record(run).exists():
-        return path
-    try:
-        attempts = read_record(folder.record(run), steps=False).attempts
-    except InputError:
-        return path
-    stack = attempts[-1].get("stack") if attempts else None
-    return folder.log(stack[0]) if stack else path
+def _log(folder: SweepFolder, submissions: Sequence[Submission], run: str) -> Path:
+    """Return where a run's newest output is: of a stack it is in the log of its first."""
+    newest = (one for one in reversed(submissions) if run in one.intent["runs"])
+    paths = [folder.log(one.stack_of(run)[0]) for one in newest]
+    return next((path for path in paths if path.exists()), (*paths, folder.log(run))[0])
 
 
 def tail(path: Path, n_lines: int) -> Iterator[str]:
@@ -86,13 +79,12 @@ def tail(path: Path, n_lines: int) -> Iterator[str]:
         yield line.decode("utf-8", errors="replace")
 
 
-def _follow(folder: SweepFolder, run: str) -> None:
-    """Print what the run adds, until it is finished or was stopped."""
-    path = _log(folder, run)
+def _follow(path: Path, record: Path) -> None:
+    """Print what is added to a log until the run of this record is finished or was stopped."""
     at = path.stat().st_size if path.exists() else 0
     while True:
         # The state first: what is printed before the end is then never missed.
-        state = read_state(folder.record(run))
+        state = read_state(record)
         if path.exists():
             with path.open("rb") as file:
                 file.seek(at)
@@ -106,7 +98,7 @@ def _follow(folder: SweepFolder, run: str) -> None:
 
 
 def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines: int) -> None:
-    found = 0
+    found, submissions = 0, read_submissions(folder)
     for run, state in states.items():
         crashed = state.status == "stopped" and state.why
         if state.status not in TROUBLES and not crashed:
@@ -115,7 +107,7 @@ def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines:
         print(f"==> {run} {state.status}" + (f", {state.why}" if state.why else ""))
         if state.last.get("error"):
             print(state.last["error"])
-        text = "".join(tail(_log(folder, run), n_lines))
+        text = "".join(tail(_log(folder, submissions, run), n_lines))
         print(text if text.endswith("\n") or not text else text + "\n", end="")
     if not found:
         print(f"{folder.root}: no run failed", file=sys.stderr)

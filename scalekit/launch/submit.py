@@ -162,6 +162,7 @@ def submit(
             command=process_handle(os.getpid()),
             code=code_state(),
             runs=[run for job in jobs for run in job.runs],
+            stacks=[job.runs for job in jobs if job.beside],
         )
         for run in todo.replace:
             move_aside(folder, run)

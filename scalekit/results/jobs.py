@@ -26,8 +26,8 @@ class Submission:
     """One file of `jobs/`, as far as it was written.
 
     Attributes:
-        intent: executor, runs, settings, `command`: the handle of the command that submits, and
-            `code`: what code that was.
+        intent: executor, runs, `stacks`: those of the runs that go together, `command`: the handle
+            of the command that submits, and `code`: what code that was.
         handles: By run: what finds its job.
         codes: By run that ended: its exit code.
         is_closed: Whether the command that submitted has finished its work.
@@ -38,6 +38,11 @@ class Submission:
     handles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     codes: Mapping[str, int] = field(default_factory=dict)
     is_closed: bool = False
+
+    def stack_of(self, run: str) -> tuple[str, ...]:
+        """Return the runs that one process trains together with this one, the first first."""
+        stacks = self.intent.get("stacks", ())
+        return next((tuple(stack) for stack in stacks if run in stack), (run,))
 
     @property
     def open_handles(self) -> dict[str, Mapping[str, Any]]:

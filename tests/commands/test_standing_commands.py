@@ -30,11 +30,18 @@ from scalekit.sweep.spec import RunSpec
 FAKE = Path(__file__).parent.parent / "executors" / "fake_train.py"
 
 
-def begin(folder: SweepFolder, runs: list[str], *, command: int | None = None) -> JobLog:
+def begin(
+    folder: SweepFolder,
+    runs: list[str],
+    *,
+    command: int | None = None,
+    stacks: Sequence[Sequence[str]] = (),
+) -> JobLog:
     """Note a submission as the sweep command does; without `command`, of one that is gone."""
     log = JobLog(folder)
     handle = process_handle(command) if command else {**process_handle(os.getpid()), "born": "x"}
-    log.write("intent", schema=SCHEMA, executor="local", command=handle, runs=runs)
+    what = {"schema": SCHEMA, "executor": "local", "runs": runs, "stacks": stacks}
+    log.write("intent", command=handle, **what)
     return log
 
 
@@ -344,6 +351,22 @@ def test_following_a_log_ends_with_the_run_and_misses_nothing(make_sweep, capsys
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
 
 
+def test_logs_of_a_run_of_a_stack_are_in_the_log_of_its_first(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(3)
+    ids = [line["id"] for line in lines]
+    folder.log("x").parent.mkdir()
+    begin(folder, ids)
+    folder.log(ids[1]).write_text("alone\n")
+    begin(folder, ids, stacks=[ids[:2]])
+    # Nothing began of the newest: what it printed before is what there is.
+    assert run(["logs", str(folder.root), ids[1]]) == 0
+    folder.log(ids[0]).write_text("stacked\n")
+    assert run(["logs", str(folder.root), ids[1]]) == 0
+    assert capsys.readouterr().out == "alone\nstacked\n"
+    assert run(["logs", str(folder.root), ids[2]]) == 3
+    assert f"{ids[2]}.log: no log, the run is pending" in capsys.readouterr().err
+
+
 def test_cancel_stops_an_orphaned_run_which_saves_first(slow_sweep, capsys) -> None:
     folder, lines = slow_sweep
     log = begin(folder, [line["id"] for line in lines])
@@ -364,7 +387,7 @@ def test_cancel_of_one_run_of_a_stack_stops_its_whole_process_and_says_so(
 ) -> None:
     folder, lines = slow_sweep
     ids = [line["id"] for line in lines]
-    log = begin(folder, ids)
+    log = begin(folder, ids, stacks=[ids[:2]])
     process = start_run(folder, lines, 0, log)
     log.write("started", runs=ids[:2], handle=process_handle(process.pid))
     assert run(["cancel", str(folder.root), ids[1]]) == 0
