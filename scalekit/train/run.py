@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -110,12 +111,15 @@ class Room:
         return UnwrittenRecord(self.folder.record(spec.id))
 
     def plan_spread(self, spec: RunSpec, config: RunConfig) -> Spread:
-        """Choose how a run is spread; replicas share a device as packed runs do.
+        """Choose how a run is spread; replicas share a device and what memory was asked for.
 
         Raises:
             InputError: The run asks for what there is not.
         """
-        share = {"pack": int(spec.resources.get("pack") or 1) * self.replicas}
+        share: dict[str, Any] = {"pack": int(spec.resources.get("pack") or 1) * self.replicas}
+        memory = spec.resources.get("memory_gb")
+        if memory is not None:
+            share["memory_gb"] = float(memory) / self.replicas
         return plan_spread(
             self.team,
             {**spec.resources, **share},

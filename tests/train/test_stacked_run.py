@@ -294,6 +294,33 @@ def test_replicas_share_the_time_and_the_peak_of_their_device(
         assert end["mfu"] == pytest.approx(flops * len(specs) / 1e9, rel=1e-12)
 
 
+def test_runs_of_a_stack_share_the_memory_that_was_asked_for(
+    runs, tmp_path: Path, monkeypatch
+) -> None:
+    from scalekit.counting import memory_bytes
+    from scalekit.models.gpt import GPT
+    from scalekit.sweep.spec import shape_of
+
+    plain, rows = GPT.stacked_losses, set()
+
+    def note(model: GPT, params: Any, tokens: Any, targets: Any) -> Any:
+        rows.add(tokens.shape[1])
+        return plain(model, params, tokens, targets)
+
+    monkeypatch.setattr(GPT, "stacked_losses", note)
+    specs = runs(SETTINGS[:2], train={"steps": 2})
+    config = specs[0].config
+    shape, batch = shape_of(config["model"]), config["train"]["batch_tokens"]
+    one = sum(memory_bytes(shape, batch_tokens=batch)) / 1e9
+    all_rows = batch // config["model"]["context"]
+    for times, expected in ((2.01, all_rows), (1.99, all_rows // 2)):
+        rows.clear()
+        needs = {"memory_gb": times * one}
+        asked = [RunSpec(spec.id, spec.config, spec.plan, needs) for spec in specs]
+        train_stack(asked, SweepFolder(tmp_path / str(times)), device="cpu")
+        assert rows == {expected}
+
+
 @pytest.mark.parametrize(
     ("parts", "found"),
     [
