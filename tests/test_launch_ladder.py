@@ -53,7 +53,6 @@ class Seen:
     """An executor that only looks."""
 
     in_foreground = True
-    stacks = True
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []

@@ -135,7 +135,7 @@ def _study(
     from scalekit.results.plan import check_same_sweep
     from scalekit.sweep.estimate import estimate_runs, measured_speed
     from scalekit.sweep.plan import plan_sweep
-    from scalekit.sweep.stacks import plan_stacks, without_stacks
+    from scalekit.sweep.stacks import plan_stacks
 
     spec, folder = expansion.spec, SweepFolder(settings.folder)
     kind = kind or spec.executor.kind
@@ -149,10 +149,7 @@ def _study(
     speed = measured_speed(took, spec.profile)
     at_once = _at_once(executor, settings.max_parallel, todo.start)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed)
-    if executor.stacks:
-        stacking = plan_stacks(todo.start, spec.profile)
-    else:
-        stacking = without_stacks(todo.start, spec.profile, kind)
+    stacking = plan_stacks(todo.start, spec.profile)
     plan = replace(plan, stacking=stacking)
     if 0 < len(todo.start) < len(expansion.runs):
         estimate = estimate_runs(todo.start, at_once=at_once, profile=spec.profile, speed=speed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scalekit.train.stop import StopRequest
 
 
-def train(
+def train(  # noqa: PLR0917  # typer reads the options from the signature
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the sweep's folder")],
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN...", help="a run's id, or the start of it")
@@ -34,6 +34,9 @@ def train(
     processes: Annotated[
         int | None, typer.Option(min=1, help="processes that train it; the plan's unless given")
     ] = None,
+    no_retry: Annotated[
+        bool, typer.Option("--no-retry", help="leave alone those of several runs that failed")
+    ] = False,
 ) -> None:
     """Train a run of a sweep here; started again it carries on where it was.
 
@@ -70,7 +73,8 @@ def train(
     # A process may also train many runs, one after the other: its age is no run's then.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
-        here = _Here(place, device, threads, stop, (process_seconds() or 0.0) if is_own else 0.0)
+        startup_s = (process_seconds() or 0.0) if is_own else 0.0
+        here = _Here(place, device, threads, stop, startup_s, not no_retry)
         is_stack = len(specs) > 1
         statuses = _train_stack(specs, here) if is_stack else _train_one(specs[0], here, mine)
     if "stopped" in statuses:
@@ -89,6 +93,7 @@ class _Here:
     threads: int | None
     stop: StopRequest
     startup_s: float
+    retries: bool
 
 
 def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
@@ -131,6 +136,7 @@ def _train_stack(specs: Sequence[RunSpec], here: _Here) -> list[str]:
         report=_Reporter(),
         stop=here.stop,
         startup_s=here.startup_s,
+        retries=here.retries,
     )
     for run, status in statuses.items():
         print(f"{run} {status}")

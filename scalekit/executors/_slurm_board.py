@@ -3,6 +3,9 @@
 The board holds one line of equal width a run. Whoever works on a run holds a lock on its line, and
 a lock ends with its process however that dies, on whichever node: so a claim needs no clock, no
 file of its own, and no run has two workers. What stays after the process is the line's text.
+
+Runs of a stack are claimed and noted as one, through the line of their first: its lock is theirs,
+and the lines of the others say what it says.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 SCHEMA = "scalekit.manifest/1"
@@ -83,6 +88,10 @@ def read_line(raw: bytes) -> Line | None:
     return line if state in STATES else None
 
 
+Manifest = tuple[dict[str, Any], list[dict[str, Any]]]
+"""What holds for all runs, and a mapping for each run or stack."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """Where a submission keeps its files."""
@@ -91,7 +100,7 @@ class Folder:
 
     @property
     def manifest(self) -> Path:
-        """What there is to run: a line for all runs, then a line a run, the longest first."""
+        """What there is to run: a line for all, then a line a run or stack, the longest first."""
         return self.path / "manifest.jsonl"
 
     @property
@@ -118,15 +127,18 @@ class Folder:
 
         Args:
             header: What holds for all runs.
-            jobs: A mapping a run, with its id under `run`.
+            jobs: A mapping a run or stack, with its id under `run`, and under `beside` those of the
+                other runs of a stack.
         """
         self.path.mkdir(parents=True)
         lines = [json.dumps({"schema": SCHEMA, **header}), *map(json.dumps, jobs)]
         self.manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        width = max(len(job["run"]) for job in jobs)
-        self.board.write_bytes(b"".join(write_line(Line(job["run"]), width) for job in jobs))
+        runs = [job["run"] for job in jobs]
+        runs += [run for company in find_company(jobs).values() for run in company.values()]
+        width = max(map(len, runs))
+        self.board.write_bytes(b"".join(write_line(Line(run), width) for run in runs))
 
-    def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def read(self) -> Manifest:
         """Read the manifest back."""
         header, *jobs = self.manifest.read_text(encoding="utf-8").splitlines()
         return json.loads(header), [json.loads(job) for job in jobs]
@@ -153,6 +165,21 @@ class Folder:
         return [line for line in found if line is not None]
 
 
+Company = Mapping[int, Mapping[int, str]]
+"""By the line of a stack's first run: the lines of its other runs, and their ids."""
+
+
+def find_company(jobs: Sequence[Mapping[str, Any]]) -> Company:
+    """Say where on the board the runs of stacks stand: behind a line for each of the jobs.
+
+    >>> find_company([{"run": "a", "beside": ["b", "c"]}, {"run": "d"}])
+    {0: {2: 'b', 3: 'c'}}
+    """
+    lines = count(len(jobs))
+    stacks = ((number, job["beside"]) for number, job in enumerate(jobs) if job.get("beside"))
+    return {number: {next(lines): run for run in beside} for number, beside in stacks}
+
+
 class Board:
     """The board in a worker's hands.
 
@@ -160,8 +187,8 @@ class Board:
     the file is closed.
     """
 
-    def __init__(self, fd: int, job: str) -> None:
-        self._fd, self._job = fd, job
+    def __init__(self, fd: int, job: str, company: Company) -> None:
+        self._fd, self._job, self._company = fd, job, company
         self._length = len(os.pread(fd, 4096, 0).partition(b"\n")[0]) + 1
         self._mine: set[int] = set()
 
@@ -194,6 +221,11 @@ class Board:
         if not is_given_up:
             self._mine.add(number)
         return not is_given_up
+
+    def is_begun_again(self, number: int) -> bool:
+        """Whether a held run was begun before."""
+        line = self._line(self._read_one(number), 0)
+        return line is not None and line.starts > 1
 
     def lines(self) -> list[Line | None]:
         """Read all lines; None stands for one that cannot be read."""
@@ -235,7 +267,10 @@ class Board:
     def _write(self, number: int, line: Line) -> None:
         # The board is as wide as its first run; ids of one sweep are equally long.
         width = self._length - len(write_line(Line(""), 0))
-        os.pwrite(self._fd, write_line(line, width), number * self._length)
+        lines = {n: replace(line, run=run) for n, run in self._company.get(number, {}).items()}
+        # The first last: where a kill comes in between, the next claim finds it as it was.
+        for n, one in {**lines, number: line}.items():
+            os.pwrite(self._fd, write_line(one, width), n * self._length)
 
     def _lock(self, number: int) -> bool:
         try:
@@ -252,11 +287,13 @@ class Board:
 
 
 @contextmanager
-def open_board(folder: Folder, job: str) -> Iterator[Board]:
+def open_board(
+    folder: Folder, job: str, company: Company = MappingProxyType({})
+) -> Iterator[Board]:
     """Open a submission's board for the worker of `job`."""
     fd = os.open(folder.board, os.O_RDWR)
     try:
-        yield Board(fd, job)
+        yield Board(fd, job, company)
     finally:
         os.close(fd)
 

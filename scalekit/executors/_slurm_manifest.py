@@ -50,6 +50,7 @@ def write_manifest(
             "argv": job.argv[len(common) :],
             "log": f"{where(job.log.parent)}/{job.log.name}",
             "seconds": job.seconds,
+            **({"beside": job.beside} if job.beside else {}),
             **({"after": job.after, "needs": _below(job.needs, root)} if job.after else {}),
         }
         for job in group.jobs

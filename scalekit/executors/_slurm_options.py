@@ -27,7 +27,7 @@ class Group:
     """Runs of equal needs, which share an array.
 
     Attributes:
-        jobs: The runs, the longest first.
+        jobs: The runs or stacks, the longest first.
         pack: How many of them a job works on at a time.
         limit: Seconds a job may take, or None for the partition's default.
         gpus: GPUs a job, shared by its runs.

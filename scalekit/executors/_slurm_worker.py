@@ -29,6 +29,8 @@ from scalekit.executors._slurm_board import (
     SAVED,
     Board,
     Folder,
+    Manifest,
+    find_company,
     open_board,
 )
 from scalekit.executors._slurm_self import Self, find_self
@@ -57,9 +59,10 @@ class _Running:
 class Worker:
     """One job's work on its submission."""
 
-    def __init__(self, folder: Folder, me: Self, board: Board) -> None:
+    def __init__(self, folder: Folder, me: Self, board: Board, manifest: Manifest) -> None:
         self.folder, self.me, self.board = folder, me, board
-        self.header, self.jobs = folder.read()
+        self.header, self.jobs = manifest
+        self.runs = [frozenset((job["run"], *job.get("beside", ()))) for job in self.jobs]
         self.pack = int(self.header["pack"])
         self.fresh = self.pack
         self.turns = BoardTurns(self.jobs, Path(self.header["root"]), board)
@@ -104,10 +107,12 @@ class Worker:
         trunk looks for branches when it ends.
         """
         return (
-            n
-            for n, job in enumerate(self.jobs)
-            if job["run"] not in self.cancelled and self.turns.is_ready(n)
+            n for n in range(len(self.jobs)) if not self._is_cancelled(n) and self.turns.is_ready(n)
         )
+
+    def _is_cancelled(self, number: int) -> bool:
+        """Whether a person cancelled a run; one of a stack is cancelled with all."""
+        return not self.cancelled.isdisjoint(self.runs[number])
 
     def _fits(self, number: int) -> bool:
         """Whether there is time for a run; the first of a job need not end in it."""
@@ -122,11 +127,15 @@ class Worker:
         job = self.jobs[number]
         self.asked.pop(number, None)
         argv = [*self.header["argv"], *job["argv"]]
+        if self.board.is_begun_again(number) and len(self.runs[number]) > 1:
+            # Of a run alone the board knows that it failed; of one of a stack, its record.
+            argv.append("--no-retry")
         log = Path(self.header["root"], job["log"])
         try:
             process = start_child(argv, log, self.header["threads"], {})
         except OSError as error:
-            self._trouble(f"{job['run']}: cannot be started, {error.strerror} ({error.filename})")
+            why = f"{error.strerror} ({error.filename})"
+            self._trouble(f"{self._name(number)}: cannot be started, {why}")
             self.board.note(number, FAILED, 127)
             self.codes.append(127)
             return
@@ -136,7 +145,7 @@ class Worker:
         """Note the runs that ended; `stopped` is what those are that saved their state."""
         for one in list(self.running):
             code = one.process.poll()
-            is_cancelled = self.jobs[one.number]["run"] in self.cancelled
+            is_cancelled = self._is_cancelled(one.number)
             if code is None:
                 asked = self.asked.get(one.number)
                 if is_cancelled and asked and time.monotonic() - asked > GRACE_SECONDS:
@@ -157,7 +166,7 @@ class Worker:
             else:
                 self.board.note(one.number, FAILED, code)
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-                self._trouble(f"{self.jobs[one.number]['run']}: {how}")
+                self._trouble(f"{self._name(one.number)}: {how}")
 
     def _lost_a_node(self) -> bool:
         """Whether this job is coming to its end: a run notices before us that a node is gone."""
@@ -172,10 +181,10 @@ class Worker:
         if now - self.looked < CANCEL_SECONDS:
             return
         self.looked = now
-        before, self.cancelled = self.cancelled, self.folder.read_cancelled()
-        for one in self.running if self.cancelled != before else ():
-            run = self.jobs[one.number]["run"]
-            if run in self.cancelled and run not in before:
+        before = {one.number for one in self.running if self._is_cancelled(one.number)}
+        self.cancelled = self.folder.read_cancelled()
+        for one in self.running:
+            if self._is_cancelled(one.number) and one.number not in before:
                 self._ask_to_stop(one)
 
     def _waits_for_itself(self) -> bool:
@@ -207,7 +216,7 @@ class Worker:
 
     def _leave(self, *, is_asked: bool, at_limit: bool = False) -> int:
         """Requeue this job if runs are left that nobody else would take, and say how it went."""
-        left = len(self.board.free(list(self._wanted())))
+        left = sum(len(self.runs[number]) for number in self.board.free(list(self._wanted())))
         if not left or (not is_asked and self.me.has_waiting_siblings()):
             return self._code()
         ended = [code for code in self.codes if code not in (-signal.SIGTERM, -signal.SIGKILL)]
@@ -228,6 +237,10 @@ class Worker:
     def _code(self) -> int:
         is_fine = all(code in (OK, *STOPPED, -signal.SIGTERM) for code in self.codes)
         return OK if is_fine else RUNS_FAILED
+
+    def _name(self, number: int) -> str:
+        run, n_beside = self.jobs[number]["run"], len(self.runs[number]) - 1
+        return f"{run} and {n_beside} in its stack" if n_beside else run
 
     def _trouble(self, sentence: str) -> None:
         self.is_quiet = False
@@ -260,8 +273,9 @@ def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> in
         return OK
     with stop_requests() as signals:
         me = find_self(environment)
-        with open_board(folder, me.job) as board:
-            worker = Worker(folder, me, board)
+        manifest = folder.read()
+        with open_board(folder, me.job, find_company(manifest[1])) as board:
+            worker = Worker(folder, me, board, manifest)
             code = worker.work(signals)
     if code == OK and worker.is_quiet:
         with suppress(OSError):

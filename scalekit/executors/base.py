@@ -160,9 +160,6 @@ class Executor(Protocol):
     in_foreground: bool
     """Whether `start` returns only when the jobs have ended."""
 
-    stacks: bool
-    """Whether it takes jobs of several runs."""
-
     def check(self, jobs: Sequence[Job]) -> None:
         """Refuse what can never be executed here, before anything is written.
 

@@ -16,7 +16,6 @@ class Inline:
     """Each job's command line, executed in this interpreter; output goes where ours goes."""
 
     in_foreground = True
-    stacks = True
 
     def __init__(self, settings: Settings) -> None:
         self.threads = settings.threads or 1

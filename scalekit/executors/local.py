@@ -53,7 +53,6 @@ class Local:
     """
 
     in_foreground = True
-    stacks = True
 
     def __init__(self, settings: Settings, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self.grace_seconds = grace_seconds

@@ -42,7 +42,6 @@ class Slurm:
     """The executor: it returns when the jobs are in the queue."""
 
     in_foreground = False
-    stacks = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -114,7 +113,8 @@ class Slurm:
         watch.started(group.jobs, handle)
         sizes = self._sizes(group, limits, n_to_come)
         arrays = [self._sbatch(folder, name, size) for size in sizes]
-        many = f"{len(group.jobs):,} run{'s' * (len(group.jobs) != 1)}"
+        n_runs = sum(len(job.runs) for job in group.jobs)
+        many = f"{n_runs:,} run{'s' * (n_runs != 1)}"
         sys.stderr.write(f"submitted {many} as job {', '.join(arrays)} ({name})\n")
         return sum(sizes)
 

@@ -126,7 +126,7 @@ def submit(
         retry: Ends that are tried again: of `RETRIABLE`.
         force: Start every run anew; old records are moved aside.
         speed: How much faster finished runs were than the plan estimates.
-        stacks: Runs that one process each is to train together, for an executor that does that.
+        stacks: Runs that one process each is to train together.
         argv: The command line that trains one run; with further ids behind it, those as well.
 
     Raises:

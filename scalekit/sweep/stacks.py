@@ -79,25 +79,6 @@ def plan_stacks(runs: Sequence[RunSpec], profile: Profile | None) -> Stacking:
     return Stacking(tuple(groups), tuple(said))
 
 
-def without_stacks(runs: Sequence[RunSpec], profile: Profile | None, executor: str) -> Stacking:
-    """Stack nothing, where an executor gives each run a process of its own; say so if it matters.
-
-    Raises:
-        InputError: A run asks for a stack by a number.
-    """
-    why = f"executor {executor!r} gives each run a process of its own"
-    for run in runs:
-        asked = _asked(run)
-        if asked not in ("auto", 1):
-            raise InputError(
-                f"resources.stack: {asked} for run {run.id}, and {why}; take pack: {asked}, or "
-                "executor: {kind: local} within one job"
-            )
-    planned = plan_stacks(runs, profile).groups
-    n_runs = sum(len(group.runs) for group in planned)
-    return Stacking(alone=(f"{n_runs:,} runs, {why}",) * bool(planned))
-
-
 def _asked(run: RunSpec) -> Any:
     return run.resources.get("stack", "auto")
 

@@ -44,6 +44,7 @@ def train_stack(
     report: Callable[[str], None] = lambda line: None,
     stop: StopRequest | None = None,
     startup_s: float = 0.0,
+    retries: bool = True,
 ) -> dict[str, str]:
     """Train several runs as one batched model, or carry on with them, and write their records.
 
@@ -58,6 +59,7 @@ def train_stack(
         report: Called with a line for a person now and then.
         stop: When it notes a signal, the runs save a checkpoint each and stop.
         startup_s: Seconds that this process took before.
+        retries: Whether runs that failed go on from their last checkpoint, or are left alone too.
 
     Returns:
         By run, the status: `done`, `diverged`, `failed`, or `stopped`, which leaves no end line.
@@ -71,21 +73,20 @@ def train_stack(
         torch.set_num_threads(threads)
     check_alike(specs)
     where = choose_device(device, read_config(specs[0]).train.dtype)
-    left = [spec.id for spec in specs if not _is_settled(folder, spec.id)]
+    found = {spec.id: read_state(folder.record(spec.id)).status for spec in specs}
+    failed = {run for run, status in found.items() if status == "failed" and not retries}
+    over = {"done", "diverged", "pruned"}
+    left = [run for run, status in found.items() if status not in over and run not in failed]
     room = Room(
         folder, where, report, stop or StopRequest(), SOLO, since, replicas=max(1, len(left))
     )
     with ExitStack() as records:
-        opened = {spec.id: _open(spec, room, records) for spec in specs}
+        opened = {spec.id: _open(spec, room, records) for spec in specs if spec.id not in failed}
         attempts = [attempt for attempt in opened.values() if isinstance(attempt, Attempt)]
         statuses = {run: status for run, status in opened.items() if isinstance(status, str)}
+        statuses |= dict.fromkeys(failed, "failed")
         statuses |= _Troupe(attempts, left, room.stop).train()
     return {spec.id: statuses[spec.id] for spec in specs}
-
-
-def _is_settled(folder: SweepFolder, run: str) -> bool:
-    state = read_state(folder.record(run))
-    return state.is_finished and state.status != "failed"
 
 
 def _open(spec: RunSpec, room: Room, records: ExitStack) -> Attempt | str:

@@ -183,7 +183,6 @@ class Queue:
     """An executor in whose queue every run waits for one reason."""
 
     in_foreground = False
-    stacks = False
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.folder

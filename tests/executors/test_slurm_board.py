@@ -24,6 +24,7 @@ from scalekit.executors._slurm_board import (
     WAITING,
     Folder,
     Line,
+    find_company,
     open_board,
     read_line,
     write_line,
@@ -159,6 +160,33 @@ def test_a_claim_ends_with_its_process_and_not_before(folder: Folder) -> None:
     with open_board(folder, "1_0") as board:
         assert board.claim([0]) == 0
     assert folder.lines()[0].lost == 1
+
+
+def test_a_stack_is_claimed_and_noted_as_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "demo-1")
+    jobs = [{"run": "a", "beside": ["b", "c"]}, {"run": "d"}, {"run": "e", "beside": ["f"]}]
+    folder.write({}, jobs)
+    assert [line.run for line in folder.lines()] == ["a", "d", "e", "b", "c", "f"]
+    company = find_company(jobs)
+    with open_board(folder, "1_0", company) as board:
+        assert [board.claim(range(3)), board.claim(range(3))] == [0, 1]
+        assert states(folder) == "rr.rr."
+        board.note(0, FAILED, 4)
+        assert board.claim(range(3)) == 2
+    assert states(folder) == "frrffr"
+    by_run = {line.run: line for line in folder.lines()}
+    assert {(by_run[run].code, by_run[run].job, by_run[run].starts) for run in "abc"} == {
+        (4, "1_0", 1)
+    }
+    # Continued by its job and given up, it is one still, whatever stood on its other lines.
+    raw = folder.board.read_bytes()
+    folder.board.write_bytes(raw[:-4] + b"?" * 3 + raw[-1:])
+    for life in range(MOST_LOST + 1):
+        with open_board(folder, "1_0", company) as board:
+            assert board.claim([2]) == (2 if life < MOST_LOST else None)
+    assert states(folder) == "frfff" + "f"
+    assert [(line.run, line.lost) for line in folder.lines()][::3] == [("a", 0), ("b", 0)]
+    assert {line.lost for line in folder.lines() if line.run in "ef"} == {MOST_LOST + 1}
 
 
 CLAIM_ALL = """

@@ -52,6 +52,7 @@ class Stage:
                 "argv": [f"r{i}", str(job.get("takes", 0.0)), str(job.get("code", 0))],
                 "log": f"logs/r{i}.log",
                 "seconds": job.get("seconds", 1.0),
+                "beside": [f"r{i}{letter}" for letter in job.get("beside", "")],
             }
             for i, job in enumerate(jobs)
         ]
@@ -274,6 +275,45 @@ def test_cancelled_runs_are_stopped_or_never_begun_and_the_others_go_on(stage: S
     assert stage.states() == "cd.d"
     assert "r2" not in stage.began()
     assert not stage.is_requeued
+
+
+def test_a_run_cancelled_is_cancelled_with_its_stack_and_no_other_is(stage: Stage) -> None:
+    takes = {"takes": 30.0, "code": 143, "beside": "ab"}
+    # The worker looks every two seconds whether something was cancelled.
+    stage.plan(takes, {"takes": 3.0}, takes, {"beside": "a"}, pack=2)
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 2)
+    stage.folder.cancel(["r0b", "r2", "r2a", "r2b"])
+    assert worker.wait(timeout=30) == 0
+    by_run = {line.run: line.state for line in stage.folder.lines()}
+    assert "".join(by_run[run] for run in ("r0", "r0a", "r0b", "r1", "r3", "r3a")) == "cccddd"
+    assert "".join(by_run[run] for run in ("r2", "r2a", "r2b")) == "..."
+    assert "r2" not in stage.began()
+    assert not stage.is_requeued
+
+
+def test_a_stack_begun_again_leaves_alone_what_failed_in_it(stage: Stage) -> None:
+    stage.plan({"takes": 30.0, "code": 143, "beside": "a"}, {"code": 4, "beside": "ab"})
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "s.s.."
+    assert stage.is_requeued
+    text = stage.folder.manifest.read_text().replace('"30.0"', '"0.0"')
+    stage.folder.manifest.write_text(text)
+    assert stage.run() == 4
+    assert stage.states() == "dfdff"
+    words = [line.split(maxsplit=2)[2] for line in (stage.root / "notes").read_text().splitlines()]
+    assert words == ["--threads 1", "--no-retry --threads 1", "--threads 1"]
+    assert "r1 and 2 in its stack: exit code 4" in stage.said()
+
+
+def test_runs_of_stacks_are_counted_where_a_job_cannot_go_back(stage: Stage) -> None:
+    stage.plan({"seconds": 30.0}, {"seconds": 30.0, "beside": "ab"}, limit=100.0)
+    (stage.bin / "scontrol").write_text("#!/bin/bash\necho 'Access denied' >&2; exit 1\n")
+    assert stage.run() == 0
+    assert "3 runs are left and this job cannot be requeued: Access denied" in stage.said()
 
 
 def test_cancelled_whole_it_leaves_without_going_back(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from scalekit.errors import InputError
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import plan_sweep
-from scalekit.sweep.stacks import Stacking, check_alike, plan_stacks, without_stacks
+from scalekit.sweep.stacks import Stacking, check_alike, plan_stacks
 
 ROW = {"params": 30e3, "runs": 4, "speedup": 3.1}
 
@@ -134,17 +134,6 @@ def test_runs_that_cannot_be_stacked_are_told_with_the_reason(sweep, changes, wh
     n = len(expansion.runs)
     assert line.startswith(f"not stacked: {n} run{'s' * (n > 1)}, {why}")
     assert sizes(expansion) == []
-
-
-def test_an_executor_of_single_runs_refuses_a_number_and_tells_what_it_leaves_out(sweep) -> None:
-    runs = sweep(resources=[{"stack": 4}]).runs
-    with pytest.raises(InputError, match=r"resources.stack: 4 for run .*; take pack: 4"):
-        without_stacks(runs, None, "slurm")
-    expansion = sweep(resources=[{"gpus": 1}], profile={"stacks": [ROW]})
-    told = without_stacks(expansion.runs, expansion.spec.profile, "slurm")
-    assert told.groups == ()
-    assert told.alone == ("12 runs, executor 'slurm' gives each run a process of its own",)
-    assert without_stacks(sweep().runs, None, "slurm") == Stacking()
 
 
 @pytest.mark.parametrize(

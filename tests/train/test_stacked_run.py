@@ -232,8 +232,12 @@ def test_a_run_that_fails_leaves_the_others_to_go_on(
     end = read_record(folder.record(specs[2].id)).end
     assert end is not None
     assert "planned" in end["traceback"]
-    # Tried again, a single run that is left trains as it would alone.
     monkeypatch.setattr(loop, "_write_eval", plain)
+    # As a job does that went back to the queue: what failed by itself is not tried again.
+    again = train_stack(specs, folder, device="cpu", retries=False)
+    assert list(again.values()) == ["done", "done", "failed"]
+    assert len(read_record(folder.record(specs[2].id)).attempts) == 1
+    # Tried again, a single run that is left trains as it would alone.
     assert list(train_stack(specs, folder, device="cpu").values()) == ["done"] * 3
 
 
