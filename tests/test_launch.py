@@ -27,6 +27,7 @@ from scalekit.results.record import RecordWriter, read_record
 from scalekit.results.states import scan_states
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.stacks import Group
 
 FAKE = Path(__file__).parent / "executors" / "fake_train.py"
 
@@ -291,6 +292,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_launch import Expansion, Named, launch
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.stacks import Group
 from pathlib import Path
 runs = tuple(RunSpec.from_json(json.loads(l)) for l in Path(sys.argv[2]).read_text().splitlines())
 try:
@@ -370,7 +372,7 @@ def test_a_run_deaf_to_signals_is_killed_after_the_grace_time(expansion, folder)
 def test_the_runs_of_a_stack_are_one_process_and_each_has_its_own_end(expansion, folder) -> None:
     sweep = expansion(4, r1={"end": "diverge"})
     first, second, third, fourth = ids(sweep)
-    outcome = launch(sweep, folder, stacks=[(first, second, third)])
+    outcome = launch(sweep, folder, stacks=[Group((first, second, third))])
     assert statuses(sweep, folder) == ["done", "diverged", "done", "done"]
     assert outcome.codes == {first: 0, second: 4, third: 0, fourth: 0}
     assert outcome.crashed == ()
@@ -380,12 +382,12 @@ def test_the_runs_of_a_stack_are_one_process_and_each_has_its_own_end(expansion,
     assert submission.handles[first] == submission.handles[third] != submission.handles[fourth]
     assert submission.stack_of(third) == (first, second, third)
     assert submission.stack_of(fourth) == (fourth,)
-    assert launch(sweep, folder, stacks=[(first, second, third)]).started == ()
+    assert launch(sweep, folder, stacks=[Group((first, second, third))]).started == ()
 
 
 def test_a_stack_that_crashes_leaves_every_run_to_be_continued(expansion, folder) -> None:
     sweep = expansion(3, r1={"crash": True})
-    outcome = launch(sweep, folder, stacks=[ids(sweep)])
+    outcome = launch(sweep, folder, stacks=[Group(tuple(ids(sweep)))])
     assert statuses(sweep, folder) == ["done", "stopped", "pending"]
     assert outcome.crashed == tuple(ids(sweep)[1:])
     assert outcome.exit_code == 4

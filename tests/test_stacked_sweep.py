@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_a_stacked_sweep_gives_the_losses_of_separate_runs(tmp_path, capsys, kin
     stacked = tmp_path / "stacked"
     assert run([*words, "--out", str(stacked)]) == 0
     out = capsys.readouterr().out
-    assert "stacked: 4 runs train as one batched model, as asked; whether that is faster" in out
+    assert "stacked: 4 runs train as one batched model, as asked; nobody measured what" in out
     assert run([*words, "--out", str(tmp_path / "alone"), "-s", "resources=null"]) == 0
     one, other = collect([stacked]), collect([tmp_path / "alone"])
     assert list(one["run"]) == list(other["run"])
@@ -43,6 +44,26 @@ def test_a_stacked_sweep_gives_the_losses_of_separate_runs(tmp_path, capsys, kin
     if kind == "local":
         assert run(["logs", str(stacked), ids[3]]) == 0
         assert f"{ids[3]} done" in capsys.readouterr().out
+
+
+def test_what_finished_stacks_took_is_counted_once(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.yaml").write_text(FILE)
+    folder = SweepFolder(tmp_path / "out")
+    words = ["sweep", str(tmp_path / "a.yaml"), "-e", "inline", "-y", "--out", str(folder.root)]
+    assert run([*words, "--format", "json"]) == 0
+    plans = {line["id"]: line["plan"] for line in folder.plan_lines()}
+    ends = [read_record(folder.record(name)).end or {} for name in plans]
+    assert [end["stack"] for end in ends] == [4] * 4
+    # The wall's time is everyone's; each has its share of the device's.
+    factor = sum(p["estimate"] for p in plans.values()) / sum(end["device_s"] for end in ends)
+    capsys.readouterr()
+    assert run([*words, "-n", "-s", "grid.train.seed=[0, 1, 2]", "--format", "json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    said = f"measured on 4 finished runs of this sweep, {factor:.2g} times the speed"
+    assert plan["estimate"]["source"].startswith(said)
+    assert [len(group["runs"]) for group in plan["stacking"]["groups"]] == [2]
+    left = plans[next(iter(plans))]["estimate"] * 2 / factor
+    assert plan["estimate"]["device_seconds"] == pytest.approx(left)
 
 
 def test_several_runs_are_named_on_the_command_line(tmp_path: Path, capsys) -> None:

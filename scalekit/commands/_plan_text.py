@@ -167,9 +167,9 @@ def _stacked(stacking: Stacking) -> Iterator[str]:
     for group in stacking.groups:
         by_speed.setdefault(group.speedup, []).append(len(group.runs))
     for speedup, sizes in by_speed.items():
-        why = "as asked; whether that is faster nobody measured"
+        why = "as asked; nobody measured what that gains, so time and cost count none"
         if speedup is not None:
-            why = f"which the profile measured as {speedup:.2g} times as fast as one at a time"
+            why = f"{speedup:.2g} times as fast as one at a time by the profile's measurements"
         n = len(sizes)
         models = f"{n:,} batched models of {_span(min(sizes), max(sizes))}"
         models = "one batched model" if n == 1 else models

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from scalekit.launch.missing import Todo
     from scalekit.sweep.expand import Expansion
     from scalekit.sweep.plan import Plan
+    from scalekit.sweep.sections import Profile
     from scalekit.sweep.spec import RunSpec
+    from scalekit.sweep.stacks import Stacking
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _study(
     from scalekit.results.plan import check_same_sweep
     from scalekit.sweep.estimate import estimate_runs, measured_speed
     from scalekit.sweep.plan import plan_sweep
-    from scalekit.sweep.stacks import plan_stacks
+    from scalekit.sweep.stacks import Stacking, plan_stacks
 
     spec, folder = expansion.spec, SweepFolder(settings.folder)
     kind = kind or spec.executor.kind
@@ -145,27 +147,35 @@ def _study(
     check_same_sweep(folder, spec.name, [run.id for run in expansion.runs])
     todo = find_missing(expansion.runs, folder, retry=retry, force=force)
     done = [(run, todo.states[run.id]) for run in expansion.runs]
-    took = [(run, _seconds(s.last)) for run, s in done if s.status == "done"]
+    took = [(r, _seconds(r, s.last, spec.profile)) for r, s in done if s.status == "done"]
     speed = measured_speed(took, spec.profile)
-    at_once = _at_once(executor, settings.max_parallel, todo.start)
-    plan = plan_sweep(expansion, at_once=at_once, speed=speed)
-    stacking = plan_stacks(todo.start, spec.profile)
-    plan = replace(plan, stacking=stacking)
-    if 0 < len(todo.start) < len(expansion.runs):
-        estimate = estimate_runs(todo.start, at_once=at_once, profile=spec.profile, speed=speed)
-        plan = replace(plan, estimate=estimate)
+    stacking = plan_stacks(todo.start or expansion.runs, spec.profile)
+    at_once = _at_once(executor, settings.max_parallel, todo.start, stacking)
+    plan = plan_sweep(expansion, at_once=at_once, speed=speed, stacking=stacking)
+    if not todo.start:
+        plan = replace(plan, stacking=Stacking())
+    elif len(todo.start) < len(expansion.runs):
+        site = {"at_once": at_once, "profile": spec.profile, "speed": speed}
+        plan = replace(plan, estimate=estimate_runs(todo.start, stacking=stacking, **site))
     if executor.in_foreground:
         n_side_by_side = at_once * stacking.largest
         plan = replace(plan, checks=(*check_memory(todo.start, n_side_by_side), *plan.checks))
     return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
 
 
-def _seconds(end: Mapping[str, Any]) -> float:
-    """Return how long a run that ended with this line held its place, its starts included."""
+def _seconds(run: RunSpec, end: Mapping[str, Any], profile: Profile | None) -> float:
+    """Return how long a run that ended with this line held its place, its starts included.
+
+    Of a stack that is its share of the time, and as much more as the plan counts less for stacks.
+    """
+    from scalekit.sweep.stacks import expected_speedup
+
+    if end.get("stack") and end.get("device_s"):
+        return end["device_s"] * (expected_speedup(run, end["stack"], profile) or 1.0)
     return (end.get("wall_s") or 0.0) + (end.get("startup_s") or 0.0)
 
 
-def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec]) -> int:
+def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec], stacking: Stacking) -> int:
     from scalekit.executors.base import count_processes
 
     most = getattr(executor, "max_parallel", None) if executor.in_foreground else asked
@@ -174,7 +184,7 @@ def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec]) -> int:
     if executor.in_foreground and asked is None:
         # As many as go side by side when all are as wide as the widest.
         most = (most or 1) // max((count_processes(run.resources) for run in runs), default=1)
-    return max(1, min(most or 1, len(runs)))
+    return max(1, min(most or 1, len(runs) - stacking.n_beside))
 
 
 def _show(study: _Study, form: Format) -> None:
@@ -234,7 +244,7 @@ def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force:
             retry=retry,
             force=force,
             speed=study.speed,
-            stacks=[group.runs for group in study.plan.stacking.groups],
+            stacks=study.plan.stacking.groups,
         )
     except KeyboardInterrupt:
         print("the same command continues where this one stopped", file=sys.stderr)

@@ -4,8 +4,8 @@ The board holds one line of equal width a run. Whoever works on a run holds a lo
 a lock ends with its process however that dies, on whichever node: so a claim needs no clock, no
 file of its own, and no run has two workers. What stays after the process is the line's text.
 
-Runs of a stack are claimed and noted as one, through the line of their first: its lock is theirs,
-and the lines of the others say what it says.
+A stack is claimed and noted through the line of its first run: its lock is the stack's, and the
+lines of the others say what it says.
 """
 
 from __future__ import annotations
@@ -127,8 +127,7 @@ class Folder:
 
         Args:
             header: What holds for all runs.
-            jobs: A mapping a run or stack, with its id under `run`, and under `beside` those of the
-                other runs of a stack.
+            jobs: A mapping a run, its id under `run`; a stack has those of its others in `beside`.
         """
         self.path.mkdir(parents=True)
         lines = [json.dumps({"schema": SCHEMA, **header}), *map(json.dumps, jobs)]
@@ -167,6 +166,7 @@ class Folder:
 
 Company = Mapping[int, Mapping[int, str]]
 """By the line of a stack's first run: the lines of its other runs, and their ids."""
+_NO_COMPANY: Company = MappingProxyType({})
 
 
 def find_company(jobs: Sequence[Mapping[str, Any]]) -> Company:
@@ -287,9 +287,7 @@ class Board:
 
 
 @contextmanager
-def open_board(
-    folder: Folder, job: str, company: Company = MappingProxyType({})
-) -> Iterator[Board]:
+def open_board(folder: Folder, job: str, company: Company = _NO_COMPANY) -> Iterator[Board]:
     """Open a submission's board for the worker of `job`."""
     fd = os.open(folder.board, os.O_RDWR)
     try:

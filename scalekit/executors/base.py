@@ -7,7 +7,7 @@ resources between runs (packing, arrays) group jobs themselves and report one ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,18 +59,21 @@ class Job:
         return (self.run, *self.beside)
 
 
-def stack_jobs(jobs: Sequence[Job]) -> Job:
-    """Make the job of a stack out of those of its runs: their ids behind the first one's words."""
+def stack_jobs(jobs: Sequence[Job], seconds_of: Callable[[Sequence[float]], float] = sum) -> Job:
+    """Make the job of a stack out of those of its runs: their ids behind the first one's words.
+
+    `seconds_of` tells what all take together from what each takes alone.
+    """
     first, *others = jobs
     if not others:
         return first
-    seconds = [job.seconds for job in jobs]
+    known = [job.seconds for job in jobs if job.seconds is not None]
     beside = tuple(job.run for job in others)
     return replace(
         first,
         argv=(*first.argv, *beside),
         flops=sum(job.flops for job in jobs),
-        seconds=None if None in seconds else sum(s for s in seconds if s is not None),
+        seconds=seconds_of(known) if len(known) == len(jobs) else None,
         beside=beside,
     )
 

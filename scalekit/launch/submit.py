@@ -26,6 +26,7 @@ from scalekit.results.plan import (
 from scalekit.results.states import RunState, scan_states, verdict
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.stacks import Group
 
 
 class NamedSweep(Protocol):
@@ -109,7 +110,7 @@ def submit(
     retry: Sequence[str] = (),
     force: bool = False,
     speed: float = 1.0,
-    stacks: Sequence[Sequence[str]] = (),
+    stacks: Sequence[Group] = (),
     argv: Callable[[SweepFolder, str], Sequence[str]] = job_argv,
 ) -> Outcome:
     """Write the sweep's folder and hand the runs that are missing to the executor.
@@ -146,8 +147,11 @@ def submit(
             sys.stderr.write(f"a job that could not be launched is still held: {trouble}\n")
         starting = {spec.id for spec in todo.start}
         jobs = [
-            stack_jobs([_job(spec, folder, argv, speed, starting) for spec in specs])
-            for specs in _grouped(todo.start, stacks)
+            stack_jobs(
+                [_job(spec, folder, argv, speed, starting) for spec in specs],
+                group.seconds if group else sum,
+            )
+            for group, specs in _grouped(todo.start, stacks)
         ]
         executor.check(jobs)
         lines = [spec.to_json() for spec in expansion.runs]
@@ -212,10 +216,14 @@ def _job(
     )
 
 
-def _grouped(specs: Sequence[RunSpec], stacks: Sequence[Sequence[str]]) -> list[list[RunSpec]]:
+def _grouped(
+    specs: Sequence[RunSpec], stacks: Sequence[Group]
+) -> list[tuple[Group | None, list[RunSpec]]]:
     """Put the runs of each stack together, where its first stands in the plan's order."""
-    stack_of = {run: number for number, runs in enumerate(stacks) for run in runs}
-    groups: dict[str | int, list[RunSpec]] = {}
+    stack_of = {run: group for group in stacks for run in group.runs}
+    groups: dict[str, tuple[Group | None, list[RunSpec]]] = {}
     for spec in specs:
-        groups.setdefault(stack_of.get(spec.id, spec.id), []).append(spec)
+        group = stack_of.get(spec.id)
+        name = group.runs[0] if group else spec.id
+        groups.setdefault(name, (group, []))[1].append(spec)
     return list(groups.values())

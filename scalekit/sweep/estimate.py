@@ -12,6 +12,7 @@ from scalekit.executors.base import count_processes
 from scalekit.sweep.cost import Cost, cost_runs
 from scalekit.sweep.sections import Profile
 from scalekit.sweep.spec import RunSpec, own_share, shape_of
+from scalekit.sweep.stacks import Stacking
 
 # FLOP/s of one AVX-512 core by non-embedding params, float32 and one thread: the smallest from
 # isoFLOP sweeps of 3k to 300k params, the others from a plain GPT's forward and backward pass.
@@ -41,7 +42,7 @@ class Estimate:
         device_seconds: Summed over runs and over the GPUs of each (its cores where it has none);
             None if unknown.
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
-        at_once: Runs at a time.
+        at_once: Runs, or stacks, at a time.
         source: What the estimate rests on, as a sentence.
         memory_gb: Of the largest run: weights, gradients, AdamW and one batch's activations.
         cost: Money, energy and disk.
@@ -93,23 +94,31 @@ def measured_speed(finished: Sequence[tuple[RunSpec, float]], profile: Profile |
 
 
 def estimate_runs(
-    runs: Sequence[RunSpec], *, at_once: int, profile: Profile | None, speed: Speed
+    runs: Sequence[RunSpec],
+    *,
+    at_once: int,
+    profile: Profile | None,
+    speed: Speed,
+    stacking: Stacking | None = None,
 ) -> Estimate:
-    """Estimate a set of runs, `at_once` of them at a time.
+    """Estimate a set of runs, `at_once` of them, or of their stacks, at a time.
 
     The longest start first, and branches no sooner than their trunk has come to their step.
     """
+    stacking = stacking or Stacking()
+    side_by_side = at_once * stacking.largest
     memory = max(memory_gb(runs), default=0.0)
     seconds = [assumed_seconds(run, profile) for run in runs]
     known = [s / speed.factor for s in seconds if s is not None]
     if len(known) < len(runs):
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
-        cost = cost_runs(runs, None, at_once=at_once, profile=profile)
+        cost = cost_runs(runs, None, at_once=side_by_side, profile=profile)
         return Estimate(None, None, at_once, source, memory, cost)
-    total = sum(s * count_processes(run.resources) for s, run in zip(known, runs, strict=True))
-    on_gpus = sum(s * _gpus(run) for s, run in zip(known, runs, strict=True))
-    cost = cost_runs(runs, on_gpus, at_once=at_once, profile=profile)
-    wall = _wall(runs, known, at_once)
+    jobs, known = _jobs(runs, known, stacking)
+    total = sum(s * count_processes(run.resources) for s, run in zip(known, jobs, strict=True))
+    on_gpus = sum(s * _gpus(run) for s, run in zip(known, jobs, strict=True))
+    cost = cost_runs(runs, on_gpus, at_once=side_by_side, profile=profile)
+    wall = _wall(jobs, known, at_once)
     return Estimate(total, wall, at_once, _source(runs, speed), memory, cost)
 
 
@@ -125,6 +134,17 @@ def with_estimates(runs: Iterable[RunSpec], profile: Profile | None) -> tuple[Ru
 
 def _gpus(run: RunSpec) -> int:
     return int(run.resources.get("gpus") or 0)
+
+
+def _jobs(
+    runs: Sequence[RunSpec], seconds: Sequence[float], stacking: Stacking
+) -> tuple[list[RunSpec], list[float]]:
+    """Let the first run of each stack stand for all, with the seconds that they take together."""
+    alone = {run.id: s for run, s in zip(runs, seconds, strict=True)}
+    for group in stacking.groups:
+        first, *beside = group.runs
+        alone[first] = group.seconds([alone[first], *map(alone.pop, beside)])
+    return [run for run in runs if run.id in alone], list(alone.values())
 
 
 def _wall(runs: Sequence[RunSpec], seconds: Sequence[float], at_once: int) -> float:

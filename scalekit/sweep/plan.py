@@ -77,15 +77,18 @@ def plan_sweep(
     at_once: int = 1,
     speed: Speed | None = None,
     prior: PriorLaw = BESIROGLU,
+    stacking: Stacking | None = None,
 ) -> Plan:
     """Count, check and cost the runs of a sweep.
 
     Args:
         expansion: The runs and the rows that were dropped.
-        at_once: Runs that go side by side.
+        at_once: Runs, or stacks, that go side by side.
         speed: What finished runs of this sweep showed; None before there are any.
         prior: The law that stands in for measurements.
+        stacking: Which runs train as one batched model.
     """
+    stacking = stacking or Stacking()
     runs, spec = expansion.runs, expansion.spec
     points = [read_point(run) for run in runs]
     shares = [own_share(run.plan) for run in runs]
@@ -104,8 +107,15 @@ def plan_sweep(
         dropped=_group_dropped(expansion.dropped),
         checks=_check(expansion, points, budgets, prior),
         exponent_sd=exponent_precision(points, prior),
-        estimate=estimate_runs(runs, at_once=at_once, profile=spec.profile, speed=speed or Speed()),
+        estimate=estimate_runs(
+            runs,
+            at_once=at_once,
+            profile=spec.profile,
+            speed=speed or Speed(),
+            stacking=stacking,
+        ),
         ladder=saving(runs),
+        stacking=stacking,
     )
 
 

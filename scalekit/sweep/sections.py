@@ -167,7 +167,7 @@ class Profile(Part):
     mfu: float | None = Field(default=None, gt=0, le=1, description="expected share of the peak")
     gpu_watts: float | None = Field(default=None, gt=0)
     stacks: list[StackSpeed] | None = Field(
-        default=None, description="measured stacks, which `stack: auto` goes by"
+        default=None, description="measured stacks, for `stack: auto`, time and cost"
     )
     pue: float | None = Field(default=None, ge=1, description="site energy over IT energy")
     grid_intensity: float | None = Field(default=None, ge=0, description="gCO2e per kWh")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,19 @@ class Group:
 
     Attributes:
         runs: Two of them at least.
-        speedup: How many times as fast as one at a time the profile says that they are; None
-            where the sweep asks for it and nobody measured.
+        speedup: How many times as fast as one at a time they are by the profile's measurements;
+            None where the sweep asks for it and nobody measured.
     """
 
     runs: tuple[str, ...]
-    speedup: float | None
+    speedup: float | None = None
+
+    def seconds(self, alone: Iterable[float]) -> float:
+        """Return what all take together, from what each takes alone.
+
+        Where nobody measured it, as long as one after the other.
+        """
+        return sum(alone) / (self.speedup or 1.0)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,11 @@ class Stacking:
         """The most runs that one process trains."""
         return max((len(group.runs) for group in self.groups), default=1)
 
+    @property
+    def n_beside(self) -> int:
+        """How many processes fewer there are than runs."""
+        return sum(len(group.runs) - 1 for group in self.groups)
+
 
 def plan_stacks(runs: Sequence[RunSpec], profile: Profile | None) -> Stacking:
     """Choose which runs train as one batched model.
@@ -67,13 +79,16 @@ def plan_stacks(runs: Sequence[RunSpec], profile: Profile | None) -> Stacking:
     alone: Counter[str] = Counter()
     groups: list[Group] = []
     for bucket in _alike(runs, alone):
-        size, speedup = _size(bucket[0], profile)
-        if size == 1 or len(bucket) == 1:
-            alone[_why_not(bucket[0], len(bucket), profile)] += len(bucket)
+        first, n_alike = bucket[0], len(bucket)
+        n_stacks = math.ceil(n_alike / _size(first, profile))
+        least = expected_speedup(first, n_alike // n_stacks, profile)
+        is_slower = _asked(first) == "auto" and (least or 0.0) <= 1
+        if n_alike == 1 or is_slower:
+            alone[_why_not(first, n_alike, profile)] += n_alike
             continue
-        n_stacks = math.ceil(len(bucket) / size)
         for i in range(n_stacks):
-            part = bucket[i * len(bucket) // n_stacks : (i + 1) * len(bucket) // n_stacks]
+            part = bucket[i * n_alike // n_stacks : (i + 1) * n_alike // n_stacks]
+            speedup = expected_speedup(first, len(part), profile)
             groups.append(Group(tuple(run.id for run in part), speedup))
     said = (f"{n:,} run{'s' * (n != 1)}, {why}" for why, n in alone.items())
     return Stacking(tuple(groups), tuple(said))
@@ -103,19 +118,34 @@ def _key(run: RunSpec) -> str:
     return json.dumps([{**run.config, "train": train}, run.resources], sort_keys=True)
 
 
-def _size(run: RunSpec, profile: Profile | None) -> tuple[int, float | None]:
-    """Return how many runs like this one to stack at most, and how much faster they then are."""
+def expected_speedup(run: RunSpec, n_runs: int, profile: Profile | None) -> float | None:
+    """Return how many times as fast so many runs like this one are stacked as one at a time.
+
+    By the profile's measurements of about their size: on straight lines between the numbers of runs
+    that were measured, from one on, and as the largest beyond it. None where nobody measured.
+    """
+    n_below, below = 1, 1.0
+    near = sorted(_near(run, profile), key=lambda row: row.runs)
+    for row in near:
+        if n_runs <= row.runs:
+            share = (n_runs - n_below) / (row.runs - n_below)
+            return below + (row.speedup - below) * share
+        n_below, below = row.runs, row.speedup
+    return below if near else None
+
+
+def _size(run: RunSpec, profile: Profile | None) -> int:
+    """Return how many runs like this one to stack at most."""
     asked = _asked(run)
     if asked != "auto":
-        return int(asked), None
-    near = _near(run, profile)
-    best = max(near, key=lambda row: row.speedup, default=None)
-    return (best.runs, best.speedup) if best and best.speedup > 1 else (1, None)
+        return int(asked)
+    best = max(_near(run, profile), key=lambda row: row.speedup, default=None)
+    return best.runs if best else 1
 
 
 def _near(run: RunSpec, profile: Profile | None) -> list[StackSpeed]:
     """Return the measurements at the size next to a run's, if that is near enough."""
-    rows = (profile.stacks if profile else None) or []
+    rows = (profile.stacks if profile and run.resources.get("gpus") else None) or []
     params = float(run.plan["params"]["non_embedding"])
     distance = {row.params: abs(math.log(row.params / params)) for row in rows}
     nearest = min(distance.values(), default=math.inf)

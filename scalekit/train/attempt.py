@@ -268,7 +268,9 @@ def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
     """Return what a run took; its devices are held from the start-up on."""
     totals = account.totals()
     held = devices + totals["startup_s"] * account.n_devices
-    return {"wall_s": wall, "device_s": held, **totals}
+    # The wall's time is that of the whole stack, and the others are its share.
+    stack = {"stack": account.replicas} if account.replicas > 1 else {}
+    return {"wall_s": wall, "device_s": held, **totals, **stack}
 
 
 def _seconds(before: RunRecord | None, kind: str) -> float:

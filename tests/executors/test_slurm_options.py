@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scalekit.errors import InputError
 from scalekit.executors._slurm_limits import Limits
 from scalekit.executors._slurm_options import Group, check_group, group_jobs
-from scalekit.executors.base import Job, Settings
+from scalekit.executors.base import Job, Settings, stack_jobs
 from scalekit.executors.slurm import Slurm
 
 WIDE = Limits(array=1000, jobs=20_000, seconds=None, default_seconds=None, room=None)
@@ -46,6 +46,21 @@ def test_packed_runs_share_gpus_and_add_up_cores_and_memory() -> None:
     # A run of several GPUs has them to itself.
     large = group(job("a", gpus=2, cpus=2, pack=4))
     assert (large.pack, large.gpus, large.cpus, large.memory_gb) == (1, 2, 2, None)
+
+
+def test_a_stack_has_the_resources_of_one_run_and_the_time_of_all(tmp_path: Path) -> None:
+    needs = {"gpus": 1, "cpus": 2, "memory_gb": 10.0, "pack": 2}
+    alone = [job(name, 1000.0, **needs) for name in "abcd"]
+    # Four in the time of two.
+    stack = stack_jobs(alone, lambda seconds: sum(seconds) / 2)
+    assert stack.runs == ("a", "b", "c", "d")
+    found = group(stack, job("e", 500.0, **needs), safety=1.5)
+    assert (found.gpus, found.cpus, found.memory_gb) == (1, 4, 20.0)
+    assert found.limit == pytest.approx(2000.0 * 1.5 + 120.0)
+    # A job for each two of them, stacks or runs.
+    assert Slurm(Settings(folder=tmp_path))._sizes(found, WIDE, 0) == [1]
+    assert stack_jobs(alone).seconds == 4000.0
+    assert stack_jobs([*alone, job("e", None)]).seconds is None
 
 
 def test_cores_follow_from_threads_or_from_the_profiles_cores_a_gpu() -> None:

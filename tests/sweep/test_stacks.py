@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +9,11 @@ import yaml
 
 from scalekit.commands._plan_text import plan_lines
 from scalekit.errors import InputError
+from scalekit.sweep.estimate import Estimate
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import plan_sweep
-from scalekit.sweep.stacks import Stacking, check_alike, plan_stacks
+from scalekit.sweep.stacks import Stacking, check_alike, expected_speedup, plan_stacks
 
 ROW = {"params": 30e3, "runs": 4, "speedup": 3.1}
 
@@ -46,7 +46,7 @@ def planned(expansion: Expansion) -> Stacking:
 
 
 def said(expansion: Expansion) -> list[str]:
-    plan = replace(plan_sweep(expansion), stacking=planned(expansion))
+    plan = plan_sweep(expansion, stacking=planned(expansion))
     lines = plan_lines(plan, expansion.spec, expansion.runs)
     return [line for line in lines if "stacked: " in line]
 
@@ -64,8 +64,8 @@ def test_a_number_stacks_runs_that_differ_in_seed_rate_or_decay_alone(sweep) -> 
         check_alike([by_id[run] for run in group.runs])
     assert sorted(run for group in groups for run in group.runs) == sorted(by_id)
     assert said(expansion) == [
-        "stacked: 12 runs train as 4 batched models of 3, as asked; whether that is faster nobody "
-        "measured"
+        "stacked: 12 runs train as 4 batched models of 3, as asked; nobody measured what that "
+        "gains, so time and cost count none"
     ]
     assert sizes(sweep(resources=[{"stack": 5}])) == [3, 3, 3, 3]
     assert sizes(sweep(resources=[{"stack": 6}])) == [6, 6]
@@ -89,10 +89,61 @@ def test_a_gpus_runs_are_stacked_where_the_profile_measured_that_it_is_faster(sw
     rows = [ROW, {**ROW, "runs": 6, "speedup": 2.5}, {"params": 1e6, "runs": 8, "speedup": 9.0}]
     expansion = sweep(resources=[{"gpus": 1}], profile={"stacks": rows})
     assert sizes(expansion) == [3, 3, 3, 3]
+    # Two thirds of the way from one run to the four that were measured.
     assert said(expansion) == [
-        "stacked: 12 runs train as 4 batched models of 3, which the profile measured as 3.1 times "
-        "as fast as one at a time"
+        "stacked: 12 runs train as 4 batched models of 3, 2.4 times as fast as one at a time by "
+        "the profile's measurements"
     ]
+
+
+def test_a_speedup_between_measurements_lies_on_a_straight_line(sweep) -> None:
+    rows = [{**ROW, "runs": 7, "speedup": 4.0}, {**ROW, "runs": 3, "speedup": 2.0}]
+    expansion = sweep(resources=[{"gpus": 1}], profile={"stacks": rows})
+    run, profile = expansion.runs[0], expansion.spec.profile
+    found = [expected_speedup(run, n, profile) for n in (1, 2, 3, 5, 7, 20)]
+    assert found == pytest.approx([1.0, 1.5, 2.0, 3.0, 4.0, 4.0])
+    assert expected_speedup(run, 2, None) is None
+    on_cores = sweep(profile={"stacks": rows})
+    assert expected_speedup(on_cores.runs[0], 2, on_cores.spec.profile) is None
+
+
+def test_auto_leaves_runs_alone_that_are_too_few_to_gain(sweep) -> None:
+    rows = [{**ROW, "runs": 3, "speedup": 0.9}, {**ROW, "runs": 8, "speedup": 4.0}]
+    grid = {"model.d_model": [32], "train.seed": [0, 1, 2]}
+    expansion = sweep(resources=[{"gpus": 1}], profile={"stacks": rows}, grid=grid)
+    (line,) = said(expansion)
+    assert line == "not stacked: 3 runs, the profile measured no stack of their size as faster"
+
+
+SITE = {"peak_flops": 1e9, "mfu": 0.5, "price_per_gpu_hour": 2.0}
+
+
+def test_time_and_cost_count_what_stacks_gain(sweep) -> None:
+    def estimate(**changes: Any) -> Estimate:
+        profile = {**SITE, "stacks": [ROW]}
+        expansion = sweep(resources=[{"gpus": 1, **changes}], profile=profile)
+        return plan_sweep(expansion, at_once=2, stacking=planned(expansion)).estimate
+
+    one, stacked, asked = estimate(stack=1), estimate(), estimate(stack=3)
+    gain = 1 + 2.1 * 2 / 3
+    assert one.device_seconds
+    assert one.cost.price
+    assert one.wall_seconds
+    for found in (stacked, asked):
+        assert found.device_seconds
+        assert found.device_seconds == pytest.approx(one.device_seconds / gain)
+        assert found.cost.price == pytest.approx(one.cost.price / gain)
+        # Two stacks of each width go side by side, one of each after the other.
+        assert found.wall_seconds == pytest.approx(found.device_seconds / 2)
+
+
+def test_without_a_measurement_a_stack_counts_as_its_runs_one_after_the_other(sweep) -> None:
+    alone, stacked = sweep(), sweep(resources=[{"stack": 6}])
+    plans = [plan_sweep(e, at_once=1, stacking=planned(e)).estimate for e in (alone, stacked)]
+    assert plans[0].device_seconds == pytest.approx(plans[1].device_seconds)
+    assert plans[0].wall_seconds == pytest.approx(plans[1].wall_seconds)
+    # But they write their checkpoints side by side.
+    assert plans[0].cost.disk_gb < plans[1].cost.disk_gb
 
 
 @pytest.mark.parametrize(
