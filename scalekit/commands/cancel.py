@@ -14,6 +14,10 @@ from scalekit.executors._process import stop_process
 from scalekit.quantities import count_words
 from scalekit.results.jobs import JobLog
 from scalekit.results.live import Live, ask_executors
+from scalekit.results.states import read_state
+
+_OVER = ("done", "diverged", "pruned")
+"""Ends after which a run is begun again as a new one only."""
 
 
 def cancel(
@@ -27,9 +31,11 @@ def cancel(
     place, lines = open_sweep(folder)
     ids = [line["id"] for line in lines]
     named = {match_run(place, ids, word) for word in runs or ()}
-    live = ask_executors(place).live
-    # Runs of a stack stop together.
-    named |= {run for one in live for word in named for run in one.submission.stack_of(word)}
+    # What is over stops nothing, not even the stack that goes on without it.
+    named = {run for run in named if read_state(place.record(run)).status not in _OVER}
+    live = ask_executors(place).live if named or not runs else ()
+    stacks = [one.submission.stack_of(run) for one in live for run in named & one.runs]
+    named = named.union(*stacks)
     concerned = {run for one in live for run in one.runs} & (named or set(ids))
     if not concerned:
         print(f"{folder}: none of these runs is being executed", file=sys.stderr)

@@ -389,6 +389,13 @@ def test_cancel_of_one_run_of_a_stack_stops_its_whole_process_and_says_so(
     log = begin(folder, ids, stacks=[ids[:2]])
     process = start_run(folder, lines, 0, log)
     log.write("started", runs=ids[:2], handle=process_handle(process.pid))
+    with RecordWriter(folder.record(ids[1])) as record:
+        record.write("run", **lines[1])
+        record.write("end", status="diverged")
+    # What has ended by itself does not stop the one that goes on.
+    assert run(["cancel", str(folder.root), ids[1]]) == 0
+    assert "none of these runs is being executed" in capsys.readouterr().err
+    folder.record(ids[1]).unlink()
     assert run(["cancel", str(folder.root), ids[1]]) == 0
     assert "asked 2 runs to save and stop" in capsys.readouterr().out
     assert process.wait(timeout=10) == 143
