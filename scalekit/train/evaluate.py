@@ -18,6 +18,8 @@ from scalekit.train.device import Device
 from scalekit.train.team import SOLO, Team
 
 _TOKENS_AT_ONCE = 8192
+_LOGITS_AT_ONCE = 2**27
+"""At most: with a large vocabulary they would take more memory than training was planned with."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +42,28 @@ class HeldOut:
 
 
 def evaluate_corpus(
-    model: LanguageModel, corpus: Corpus, device: Device, team: Team = SOLO
+    model: LanguageModel, vocab: int, corpus: Corpus, device: Device, team: Team = SOLO
 ) -> HeldOut:
     """Measure the loss on every held-out row, and of a mixture on those of each source.
 
-    Each process of a team computes a part of the rows; all return the whole.
+    Each process of a team computes a part of the rows; all return the whole. `vocab` is the
+    model's.
     """
-    means, context = _row_means(model, corpus.val, device, team)
+    at_once = min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // vocab)
+    means, context = _row_means(model, corpus.val, device, team, at_once)
     if corpus.shares:
         return summarise_shares(means, context, corpus.shares)
     return summarise(means, context, corpus.held_out_bytes())
 
 
-def evaluate(
-    model: LanguageModel,
-    val: Rows,
-    device: Device,
-    bytes_per_token: float | None,
-    team: Team = SOLO,
-) -> HeldOut:
-    """Measure the loss on every held-out row, each process of a team on a part of them."""
-    means, context = _row_means(model, val, device, team)
-    return summarise(means, context, bytes_per_token)
-
-
 def _row_means(
-    model: LanguageModel, val: Rows, device: Device, team: Team
+    model: LanguageModel, val: Rows, device: Device, team: Team, tokens_at_once: int
 ) -> tuple[np.ndarray, int]:
     """Return the mean loss of every row (R,), and the tokens of a row."""
     assert val.n_rows is not None
     model.eval()
     with without_gradients(model):
-        found = _own_row_means(model, val, device, team)
+        found = _own_row_means(model, val, device, team, tokens_at_once)
     model.train()
     return found
 
@@ -93,7 +85,7 @@ def without_gradients(model: LanguageModel) -> Iterator[None]:
 
 
 def _own_row_means(
-    model: LanguageModel, val: Rows, device: Device, team: Team
+    model: LanguageModel, val: Rows, device: Device, team: Team, tokens_at_once: int
 ) -> tuple[np.ndarray, int]:
     assert val.n_rows is not None
     means: list[Tensor] = []
@@ -107,7 +99,7 @@ def _own_row_means(
         stop = min(n_each, start + max(1, at_once))
         rows = val.take(mine[start:stop])
         context = rows.shape[1] - 1
-        at_once = _TOKENS_AT_ONCE // context
+        at_once = tokens_at_once // context
         tokens, targets = device.batch(rows)
         with device.autocast():
             losses = model.loss(tokens, targets, reduction="none")

@@ -109,18 +109,19 @@ def measure(job: Job, step: int, *, scores_all: bool) -> tuple[HeldOut, dict[str
         step: How many steps it has learnt from.
         scores_all: Whether tasks that are scored once are scored now.
     """
-    train, context = job.config.train, job.config.model.context
-    seen = job.corpus.ordered(train.seed).seen(step * train.batch_tokens // context)
+    train, shape = job.config.train, job.config.model
+    assert shape.vocab is not None
+    seen = job.corpus.ordered(train.seed).seen(step * train.batch_tokens // shape.context)
     with job.average.applied() if job.average else nullcontext():
-        held = evaluate_corpus(job.model, job.corpus, job.device, job.spread.team)
+        held = evaluate_corpus(job.model, shape.vocab, job.corpus, job.device, job.spread.team)
         scores = job.tasks.report(job.model, job.device, is_last=scores_all)
     return held, {
         "val_loss": held.loss,
         "val_sem": held.sem,
         "val_tokens": held.tokens,
         "val_bpb": held.bits_per_byte,
-        "unique_tokens": seen.unique * context,
+        "unique_tokens": seen.unique * shape.context,
         "epochs": seen.epochs,
-        **report_sources(held, seen, context),
+        **report_sources(held, seen, shape.context),
         **scores,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +11,19 @@ import torch
 
 from scalekit import registry
 from scalekit.datasets.base import Seen, Share
-from scalekit.models.base import build_seeded
+from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import RunSpec
 from scalekit.train.device import choose_device
-from scalekit.train.evaluate import evaluate, report_sources, summarise, summarise_shares
+from scalekit.train.evaluate import evaluate_corpus, report_sources, summarise, summarise_shares
+
+VOCAB = 64
 
 
 def test_the_held_out_loss_is_what_a_token_at_a_time_gives(planned) -> None:
     spec: RunSpec = planned()
     model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
     corpus = registry.find("datasets", "synthetic").open(spec.config["data"], 16, 0)
-    held = evaluate(model, corpus.val, choose_device("cpu", "float32"), bytes_per_token=4.0)
+    held = evaluate_corpus(model, VOCAB, corpus, choose_device("cpu", "float32"))
     rows = corpus.val.take(np.arange(32))
     losses = np.empty((32, 16))
     with torch.no_grad():
@@ -33,7 +36,7 @@ def test_the_held_out_loss_is_what_a_token_at_a_time_gives(planned) -> None:
     assert held.loss == pytest.approx(losses.mean(), rel=1e-5)
     spread = losses.mean(axis=1).std(ddof=1) / math.sqrt(32)
     assert held.sem == pytest.approx(spread, rel=1e-4)
-    assert held.bits_per_byte == pytest.approx(losses.mean() / math.log(2) / 4, rel=1e-5)
+    assert held.bits_per_byte is None, "it has no bytes"
 
 
 def test_losses_are_fetched_from_the_device_once(planned, monkeypatch) -> None:
@@ -45,8 +48,25 @@ def test_losses_are_fetched_from_the_device_once(planned, monkeypatch) -> None:
     spec: RunSpec = planned()
     model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
     corpus = registry.find("datasets", "synthetic").open(spec.config["data"], 16, 0)
-    evaluate(model, corpus.val, choose_device("cpu", "float32"), None)
+    evaluate_corpus(model, VOCAB, corpus, choose_device("cpu", "float32"))
     assert fetched == [32]
+
+
+def test_logits_of_a_large_vocabulary_are_not_all_made_at_once(planned, monkeypatch) -> None:
+    made: list[int] = []
+    plain = LanguageModel.loss
+
+    def loss(model: LanguageModel, tokens: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        made.append(tokens.numel() * VOCAB)
+        return plain(model, tokens, *rest, **more)
+
+    monkeypatch.setattr("scalekit.models.gpt.GPT.loss", loss)
+    monkeypatch.setattr("scalekit.train.evaluate._LOGITS_AT_ONCE", 100 * VOCAB)
+    spec: RunSpec = planned()
+    model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
+    corpus = registry.find("datasets", "synthetic").open(spec.config["data"], 16, 0)
+    evaluate_corpus(model, VOCAB, corpus, choose_device("cpu", "float32"))
+    assert max(made) == 6 * 16 * VOCAB
 
 
 def test_evaluating_leaves_gradients_mode_and_generator_alone(planned) -> None:
@@ -54,7 +74,7 @@ def test_evaluating_leaves_gradients_mode_and_generator_alone(planned) -> None:
     model = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
     corpus = registry.find("datasets", "synthetic").open(spec.config["data"], 16, 0)
     before = torch.get_rng_state()
-    evaluate(model, corpus.val, choose_device("cpu", "float32"), None)
+    evaluate_corpus(model, VOCAB, corpus, choose_device("cpu", "float32"))
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
