@@ -146,6 +146,7 @@ def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
     """
     from scalekit.fit.own_law import find_law
     from scalekit.results.collect import read_runs
+    from scalekit.results.history import CURVE
     from scalekit.results.store import SweepFolder
 
     if _of_curves(laws):
@@ -153,7 +154,7 @@ def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
             from scalekit.results.curves import curve_table
 
             return curve_table(SweepFolder(data))
-        reading = replace(reading, at=reading.at or "curve")
+        reading = replace(reading, at=reading.at or CURVE)
     found = [find_law(name) for name in laws]
     responses = {law.response for law in found} or {"loss"}
     return read_runs(

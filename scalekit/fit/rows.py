@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,8 +96,11 @@ def select(
     reasons = _reasons(table, [response, *column_of.values()], drop, where)
     kept = np.flatnonzero([not reason for reason in reasons])
     if not len(kept):
-        first = next((r for r in reasons if r), "the table is empty")
-        raise InputError(f"{where}: no run is left to fit, {first}; finish or keep some runs")
+        told = ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).items())
+        raise InputError(
+            f"{where}: no run is left to fit, {told or 'the table is empty'}; finish or keep some "
+            "runs"
+        )
     inputs = {s: np.asarray(table[c], dtype=float)[kept] for s, c in column_of.items()}
     loss = np.asarray(table[response], dtype=float)[kept]
     for column, values in [(response, loss), *((column_of[s], v) for s, v in inputs.items())]:

@@ -159,8 +159,8 @@ def read_schedule(columns: Mapping[str, Array], lines: Array, where: str) -> Arr
     if (gaps == 0).any():
         step = steps[np.flatnonzero(gaps == 0)[0]]
         raise InputError(
-            f"{where} has step {step:g} twice; name its curves apart, or leave lines out of the "
-            "file"
+            f"{where} has step {step:g} twice; say which column tells curves apart with --map "
+            "run=COLUMN, or --map run=ONE+OTHER where two do"
         )
     warmup = _warmup(columns, lines, where)
     if warmup is None and steps[0] > _GAP * np.median(gaps):

@@ -10,7 +10,7 @@ from scalekit.importers._history import join_columns
 from scalekit.importers.base import Imported, Importer
 from scalekit.results.doubts import partly_stated
 from scalekit.results.facts import Facts
-from scalekit.results.history import FINAL, choose, parse_at
+from scalekit.results.history import CURVE, FINAL, choose, parse_at
 from scalekit.results.meaning import Wanted, settle
 from scalekit.results.reading import Reading
 from scalekit.results.sources import Files
@@ -101,7 +101,7 @@ def settle_table(
         columns = chosen.columns
         assumed += chosen.assumed
         notes += chosen.notes
-    elif reading.at or reading.smooth > 1:
+    elif reading.at not in (None, CURVE) or reading.smooth > 1:
         notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
     meta = {"path": where, "notes": notes, "assumed": assumed}
     return RunTable(in_order(columns), {**meta, **stated_kinds(columns)})

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FINAL = "final"
+CURVE = "curve"
 
 _RULES = "final, best, every, curve, step=10k or tokens=1e9"
 
@@ -54,7 +55,7 @@ def parse_at(text: str) -> At:
         UsageError: No such choice.
     """
     rule, equals, number = text.partition("=")
-    if text in ("final", "best", "every", "curve"):
+    if text in (FINAL, "best", "every", CURVE):
         return At(text)
     if rule in ("step", "tokens") and equals:
         try:
@@ -144,7 +145,8 @@ def _ordered(
     if len(twice):
         raise InputError(
             f"{where}: run {str(columns['run'][members[0]])!r} has two losses at step "
-            f"{twice[0]:g}; say which column tells runs apart with --map run=COLUMN"
+            f"{twice[0]:g}; say which column tells runs apart with --map run=COLUMN, or --map "
+            "run=ONE+OTHER where two do"
         )
     return ordered
 
