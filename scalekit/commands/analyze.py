@@ -24,6 +24,7 @@ from scalekit.commands._source import (
     reading_of,
     tell_assumed,
 )
+from scalekit.commands.fit import read_pairs
 from scalekit.errors import FitError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Asked:
     hold_out: str
     predict: tuple[float, ...]
     drop: tuple[str, ...]
+    given: dict[str, float]
     seed: int
 
 
@@ -65,6 +67,10 @@ def analyze(
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="rows to leave out: a column or an expression")
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(help="another input of the law at the optimum: U=25e9; repeatable"),
     ] = None,
     mapping: MapOption = None,
     params_kind: ParamsKindOption = None,
@@ -108,7 +114,13 @@ def analyze(
         raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
     tell_assumed(study.table)
     asked = Asked(
-        tuple(law or ("chinchilla",)), bootstrap, hold_out, budgets, tuple(drop or ()), seed
+        tuple(law or ("chinchilla",)),
+        bootstrap,
+        hold_out,
+        budgets,
+        tuple(drop or ()),
+        read_pairs("--given", given, "U=25e9"),
+        seed,
     )
     study, more = _fitted(study, asked)
     assert study.fit is not None
@@ -218,6 +230,7 @@ def _fit(study: Study, asked: Asked, approaches: Sequence[str], rule: str | None
         hold_out=rule,
         predict=asked.predict,
         bootstrap=asked.bootstrap,
+        given=asked.given,
         curves=envelope_curves(study),
         seed=asked.seed,
     )

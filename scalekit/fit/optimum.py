@@ -19,7 +19,7 @@ import numpy as np
 from scalekit.fit.intervals import LEVEL, delta_error, t_quantile
 from scalekit.fit.result import CostLaw
 from scalekit.fit.search import lowest
-from scalekit.laws.base import Array, Law
+from scalekit.laws.base import COLUMN_OF, Array, Law
 
 SIX_N_D = CostLaw(6.0, 1.0, 0.0)
 FEWEST, MOST = 1e2, 1e18
@@ -78,6 +78,16 @@ def can_allocate(law: Law, given: Mapping[str, float] | None = None) -> bool:
     if law.response != "loss":
         return False
     return {"N", "D"} <= set(law.inputs) and set(law.inputs) <= {"N", "D", *(given or {})}
+
+
+def no_optimum(law: Law, given: Mapping[str, float] | None = None) -> str:
+    """Say why a law gives no optimum at a budget, and what would settle it."""
+    open_inputs = [s for s in law.inputs if s not in ("N", "D", *(given or {}))]
+    if law.response == "loss" and {"N", "D"} <= set(law.inputs):
+        told = ", ".join(f"{s} ({COLUMN_OF.get(s, s)})" for s in open_inputs)
+        write = " ".join(f"--given {s}=NUMBER" for s in open_inputs)
+        return f"no optimum is given: it depends on {told}; say it with {write}"
+    return f"no optimum is given: a law of {', '.join(law.columns)} has none over params and tokens"
 
 
 def allocate(fitted: Fitted, theta: Mapping[str, float], flops: Array) -> Array:

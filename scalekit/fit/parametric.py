@@ -17,7 +17,7 @@ from scalekit.fit.holdout import held_out, score
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import Objective
-from scalekit.fit.optimum import Fitted, can_allocate, optimum_entry
+from scalekit.fit.optimum import Fitted, can_allocate, no_optimum, optimum_entry
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.solve import solve
@@ -91,6 +91,8 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         seed=options.seed,
         warnings=tuple(warnings(solution, fitted, draws, known)),
     )
+    if options.predict and not allocates and solution.status is not FitStatus.UNIDENTIFIED:
+        result = replace(result, warnings=(*result.warnings, no_optimum(law, options.given)))
     if options.hold_out is None:
         return result
     held = hold_out(law, runs, table, options)

@@ -17,6 +17,7 @@ from scalekit.fit.forms import with_form_bands
 from scalekit.fit.isoflop import AKIMA, PARABOLA, fit_isoflop, with_bias
 from scalekit.fit.objective import find_objective
 from scalekit.fit.optimum import SIX_N_D, Fitted
+from scalekit.fit.own_law import find_law
 from scalekit.fit.parametric import Options, fit_parametric
 from scalekit.fit.prepare import law_of, prepare
 from scalekit.fit.result import SCHEMA, FitResult
@@ -78,6 +79,7 @@ def fit(
         if name not in APPROACHES:
             raise UsageError(f"--approach {name}: unknown; {did_you_mean(name, APPROACHES)}")
     _check_kinds(table)
+    _check_given(laws, given or {})
     options = Options(
         find_objective(objective, delta), dict(fix or {}), n_starts, bootstrap, hold_out,
         tuple(float(c) for c in predict), dict(given or {}), seed,
@@ -146,6 +148,17 @@ def _check_kinds(table: RunTable) -> None:
                 f"{table.meta.get('path', 'table')}: {name} mixes {', '.join(kinds)}; fit runs of "
                 f"one kind, with --drop \"{name}=='{kinds[-1]}'\""
             )
+
+
+def _check_given(laws: Sequence[str], given: Mapping[str, float]) -> None:
+    """Refuse an input that no asked law takes, and a value that no run can have."""
+    taken = {symbol for name in laws for symbol in find_law(name).inputs} - set("NDC")
+    for symbol, value in given.items():
+        if symbol not in taken:
+            hint = did_you_mean(symbol, sorted(taken)) if taken else "leave it out"
+            raise UsageError(f"--given {symbol}: no input of {', '.join(laws)}; {hint}")
+        if not (value > 0 and np.isfinite(value)):
+            raise UsageError(f"--given {symbol}={value:g}: not positive; write a count")
 
 
 def _data(table: RunTable) -> dict[str, Any]:

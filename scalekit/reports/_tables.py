@@ -11,6 +11,8 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words, symbol
+from scalekit.fit.optimum import can_allocate, no_optimum
+from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import write_ratio
 from scalekit.reports import _numbers, _wording
@@ -46,6 +48,17 @@ def parameters(fit: FitResult) -> TableOf:
     return TableOf(("parameter", "value", "interval", "level", "meaning"), rows, note)
 
 
+def _why_no_optimum(fit: FitResult) -> str:
+    given = fit.diagnostics.get("given") or {}
+    if fit.approach == "parametric" and not can_allocate(law_of(fit), given):
+        return f"{_capital(no_optimum(law_of(fit), given))}."
+    return "No budgets were asked for; give some with --predict."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def optimum(study: Study) -> TableOf:
     """List the compute-optimal choice at each asked budget."""
     assert study.fit is not None
@@ -74,7 +87,7 @@ def optimum(study: Study) -> TableOf:
         f"loss ({loss_words(study.loss_unit)})",
         "of the largest measured budget",
     )
-    note = "" if rows or not told else "No budgets were asked for; give some with --predict."
+    note = "" if rows or not told else _why_no_optimum(study.fit)
     return TableOf(columns, rows, note)
 
 
