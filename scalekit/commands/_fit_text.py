@@ -6,6 +6,7 @@ from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._number_text import number, span, times
 from scalekit.commands._output import format_table
+from scalekit.fit.holdout import is_covered_too_rarely
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import count_words
 
@@ -83,9 +84,10 @@ def holdout_lines(fit: FitResult) -> list[str]:
     held = fit.holdout
     ratio = held.get("extrapolation")
     far = f", {times(ratio)} the fitted compute" if ratio else ""
+    few = ", fewer than chance allows" if is_covered_too_rarely(held) else ""
     return [
         f"held out  {held['rule']}: {count_words(held['n_runs'], 'run')}{far}; mean absolute error "
         f"{held['mape']:.3%}, bias {held['bias']:+.3%}, worst {held['worst']:+.3%}, "
-        f"{held['covered']:.0%} inside their {held['level']:.0%} prediction interval; the best "
-        f"loss seen so far misses by {held['baseline_mape']:.3%}"
+        f"{held['covered']:.0%} inside their {held['level']:.0%} prediction interval{few}; the "
+        f"best loss seen so far misses by {held['baseline_mape']:.3%}"
     ]

@@ -159,8 +159,9 @@ def warnings(
     repeated = len(runs) - count_distinct(points)
     if repeated:
         found.append(
-            f"{count_words(repeated, 'run')} with the inputs and loss of another; each still "
-            "counts once"
+            f"{count_words(repeated, 'run')} with the inputs and loss of another, each taken for a "
+            "run of its own: if one run stands twice, leave the copy out, intervals are too narrow "
+            "by it"
         )
     found += _interval_warnings(solution, known)
     if draws is not None and draws.lost:
@@ -187,6 +188,13 @@ def _interval_warnings(solution: Solution, known: Mapping[str, Any]) -> list[str
             f"errors last about {lasting['lasts']:.3g} lines, so the {len(solution.runs)} lines of "
             f"{count_words(curves, 'curve')} are worth {lasting['effective']:.2g} independent "
             "ones: intervals rest on that few; add curves, not lines"
+        )
+    groups = int(solution.runs.cluster.max()) + 1
+    if lasting is None and groups <= len(solution.psi):
+        found.append(
+            f"{count_words(groups, 'cluster')} for {len(solution.psi)} free parameters: errors "
+            "between so few cannot be seen in every direction, and intervals may be far too "
+            "narrow; cluster by something finer, or add clusters"
         )
     if is_narrow(solution):
         sizes = uneven_sizes(solution)

@@ -103,6 +103,16 @@ def score(
     }
 
 
+def is_covered_too_rarely(held: Mapping[str, Any]) -> bool:
+    """Whether fewer held-out runs lie inside their intervals than chance allows.
+
+    Two standard errors of a binomial share below the level; runs that share a miss of the law
+    scatter more than that.
+    """
+    level, n = held.get("level", LEVEL), held["n_runs"]
+    return held["covered"] < level - 2.0 * (level * (1 - level) / n) ** 0.5
+
+
 def _rows(test: Runs, predicted: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     return [
         {

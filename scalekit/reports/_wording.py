@@ -11,6 +11,8 @@ import numpy as np
 from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import loss_words, params_words, symbol
+from scalekit.fit.holdout import is_covered_too_rarely
+from scalekit.fit.intervals import LEVEL
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.quantities import count_words, write_ratio
 from scalekit.reports import _numbers
@@ -158,15 +160,12 @@ def plain_powers(text: str) -> str:
 
 def _covered(held: Mapping[str, Any]) -> str:
     """Say how many held-out runs lie inside their intervals, and whether that is too few."""
-    rows = [r for r in held.get("rows", ()) if r.get("low") is not None]
-    if not rows:
+    if held.get("covered") is None:
         return ""
-    inside = sum(r["low"] <= r["loss"] <= r["high"] for r in rows)
-    level = held.get("level", 0.9)
-    text = f"{inside} of {len(rows)} lie inside their {100 * level:.0f} % prediction intervals"
-    # Two standard errors of a binomial share below its level is more than chance.
-    chance = level - 2.0 * (level * (1 - level) / len(rows)) ** 0.5
-    if inside / len(rows) < chance:
+    inside = round(held["covered"] * held["n_runs"])
+    level = 100 * held.get("level", LEVEL)
+    text = f"{inside} of {held['n_runs']} lie inside their {level:.0f} % prediction intervals"
+    if is_covered_too_rarely(held):
         return (
             f"Only {text}, fewer than chance allows: beyond the fitted budgets they are too narrow."
         )

@@ -293,3 +293,64 @@ def test_a_million_rows_are_read_in_little_memory(tmp_path: Path) -> None:
     assert float(last) == pytest.approx(numbers[-1, -1], abs=1e-6)
     # Measured 160 MB: the floats while chunks are joined, and a million names.
     assert int(grown_mb) < 320
+
+
+def test_a_run_that_stands_twice_is_said_to_narrow_the_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exits(tmp_path, GOOD + ROWS[0] + "\n", "fit")[0] == errors.OK
+    assert "intervals are too narrow by it" in capsys.readouterr().err
+
+
+def with_column(name: str, cells: list[str]) -> str:
+    rows = [f"{row},{cell}" for row, cell in zip(ROWS, cells, strict=True)]
+    return "\n".join([f"{HEADER},{name}", *rows, ""])
+
+
+def test_fewer_clusters_than_parameters_are_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = with_column("seed", [str(k % 3) for k in range(len(ROWS))])
+    assert exits(tmp_path, noisy, "fit", "--cluster", "seed")[0] == errors.OK
+    assert "3 clusters for 5 free parameters" in capsys.readouterr().err
+    assert exits(tmp_path, noisy, "fit")[0] == errors.OK
+    assert "clusters for" not in capsys.readouterr().err
+
+
+def test_all_that_leaves_no_run_is_named_with_its_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drops = ["--drop", "params<2e7", "--drop", "params>=2e7"]
+    assert exits(tmp_path, GOOD, "fit", *drops)[0] == errors.REFUSED
+    said = capsys.readouterr().err
+    assert "no run is left to fit, 2 --drop params<2e7, 8 --drop params>=2e7;" in said
+
+
+def test_an_input_that_no_law_takes_is_refused_and_one_that_is_open_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exits(tmp_path, GOOD, "fit", "--given", "U=1e9")[0] == errors.USAGE
+    assert "--given U: no input of chinchilla; leave it out" in capsys.readouterr().err
+    rows = [
+        f"{n:.0f},{u * e:.0f},{u:.0f},{1.9 + 480 * n**-0.35 + 2000 * (u * e) ** -0.36:.6f}"
+        for n in (1e7, 1e8, 1e9)
+        for u in (2e8, 2e9)
+        for e in (1, 4, 30)
+    ]
+    repeated = "\n".join(["params,tokens,unique_tokens,loss", *rows, ""])
+    asked = ["--law", "repeat_exp", "--predict", "1e20"]
+    assert exits(tmp_path, repeated, "fit", *asked)[0] == errors.OK
+    said = capsys.readouterr().err
+    assert "it depends on U (unique_tokens); say it with --given U=NUMBER" in said
+    assert exits(tmp_path, repeated, "fit", *asked, "--given", "U=1e9")[0] == errors.OK
+    assert "--given U" not in capsys.readouterr().err
+
+
+def test_options_that_were_not_given_are_not_spoken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{s},3e-4,{2 + 0.6 * (s * 3e-4) ** -0.5:.6f}" for s in range(50, 2001, 50)]
+    path = tmp_path / "curve.csv"
+    path.write_text("\n".join(["step,lr,loss", *lines, ""]))
+    run(["fit", str(path), "--law", "annealing", "--map", "warmup_steps=0"])
+    assert "--at" not in capsys.readouterr().err

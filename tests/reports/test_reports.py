@@ -376,8 +376,7 @@ def test_a_fit_that_failed_its_gate_says_so_loudly(study: Study) -> None:
 
 def test_too_few_held_out_runs_inside_their_intervals_are_called_out(study: Study) -> None:
     assert study.fit is not None
-    rows = [{**row, "low": 0.0, "high": 0.1} for row in study.fit.holdout["rows"]]
-    held = {**study.fit.holdout, "rows": rows}
+    held = {**study.fit.holdout, "covered": 0.0}
     assert "too narrow" in _wording.holdout(replace(study.fit, holdout=held))
     assert "too narrow" not in _wording.holdout(study.fit)
 
