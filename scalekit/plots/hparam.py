@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.tuning import Cell, Line, Minimum, cells, power_of, spread_over
+from scalekit.fit.own_law import find_law
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
 
@@ -24,6 +25,7 @@ _MOST = 6
 _HEADROOM = 0.05
 """Losses higher than this above a size's best are cut off: a diverged run flattens the rest."""
 
+_EXPONENTS = {"exponent_N": "N", "exponent_D": "D"}
 _LR = "Learning rate (per step)"
 _BATCH = "Batch (tokens)"
 
@@ -49,7 +51,7 @@ def draw(study: Study) -> Drawing:
     _finish_cells(top, panels, study, norm, some)
     _draw_best(bottom, study, found)
     _look.legend_below(figure, _keys(found))
-    return Drawing(figure, _rows(found), _caption(found, some))
+    return Drawing(figure, _rows(found), _caption(study, found, some))
 
 
 def _draw_cell(axes: Axes, cell: Cell, norm: LogNorm) -> None:
@@ -119,7 +121,8 @@ def _draw_best(bottom: SubFigure, study: Study, found: Sequence[Cell]) -> None:
     norm = _look.compute_norm(D)
     lr = np.array([cell.lr for cell in found])
     _draw_optima(panels[0], N, lr, edges, _look.SEQUENCE(norm(D)))
-    _write_power(panels[0], "lr*", power_of(lr[~edges], N=N[~edges], D=D[~edges]))
+    inner = power_of(lr[~edges], N=N[~edges], D=D[~edges])
+    _write_power(panels[0], "lr*", _fitted_power(study, "lr") or inner)
     panels[0].set_xlabel(_axes.params_label(study.params_kind))
     panels[0].set_ylabel(f"Best {_LR[0].lower()}{_LR[1:]}")
     _axes.finish_log(panels[0].yaxis, _axes.rate_text, most=5)
@@ -132,7 +135,8 @@ def _draw_best(bottom: SubFigure, study: Study, found: Sequence[Cell]) -> None:
     batch = np.array([cell.batch.place for cell in tuned if cell.batch is not None])
     norm = _look.compute_norm(N)
     _draw_optima(panels[1], D, batch, edges, _look.SEQUENCE(norm(N)))
-    _write_power(panels[1], "batch*", power_of(batch[~edges], N=N[~edges], D=D[~edges]))
+    inner = power_of(batch[~edges], N=N[~edges], D=D[~edges])
+    _write_power(panels[1], "batch*", _fitted_power(study, "batch_tokens") or inner)
     panels[1].set_xlabel(_axes.tokens_label())
     panels[1].set_ylabel(f"Best {_BATCH[0].lower()}{_BATCH[1:]}")
     _axes.finish_log(panels[1].yaxis, most=5)
@@ -151,8 +155,18 @@ def _draw_optima(
     _axes.finish_log(axes.xaxis, most=5)
 
 
+def _fitted_power(study: Study, response: str) -> dict[str, float] | None:
+    """Return the exponents of N and D of a trusted fit of the rate or the batch; None without."""
+    fits = () if study.fit is None else (study.fit, *study.fit.others)
+    for fit in fits:
+        is_of_it = fit.approach == "parametric" and find_law(fit.law).response == response
+        if is_of_it and fit.is_trusted and _EXPONENTS.keys() <= fit.theta.keys():
+            return {symbol: fit.theta[name] for name, symbol in _EXPONENTS.items()}
+    return None
+
+
 def _write_power(axes: Axes, name: str, power: dict[str, float] | None) -> None:
-    """Write the power law through the inner optima above the panel."""
+    """Write the fitted power law, or that through the inner optima, above the panel."""
     if power is None:
         return
     symbols = " ".join(f"${k}^{{{v:.2f}}}$" for k, v in power.items() if k != "scale")
@@ -188,7 +202,7 @@ def _end(cell: Cell) -> dict[str, Any]:
     return {"loss": loss, "edge": cell.edge}
 
 
-def _caption(found: Sequence[Cell], some: Sequence[Cell]) -> str:
+def _caption(study: Study, found: Sequence[Cell], some: Sequence[Cell]) -> str:
     runs = sum(cell.n_runs for cell in found)
     parts = [
         f"Loss over the learning rate, a curve a batch, at {len(some)} of {len(found)} sizes and "
@@ -211,11 +225,16 @@ def _caption(found: Sequence[Cell], some: Sequence[Cell]) -> str:
         parts.append("All have their best inside what was tried.")
     inner = [cell for cell in found if "lr" not in cell.edge]
     lr, N, D = (np.array([getattr(c, k) for c in inner]) for k in ("lr", "params", "tokens"))
-    power = power_of(lr, N=N, D=D)
+    power, fitted = power_of(lr, N=N, D=D), _fitted_power(study, "lr")
+    if fitted is not None:
+        parts.append(f"By the fit the best rate goes as {_words(fitted)}.")
     if power is not None:
-        told = " ".join(f"{k}^{v:.2f}" for k, v in power.items() if k != "scale")
-        parts.append(f"By least squares the best rate goes as {told}.")
+        parts.append(f"By least squares through the stars the best rate goes as {_words(power)}.")
     return " ".join(parts)
+
+
+def _words(power: Mapping[str, float]) -> str:
+    return " ".join(f"{k}^{v:.2f}" for k, v in power.items() if k != "scale")
 
 
 PLOT = Plot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from study_examples import tuned_study
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.tuning import cells, minimum, power_of, spread_over
+from scalekit.fit.run import fit as fit_table
 from scalekit.plots import hparam
 from scalekit.plots._look import look
 from scalekit.results.table import read_table
@@ -85,6 +87,21 @@ def test_the_caption_warns_of_an_edge_and_names_the_size() -> None:
     assert "Warning, best at the edge" in shown.caption
     assert "N = 100M" in shown.caption
     assert "lr high" in shown.caption
+
+
+def test_the_figure_of_a_fit_tells_the_fits_own_exponents() -> None:
+    study = tuned_study(noise=3e-4)
+    assert study.table is not None
+    fit = fit_table(study.table, laws=("lr_power", "batch_power"))
+    with look("test"):
+        shown = hparam.PLOT.draw(replace(study, fit=fit))
+        alone = hparam.PLOT.draw(study)
+    names = (("N", "exponent_N"), ("D", "exponent_D"))
+    told = " ".join(f"{symbol}^{fit.theta[name]:.2f}" for symbol, name in names)
+    assert f"By the fit the best rate goes as {told}." in shown.caption
+    assert "By the fit" not in alone.caption
+    titles = [axes.get_title(loc="right") for axes in shown.figure.axes]
+    assert any(f"{fit.theta['exponent_N']:.2f}" in title for title in titles if "lr*" in title)
 
 
 @pytest.mark.data
