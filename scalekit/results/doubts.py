@@ -18,7 +18,8 @@ _WIDEST_GAP = 1e5
 _MOST_CODES = 3
 CODE_CHANGED = "code_changed"
 """The flag of a run that was submitted or trained by more than one state of the code."""
-_SMALLEST = {"params": 1e3, "tokens": 1e4}
+_FEWEST = {"params": 1e3, "tokens": 1e3}
+"""Fewer than a run has: the smallest of a sweep that is counted in millions or billions."""
 
 
 def doubts(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
@@ -66,9 +67,9 @@ def _scale(name: str, values: np.ndarray, where: str) -> list[str]:
             f"{where}: {name} jump from {sizes[widest]:g} to {sizes[widest + 1]:g}; if units are "
             "mixed, mend them"
         ]
-    if sizes[-1] < _SMALLEST.get(name, 0.0):
+    if sizes[0] < _FEWEST.get(name, 0.0):
         return [
-            f"{where}: {name} are at most {sizes[-1]:g}; if they are millions, say so with "
+            f"{where}: {name} begin at {sizes[0]:g}; if they are millions, say so with "
             f"--map '{name}={name}*1e6'"
         ]
     return []
@@ -92,7 +93,8 @@ def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: s
     twice = int((numbers[1:] == numbers[:-1]).all(axis=1).sum())
     if not twice:
         return []
-    return [f"{where}: {twice} rows repeat the {', '.join(present)} of another row"]
+    verb = "repeats" if twice == 1 else "repeat"
+    return [f"{where}: {count_words(twice, 'row')} {verb} the {', '.join(present)} of another row"]
 
 
 def partly_stated(columns: Mapping[str, np.ndarray], where: str) -> list[str]:

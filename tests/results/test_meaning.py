@@ -404,8 +404,9 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
         ("params,tokens,loss\n1e6,1e7,3\n2e6,2e8,-3\n", "loss is not positive.*row 2 with -3"),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,2e8,2\n", "params, the same in every row, 1e.06"),
         ("params,tokens,loss\n774,1e9,3\n1.3e9,2e9,2\n", "params jump from 774 to 1.3e.09.*mixed"),
-        ("params,tokens,loss\n124,1e9,3\n350,2e9,2\n", r"at most 350; if they are millions"),
-        ("params,tokens,loss\n1e6,1e7,3\n1e6,1e7,3\n2e6,1e8,2\n", "1 rows repeat the"),
+        ("params,tokens,loss\n70,1e9,3\n16000,2e9,2\n", r"begin at 70; if they are millions"),
+        ("params,tokens,loss\n124,1e9,3\n350,2e9,2\n", r"begin at 124; if they are millions"),
+        ("params,tokens,loss\n1e6,1e7,3\n1e6,1e7,3\n2e6,1e8,2\n", "1 row repeats the"),
     ],
 )
 def test_doubtful_numbers_are_kept_and_told(tmp_path: Path, text: str, says: str) -> None:
