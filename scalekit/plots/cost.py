@@ -12,6 +12,7 @@ from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
 from scalekit.plots._runs import ROLES, colors_by_compute, role_words
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,10 +174,10 @@ def _caption(study: Study, spent: _Spent, both: np.ndarray) -> str:
     ]
     todo = int((spent.roles == "unfinished").sum())
     if todo:
-        parts.append(f"{todo} planned runs have not ended.")
+        parts.append(f"Not ended: {count_words(todo, 'planned run')}.")
     silent = len(spent.runs) - int(both.sum()) - todo
     if silent > 0:
-        parts.append(f"{silent} runs do not say both.")
+        parts.append(f"Without both numbers: {count_words(silent, 'run')}.")
     return " ".join(parts)
 
 

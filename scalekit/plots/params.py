@@ -16,6 +16,7 @@ from scalekit.analysis.words import loss_words, symbol
 from scalekit.errors import ScalekitError
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,7 +226,7 @@ def _caption(draws: _Draws, found: Plane | None) -> str:
     low, high = np.array(draws.limits).T
     outside = int(((draws.values < low) | (draws.values > high)).any(axis=1).sum())
     if outside:
-        parts.append(f"{outside} draws lie outside a panel.")
+        parts.append(f"{count_words(outside, 'draw')} outside a panel.")
     first, second, value = _strongest(draws)
     parts.append(
         f"The most tied pair is {symbol(first)} and {symbol(second)}, with a rank correlation of "

@@ -11,6 +11,7 @@ from scalekit.fit.own_law import find_law
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import colors_by_compute, rows_of, scatter_runs
 from scalekit.plots.base import Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,7 +172,7 @@ def _caption(study: Study, residual: np.ndarray, limit: float) -> str:
         parts.append(f"Root mean square of the {fitted.size} fitted runs: {rms:.2g} %.")
     beyond = int((np.abs(residual[study.is_used]) > limit).sum())
     if beyond:
-        parts.append(f"Triangles: {beyond} runs lie beyond {limit:.2g} %.")
+        parts.append(f"Triangles: {count_words(beyond, 'run')} beyond {limit:.2g} %.")
     held = residual[study.roles == "held_out"]
     if held.size:
         # As the hold-out check counts: of the observed loss.
