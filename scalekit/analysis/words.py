@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scalekit.fit.result import FitResult
+
 _PARAMS_WORDS = {
     "total": "total",
     "non_embedding_head": "non-embedding + head",
@@ -62,3 +67,25 @@ def compute_number(value: float) -> str:
     """
     mantissa, power = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def is_tied(fit: FitResult) -> bool:
+    """Whether the law's form sets the exponents of its optimum, so that no run moves them."""
+    share = fit.exponents.get("params", {})
+    return share.get("low") is not None and share["low"] == share["high"]
+
+
+def local_words(fit: FitResult) -> str:
+    """Say where a frontier that is no power of compute has its exponents; empty for a power.
+
+    The exponents of laws without a closed form, such as those of repeated data, hold near one
+    budget: where tokens begin to repeat the path bends.
+    """
+    known = fit.diagnostics.get("local_exponents")
+    if not known:
+        return ""
+    low, high = known["params"]
+    return (
+        f" near {compute_number(known['flops'])} FLOPs; no one power: that of N* runs from "
+        f"{low:.2f} to {high:.2f} over the fitted runs"
+    )

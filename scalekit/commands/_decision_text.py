@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalekit.commands._number_text import own, times, told
+from scalekit.analysis.digits import own, times, told
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
@@ -94,7 +94,7 @@ def served_lines(entry: Entry) -> list[str]:
         tokens = told(one["tokens"], ends.get("tokens"), "count")
         if one is before:
             params, tokens = (_count(before["params"]), ""), (_count(before["tokens"]), "")
-        spent = [write_flops(one[w]) for w in ("training_flops", "inference_flops", "flops")]
+        spent = [own(one[w], "flops") for w in ("training_flops", "inference_flops", "flops")]
         ratio = f"{one['tokens_per_param']:.3g}"
         rows.append([name, *params, *tokens, ratio, *spent])
     header = ("", "params", "90 %", "tokens", "90 %", "tokens/param")
@@ -218,15 +218,20 @@ def form_words(form: Mapping[str, Any]) -> str:
     return f"{', '.join([*parts, f'loss {low} to {high}'])} over {', '.join(form['laws'])}"
 
 
-def basis_lines(fit: FitResult, method: str | None) -> list[str]:
-    """Say how params, FLOPs and loss are counted, and what the intervals are if there are any."""
+def basis_lines(fit: FitResult, method: str | None, *, is_table: bool = True) -> list[str]:
+    """Say how params, FLOPs and loss are counted, and what the intervals are if there are any.
+
+    `is_table` says whether the answer has the columns that `entry_table` adds.
+    """
     data = fit.data
     kinds = [
         f"params {data.get('params_kind', 'unstated')}",
         f"FLOPs {data.get('flops_kind', 'unstated')}",
         f"loss {data.get('loss_unit', 'unstated')}",
     ]
-    said = [f"{', '.join(kinds)}; extrapolation is over the largest fitted FLOPs"]
+    reach = "; extrapolation is over the largest fitted FLOPs" if is_table else ""
+    said = [f"{', '.join(kinds)}{reach}"]
     if method is None:
         return [*said, "no intervals: the fit holds no covariance"]
-    return [*said, f"90 % intervals by {method}; one run: the prediction interval of a single run"]
+    single = "; one run: the prediction interval of a single run" if is_table else ""
+    return [*said, f"90 % intervals by {method}{single}"]

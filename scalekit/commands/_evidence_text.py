@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalekit.analysis.digits import times
+from scalekit.analysis.words import is_tied
 from scalekit.commands._decision_text import form_words
-from scalekit.commands._number_text import times
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
@@ -20,11 +21,11 @@ def evidence_lines(fit: FitResult) -> list[str]:
         lines.append(_design(known["design"]))
     if known.get("noise_parts"):
         lines.append(_noise(known["noise_parts"]))
-    if known.get("objectives"):
+    if known.get("objectives") and not is_tied(fit):
         told = [f"{n} {v['exponent_params']:.4f}" for n, v in known["objectives"].items()]
         lines.append(f"beside    N* ~ C^a by other objectives: {', '.join(told)}")
     if known.get("influence", {}).get("runs"):
-        lines.append(_influence(known["influence"]))
+        lines.append(_influence(known["influence"], is_tied(fit)))
     if known.get("bias"):
         lines.append(_bias(known["bias"]))
     lines += [line for entry in fit.optimum for line in _split(entry)]
@@ -59,13 +60,13 @@ def _noise(parts: Mapping[str, Any]) -> str:
     return text
 
 
-def _influence(known: Mapping[str, Any]) -> str:
+def _influence(known: Mapping[str, Any], tied: bool) -> str:
     first = known["runs"][0]
     names = ", ".join(first["runs"][:3]) + (", ..." if len(first["runs"]) > 3 else "")
+    moved = "" if tied else f" and a moves by {first['shift_in_errors']:+.2f} standard errors"
     return (
         f"influence of {known['n_left_out']}, {names} counts most: without it N* at "
-        f"{write_flops(known['flops'])} FLOPs is {first['params_ratio']:.3f} times as large and a "
-        f"moves by {first['shift_in_errors']:+.2f} standard errors"
+        f"{write_flops(known['flops'])} FLOPs is {first['params_ratio']:.3f} times as large{moved}"
     )
 
 
@@ -101,7 +102,7 @@ def compare_lines(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -
             row["law"],
             str(row["status"]),
             _or_dash(row["exponent_params"], ".4f"),
-            f"{row['low']:.4f} to {row['high']:.4f}" if row["low"] is not None else "-",
+            _interval(row["low"], row["high"]),
             _or_dash(row["held_out"], ".3%"),
             _or_dash(row["aicc"], ".1f"),
             "-" if row["params"] is None else write_count(row["params"], digits=4),
@@ -109,7 +110,19 @@ def compare_lines(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -
         )
         for row in rows
     ]
+    # What no fit has, as laws of other columns have no optimum, is no column.
+    kept = [k for k in range(len(header)) if any(row[k] != "-" for row in cells)]
+    header, cells = (
+        tuple(header[k] for k in kept),
+        [tuple(row[k] for k in kept) for row in cells],
+    )
     return ["side by side", *format_table(header, cells, indent=2).splitlines(), *sentences]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "-"
+    return "by its form" if low == high else f"{low:.4f} to {high:.4f}"
 
 
 def rollout_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from scalekit.analysis.digits import number, span, times
+from scalekit.analysis.words import is_tied, local_words
 from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
-from scalekit.commands._number_text import number, span, times
 from scalekit.commands._output import format_table
 from scalekit.fit.holdout import is_covered_too_rarely
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import count_words
+
+_AXIS_NAMES = {"params_exponent": "exponent_params", "tokens_exponent": "exponent_tokens"}
 
 
 def fit_lines(fit: FitResult) -> list[str]:
@@ -58,11 +63,13 @@ def _dropped(fit: FitResult) -> str:
 def _parameters(fit: FitResult) -> list[str]:
     rows = []
     for name, value in fit.theta.items():
-        found = fit.intervals.get(name)
+        # Approaches 1 and 2 have an exponent for each axis, and its interval under that name.
+        found = fit.intervals.get(name) or fit.intervals.get(_AXIS_NAMES.get(name, ""))
         ends = None if found is None else {"low": found.low, "high": found.high}
         limits = (found.low, found.high) if found else (None, None)
         method = found.method if found else ""
-        rows.append([name, number(value, *limits), span(ends), method])
+        told = _exponent_span(ends) if ends and name in _AXIS_NAMES else span(ends)
+        rows.append([name, number(value, *limits), told, method])
     return format_table(("", "value", "90 % interval", "by"), rows, indent=2).splitlines()
 
 
@@ -74,9 +81,19 @@ def exponent_lines(fit: FitResult) -> list[str]:
     for name, symbol in (("params", "N*"), ("tokens", "D*")):
         found = fit.exponents.get(name)
         if found:
-            ends = f" ({span(found)})" if found.get("low") is not None else ""
-            parts.append(f"{symbol} ~ C^{found['value']:.4f}{ends}")
-    return ["frontier  " + ", ".join(parts)]
+            parts.append(f"{symbol} ~ C^{found['value']:.4f}{_exponent_ends(found)}")
+    by_form = ", which the law's form sets" if is_tied(fit) else ""
+    return [f"frontier  {', '.join(parts)}{by_form}{local_words(fit)}"]
+
+
+def _exponent_ends(found: Mapping[str, float]) -> str:
+    if found.get("low") is None or found["low"] == found["high"]:
+        return ""
+    return f" ({_exponent_span(found)})"
+
+
+def _exponent_span(found: Mapping[str, float]) -> str:
+    return f"{found['low']:.4f} to {found['high']:.4f}"
 
 
 def holdout_lines(fit: FitResult) -> list[str]:

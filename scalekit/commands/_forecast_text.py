@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalekit.analysis.digits import times, told
 from scalekit.commands._decision_text import OPTIMUM, entry_table, form_words
-from scalekit.commands._number_text import times, told
 from scalekit.commands._output import format_table
 from scalekit.quantities import count_words, write_count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalekit.commands._number_text import number, span
+from scalekit.analysis.digits import number, span
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult, FitStatus
 

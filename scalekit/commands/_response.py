@@ -48,7 +48,7 @@ def answer(
 
 
 def _show(entry: Mapping[str, Any], response: str, shown: Format) -> None:
-    from scalekit.commands._number_text import number, span
+    from scalekit.analysis.digits import number, span
 
     ends, outside = entry["intervals"], entry["outside"]
     if shown is Format.JSON:

@@ -140,7 +140,9 @@ def _show(one: Ask, answers: Answers, output_format: Format) -> None:
         }[answers.question](answers.entries)
         method = one.method if one.has_intervals else None
         doubts = [*text.form_lines(answers.entries), *text.doubt_lines(answers.entries)]
-        print("\n".join([*lines, *doubts, *text.basis_lines(one.fit, method)]))
+        is_table = answers.question != "served"
+        basis = text.basis_lines(one.fit, method, is_table=is_table)
+        print("\n".join([*lines, *doubts, *basis]))
 
 
 def flat(entry: Entry) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def flat(entry: Entry) -> dict[str, Any]:
 
 def warn(result: FitResult, entries: Any) -> None:
     """Say aloud which answers rest on a doubtful fit, or reach far beyond the fitted runs."""
-    from scalekit.commands._number_text import times
+    from scalekit.analysis.digits import times
     from scalekit.quantities import write_flops
 
     if not result.is_trusted:

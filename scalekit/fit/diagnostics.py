@@ -34,6 +34,11 @@ FEW_LINES = 12.0
 UNEVEN = 2.0
 """Noise that changes by more from the quietest run to the loudest is said."""
 
+_STRETCHES = 48
+"""Stretches of the fitted budgets over which a frontier without a closed form is followed."""
+_ONE_POWER = 1e-3
+"""Exponents that run over less than this are one power, as those of a recipe's optimum are."""
+
 BESIDE = ("robust", "hoffmann", "mse_log", "mse")
 """Objectives whose exponent is put beside the asked one's."""
 
@@ -82,6 +87,9 @@ def diagnostics(
         found["lasting_errors"] = spread.serial.to_json()
     if draws is not None:
         found["draws_lost"] = draws.lost
+    local = local_exponents(solution, fitted)
+    if local is not None:
+        found["local_exponents"] = local
     if decides(solution, fitted):
         found["objectives"] = objectives_beside(solution, fitted)
         found["influence"] = influence_summary(solution, fitted, flops)
@@ -93,6 +101,29 @@ def decides(solution: Solution, fitted: Fitted) -> bool:
     closed = solution.law.allocation(solution.theta) is not None
     identified = solution.status is not FitStatus.UNIDENTIFIED
     return closed and identified and can_allocate(solution.law, fitted.given)
+
+
+def local_exponents(solution: Solution, fitted: Fitted) -> dict[str, Any] | None:
+    """Say at which budget the exponents of an optimum without a closed form were taken.
+
+    Returns:
+        That budget, and the smallest and largest exponent of N* between neighbouring budgets of
+        the fitted range; None where they hold everywhere.
+    """
+    closed = solution.law.allocation(solution.theta) is not None
+    identified = solution.status is not FitStatus.UNIDENTIFIED
+    if closed or not identified or not can_allocate(solution.law, fitted.given):
+        return None
+    log_c = np.log(solution.runs.inputs["C"])
+    budgets = np.linspace(log_c.min(), log_c.max(), _STRETCHES + 1)
+    log_n = allocate(fitted, fitted.theta, np.exp(budgets))[0]
+    slopes = np.diff(log_n) / np.diff(budgets)
+    if np.ptp(slopes) < _ONE_POWER:
+        return None
+    return {
+        "flops": float(np.exp(log_c.mean())),
+        "params": [float(slopes.min()), float(slopes.max())],
+    }
 
 
 def objectives_beside(solution: Solution, fitted: Fitted) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import compute_number
+from scalekit.analysis.words import compute_number, is_tied, local_words
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._valleys import valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
@@ -156,7 +156,7 @@ def _write_exponents(axes: Axes, approaches: list[FitResult], axis: str) -> None
     for place, fit in enumerate(approaches):
         found = fit.exponents[axis]
         text = f"{symbol}* ∝ $C^{{{found['value']:.3f}}}$"
-        if found.get("low") is not None:
+        if found.get("low") is not None and not is_tied(fit):
             text += f"  [{found['low']:.3f}, {found['high']:.3f}]"
         axes.text(
             0.03,
@@ -222,9 +222,11 @@ def _caption(study: Study, approaches: list[FitResult], measured: tuple[float, f
     for fit in approaches:
         found = fit.exponents["params"]
         text = f"{_surface.WORDS[fit.approach]}: N* grows as C^{found['value']:.3f}"
-        if found.get("low") is not None:
+        if is_tied(fit):
+            text += ", which the law's form sets"
+        elif found.get("low") is not None:
             text += f" [{found['low']:.3f}, {found['high']:.3f}]"
-        parts.append(f"{text[0].upper()}{text[1:]}.")
+        parts.append(f"{text[0].upper()}{text[1:]}{local_words(fit)}.")
     return " ".join(parts)
 
 

@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
+from scalekit.analysis import digits
 from scalekit.analysis.words import compute_number
 
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 NOTHING = "-"
 """What stands where there is no number."""
-
-
-def decimals(error: float) -> int:
-    """Return how many decimals a standard error justifies: two of its digits below 3, else one.
-
-    >>> [decimals(e) for e in (0.024, 0.24, 4.2, 130.0)]
-    [3, 2, 0, -1]
-    """
-    power = math.floor(math.log10(error))
-    leading = error / 10.0**power
-    return -power + (1 if leading < 2.95 else 0)
-
-
-def fixed(value: float, places: int) -> str:
-    """Write a number with `places` decimals; fewer than none rounds to tens, hundreds, ...
-
-    >>> fixed(482.01, -1), fixed(0.34781, 3)
-    ('480', '0.348')
-    """
-    if places <= 0:
-        return f"{round(value, places):.0f}"
-    return f"{value:.{places}f}"
-
-
-def standard_error(low: float, high: float, level: float = 0.9) -> float:
-    """Return the standard error of an interval, as if it were normal."""
-    return (high - low) / (2 * NormalDist().inv_cdf((1 + level) / 2))
 
 
 def is_interval(low: float | None, high: float | None) -> bool:
@@ -51,10 +24,28 @@ def is_interval(low: float | None, high: float | None) -> bool:
     )
 
 
-def number(
-    value: float | None, low: float | None = None, high: float | None = None, level: float = 0.9
-) -> str:
-    """Write a number rounded to its standard error, or to four digits without an interval.
+def parameter(value: float, low: float | None = None, high: float | None = None) -> str:
+    """Write a law's parameter, to five digits at least: rounder ones move the law's optimum.
+
+    >>> parameter(2555.01, 1458.0, 5789.0), parameter(0.34987)
+    ('2555', '0.34987')
+    """
+    return digits.number(value, low, high)
+
+
+def parameter_interval(low: float | None, high: float | None) -> str:
+    """Write a parameter's interval.
+
+    >>> parameter_interval(1458.0, 5789.0), parameter_interval(None, None)
+    ('[1460, 5790]', '-')
+    """
+    if low is None or high is None or not is_interval(low, high):
+        return NOTHING
+    return _bracket(digits.span({"low": low, "high": high}))
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Write a number to what its interval supports, or to four digits without one.
 
     >>> number(0.34781, 0.31, 0.385), number(1.69337)
     ('0.348', '1.693')
@@ -63,62 +54,42 @@ def number(
         return NOTHING
     if low is None or high is None or not is_interval(low, high):
         return f"{value:.4g}"
-    return fixed(value, decimals(standard_error(low, high, level)))
+    return digits.told(value, {"low": low, "high": high})[0]
 
 
-def interval(low: float | None, high: float | None, level: float = 0.9) -> str:
-    """Write an interval, both ends to its standard error's digits.
-
-    >>> interval(0.31, 0.385)
-    '[0.310, 0.385]'
-    """
-    if low is None or high is None or not is_interval(low, high):
-        return NOTHING
-    places = decimals(standard_error(low, high, level))
-    return f"[{fixed(low, places)}, {fixed(high, places)}]"
-
-
-def with_interval(
-    value: float | None, low: float | None, high: float | None, level: float = 0.9
-) -> str:
-    """Write a number and its interval.
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a number and its interval, to the same place.
 
     >>> with_interval(0.34781, 0.31, 0.385), with_interval(2.0, None, None)
     ('0.348 [0.310, 0.385]', '2')
     """
-    text = number(value, low, high, level)
-    return f"{text} {interval(low, high, level)}" if interval(low, high) != NOTHING else text
+    if value is None or low is None or high is None or not is_interval(low, high):
+        return number(value)
+    text, ends = digits.told(value, {"low": low, "high": high})
+    return f"{text} {_bracket(ends)}"
 
 
 def count(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """Write a count of parameters or tokens with a suffix, with its interval where there is one.
 
     >>> count(7.14e10), count(7.14e10, 6.0e10, 8.5e10), count(1234.0)
-    ('71.4B', '71.4B [60B, 85B]', '1.23k')
-    >>> count(2.78e9, 2.5e9, 3.06e9)
-    '2.78B [2.50B, 3.06B]'
+    ('71.4B', '71.4B [60.0B, 85.0B]', '1.23k')
     """
     if value is None or not math.isfinite(value):
         return NOTHING
-    text = _short(value)
     if low is None or high is None or not is_interval(low, high):
-        return text
-    digits = 3 if high - low < 0.3 * abs(value) else 2
-    return f"{text} [{_end(low, digits)}, {_end(high, digits)}]"
+        return _short(value)
+    text, ends = digits.told(value, {"low": low, "high": high}, "count")
+    return f"{text} {_bracket(ends)}"
 
 
-def _end(value: float, digits: int) -> str:
-    """Write an interval's end with all its digits: 2.50B beside 3.06B."""
-    value = float(f"{value:.{digits}g}")
-    for size, letter in _SUFFIXES:
-        if abs(value) >= size:
-            places = digits - 1 - math.floor(math.log10(abs(value) / size))
-            return f"{value / size:.{max(0, places)}f}{letter}"
-    return _plain(value)
+def _bracket(ends: str) -> str:
+    """Write `low to high` as reports do."""
+    return f"[{ends.replace(' to ', ', ')}]"
 
 
-def _short(value: float, digits: int = 3) -> str:
-    value = float(f"{value:.{digits}g}")
+def _short(value: float) -> str:
+    value = float(f"{value:.3g}")
     for size, letter in _SUFFIXES:
         if abs(value) >= size:
             return f"{_plain(value / size)}{letter}"
@@ -138,15 +109,16 @@ def flops(value: float | None) -> str:
     return NOTHING if value is None or not math.isfinite(value) else compute_number(value)
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """Write a share as per cent.
+def percent(value: float | None) -> str:
+    """Write a share as per cent, to two digits.
 
-    >>> percent(0.00213), percent(None)
-    ('0.21 %', '-')
+    >>> percent(0.00213), percent(0.0104), percent(1.234), percent(None)
+    ('0.21 %', '1.0 %', '123 %', '-')
     """
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{100 * value:.{digits}g} %"
+    power = math.floor(math.log10(abs(value))) if value else -2
+    return f"{100 * value:.{max(-1 - power, 0)}f} %"
 
 
 def duration(seconds: float | None) -> str:

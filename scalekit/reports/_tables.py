@@ -36,8 +36,8 @@ def parameters(fit: FitResult) -> TableOf:
         rows.append(
             [
                 symbol(name),
-                _numbers.number(value, low, high),
-                _numbers.interval(low, high),
+                _numbers.parameter(value, low, high),
+                _numbers.parameter_interval(low, high),
                 level,
                 meaning.get(name, ""),
             ]

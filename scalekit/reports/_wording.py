@@ -10,7 +10,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words, symbol
+from scalekit.analysis.words import is_tied, local_words, loss_words, params_words, symbol
 from scalekit.fit.holdout import is_covered_too_rarely
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.result import FitResult, FitStatus, Interval
@@ -41,13 +41,13 @@ def level_of(fit: FitResult) -> float:
 
 
 def law_text(fit: FitResult) -> str:
-    """Write the law out with its fitted numbers, rounded to their intervals."""
+    """Write the law out with its fitted numbers, to five digits at least."""
     if fit.status is FitStatus.UNIDENTIFIED:
         return f"{fit.law}: not identified by these runs"
     if fit.approach != "parametric" or fit.law not in registry.names("laws"):
         return ", ".join(f"{symbol(k)} = {_numbers.number(v)}" for k, v in fit.theta.items())
     text = registry.find("laws", fit.law).formula
-    values = {n: _numbers.number(v, *ends(fit.intervals.get(n))) for n, v in fit.theta.items()}
+    values = {n: _numbers.parameter(v, *ends(fit.intervals.get(n))) for n, v in fit.theta.items()}
     words = []
     for word in _split(text):
         # The first E, A, ... of a formula is the parameter; what is not one stays a symbol.
@@ -81,11 +81,12 @@ def headline(study: Study) -> list[str]:
     out = []
     if fit.exponents:
         a, b = fit.exponents.get("params", {}), fit.exponents.get("tokens", {})
-        percent = f"{100 * level:.0f} % intervals"
+        sure = "set by the law's form" if is_tied(fit) else f"{100 * level:.0f} % intervals"
         out.append(
             "Compute-optimal parameters grow as C^"
-            f"{_numbers.with_interval(a.get('value'), *ends(a), level=level)} and tokens as C^"
-            f"{_numbers.with_interval(b.get('value'), *ends(b), level=level)} ({percent})."
+            f"{_numbers.with_interval(a.get('value'), *ends(a))} and tokens as C^"
+            f"{_numbers.with_interval(b.get('value'), *ends(b))} ({sure})"
+            f"{local_words(fit)}."
         )
     out += [optimum_sentence(study, row) for row in fit.optimum]
     return out

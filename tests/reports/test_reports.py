@@ -126,8 +126,8 @@ def test_the_page_says_each_parameter_exponent_and_optimum(study: Study, page: s
     text = visible(page)
     for name, value in fit.theta.items():
         between = fit.intervals[name]
-        assert _numbers.number(value, between.low, between.high) in text
-        assert _numbers.interval(between.low, between.high) in text
+        assert _numbers.parameter(value, between.low, between.high) in text
+        assert _numbers.parameter_interval(between.low, between.high) in text
     assert "0.513 [0.493, 0.533]" in text
     for row in fit.optimum:
         low, high = row["intervals"]["params"]["low"], row["intervals"]["params"]["high"]
@@ -420,5 +420,5 @@ def test_a_rounded_value_stays_within_a_standard_error_of_the_whole_one(
     low: float, width: float
 ) -> None:
     value = low + 0.37 * width
-    error = _numbers.standard_error(low, low + width)
+    error = width / 3.29  # of a normal law's 90 %
     assert abs(float(_numbers.number(value, low, low + width)) - value) < 0.5 * error

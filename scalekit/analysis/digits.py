@@ -1,4 +1,4 @@
-"""Numbers as a terminal shows them: as many digits as their interval supports."""
+"""Numbers with as many digits as their interval supports, alike in terminal, report and tables."""
 
 from __future__ import annotations
 
@@ -39,16 +39,34 @@ def number(value: Any, low: Any = None, high: Any = None) -> str:
 
 
 def span(ends: Mapping[str, Any] | None) -> str:
-    """Write a parameter's interval, or a dash."""
+    """Write a parameter's interval, both ends to the same place, or a dash.
+
+    >>> span({"low": 0.481, "high": 0.55}), span({"low": 1458.0, "high": 5788.7})
+    ('0.481 to 0.550', '1460 to 5790')
+    >>> span({"low": 8.44e4, "high": 8.24e11}), span({"low": -0.43, "high": -0.199})
+    ('84400 to 8.24e11', '-0.430 to -0.199')
+    """
     if not ends or ends.get("low") is None or ends.get("high") is None:
         return "-"
     low, high = float(ends["low"]), float(ends["high"])
     if not (math.isfinite(low) and math.isfinite(high)):
         return "-"
+    if low > 0 and high / low > _WIDE:
+        return f"{_fixed(low, 2 - _decade(low))} to {_fixed(high, 2 - _decade(high))}"
     digits = 3
     if high > low and high:
         digits = min(max(3, 2 + math.ceil(math.log10(abs(high) / (high - low)))), _MOST_DIGITS)
-    return f"{low:.{digits}g} to {high:.{digits}g}"
+    places = digits - 1 - _decade(max(abs(low), abs(high)))
+    return f"{_fixed(low, places)} to {_fixed(high, places)}"
+
+
+def _fixed(value: float, places: int) -> str:
+    """Write a number to decimal places, fewer than none for tens and hundreds; huge as a power."""
+    decade = _decade(value)
+    if value and not -5 < decade < 6:
+        mantissa, power = f"{value:.{max(places + decade, 0)}e}".split("e")
+        return f"{mantissa}e{int(power)}"
+    return f"{round(value, places):.{max(places, 0)}f}"
 
 
 def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> tuple[str, str]:
