@@ -26,8 +26,8 @@ def number(value: Any, low: Any = None, high: Any = None) -> str:
     Rounding a law's parameters to what their errors justify moves its optimum by far more than
     those errors do, because they are correlated.
 
-    >>> number(0.347310499, 0.32, 0.37), number(None)
-    ('0.34731', '-')
+    >>> number(0.347310499, 0.32, 0.37), number(None), number(330472.0), number(2.6361e8)
+    ('0.34731', '-', '330470', '2.6361e8')
     """
     if value is None or not math.isfinite(value):
         return "-"
@@ -35,7 +35,10 @@ def number(value: Any, low: Any = None, high: Any = None) -> str:
     if low is not None and high is not None and high > low and value:
         digits = max(digits, 2 + math.ceil(math.log10(abs(2 * value) / (high - low))))
         digits = min(digits, _MOST_DIGITS)
-    return f"{value:.{digits}g}"
+    text = _fixed(value, digits - 1 - _decade(value))
+    mantissa, power, exponent = text.partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return mantissa + power + exponent
 
 
 def span(ends: Mapping[str, Any] | None) -> str:

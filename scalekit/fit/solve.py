@@ -58,6 +58,7 @@ def solve(
     frame = law.frame(inputs)
     free, fixed, index = _fixing(law, frame, fix or {})
     check_enough(runs, law.name, len(index))
+    _check_floor(law, runs, fix or {})
     log_loss = np.log(runs.loss)
     problem = Problem(law, frame, log_loss, objective, free, fixed, index)
     starts = _starts(problem, inputs, n_starts or law.starts, seed)
@@ -132,6 +133,17 @@ def _fixing(
         moved = _pinned(law, frame, fix, column.copy())
         column[:] = moved - base
     return free, base, index
+
+
+def _check_floor(law: Law, runs: Runs, fix: Mapping[str, float]) -> None:
+    """Refuse to hold a limit of the loss above every loss: no such law comes near the runs."""
+    for name in law.asymptotes if law.response == "loss" else ():
+        largest = float(runs.loss.max())
+        if fix.get(name, 0.0) >= largest:
+            raise UsageError(
+                f"--fix {name}={fix[name]:g}: no loss of {law.name} lies below it, but all runs' "
+                f"do, {largest:.4g} at most; hold it at less"
+            )
 
 
 def _pinned(law: Law, frame: Frame, fix: Mapping[str, float], phi: Array) -> Array:

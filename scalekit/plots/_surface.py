@@ -9,13 +9,14 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.fit.optimum import SIX_N_D, fit_cost
-from scalekit.fit.own_law import find_law
+from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitStatus
 from scalekit.plots.base import has_law
 
 if TYPE_CHECKING:
     from scalekit.analysis.study import Study
     from scalekit.fit.result import CostLaw, FitResult
+    from scalekit.laws.base import Law
 
 
 WORDS = {"parametric": "parametric", "isoflop": "parabolas", "envelope": "envelope"}
@@ -53,16 +54,23 @@ def predictions(study: Study, fit: FitResult) -> np.ndarray:
 
 def _of_rows(study: Study, fit: FitResult, theta: Mapping[str, float]) -> np.ndarray:
     """Predict each row's loss (n,) from its own inputs, NaN where one is missing."""
-    law = find_law(fit.law)
-    columns = {
-        s: study.flops if s == "C" else study.column(c)
-        for s, c in zip(law.inputs, law.columns, strict=True)
-    }
+    law = law_of(fit)
+    columns = {s: _input(study, law, s, c) for s, c in zip(law.inputs, law.columns, strict=True)}
     known = np.all([v > 0 for v in columns.values()], axis=0)
     out = np.full(known.shape, np.nan)
     if known.any():
         out[known] = law.predict(theta, {s: v[known] for s, v in columns.items()})
     return out
+
+
+def _input(study: Study, law: Law, symbol: str, column: str) -> np.ndarray:
+    """Return an input of each row (n,): a column, FLOPs by the study, a recipe by its code."""
+    if symbol == "C":
+        return study.flops
+    if symbol not in law.coded:
+        return study.column(column)
+    codes = {word: k + 1.0 for k, word in enumerate(law.levels)}
+    return np.array([codes.get(str(word).strip(), np.nan) for word in study.words(column)])
 
 
 def tokens_at(study: Study, flops: float | np.ndarray, N: np.ndarray) -> np.ndarray:

@@ -95,9 +95,15 @@ def predicts_rows(study: Study) -> bool:
     if fit is None or fit.approach != "parametric" or fit.status is FitStatus.UNIDENTIFIED:
         return False
     law = find_law(fit.law)
-    if law.response != "loss" or law.coded or study.table is None:
+    # A curve's lines are coded by its run; a recipe is coded by the fit's own levels.
+    if law.response != "loss" or "t" in law.inputs or study.table is None:
         return False
-    return all(np.isfinite(study.column(c)).any() for c in law.columns if c != "flops")
+    numbers = [
+        c
+        for s, c in zip(law.inputs, law.columns, strict=True)
+        if s not in law.coded and c != "flops"
+    ]
+    return all(np.isfinite(study.column(c)).any() for c in numbers)
 
 
 NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
@@ -108,7 +114,7 @@ NEEDS: dict[str, tuple[Callable[[Study], bool], str]] = {
         "no run names a planned budget (column `budget`)",
     ),
     "fit": (lambda s: s.fit is not None, "there is no fit; run `scalekit fit` first"),
-    "law": (has_law, "there is no parametric fit of a law of params and tokens"),
+    "law": (has_law, "there is no parametric fit of a law of params and tokens alone"),
     "curve_law": (has_curve_law, "there is no fit of a law of whole loss curves"),
     "predictions": (predicts_rows, "there is no fitted law that predicts each run's loss"),
     "lr": (

@@ -63,7 +63,7 @@ def _inputs(study: Study) -> list[tuple[np.ndarray, str, Any]]:
     own = [
         (study.column(column), f"{symbol} ({column})", _axes.count_text)
         for symbol, column in zip(law.inputs, law.columns, strict=True)
-        if symbol not in ("N", "D", "C")
+        if symbol not in ("N", "D", "C", *law.coded)
     ]
     every = [
         (study.flops, _axes.flops_label(study.flops_kind, short=True), _axes.power_text),

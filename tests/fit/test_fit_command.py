@@ -112,6 +112,11 @@ BAD = {
     "no such parameter": (["--fix", "gamma=1"], errors.USAGE, "chinchilla has none"),
     "not a number": (["--fix", "E=high"], errors.USAGE, "--fix E='high': not a number"),
     "negative": (["--fix", "E=-1"], errors.USAGE, "not a positive number"),
+    "a floor above all losses": (
+        ["--fix", "E=10"],
+        errors.USAGE,
+        "but all runs' do",
+    ),
     "a call": (["--drop", "__import__('os').system('x')"], errors.REFUSED, "calls"),
     "no such column": (["--hold-out", "flop>1"], errors.REFUSED, "did you mean 'flops'?"),
     "no such rule": (["--hold-out", "largest"], errors.REFUSED, "did you mean 'largest-budget'?"),

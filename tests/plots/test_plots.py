@@ -241,6 +241,26 @@ def test_residuals_of_a_law_of_repeated_tokens_read_its_own_inputs() -> None:
     assert refusal(plot, replace(study, fit=fit)) == NEEDS["predictions"][1]
 
 
+def test_residuals_of_a_law_of_recipes_know_the_recipe_of_each_run() -> None:
+    study = small_study()
+    assert study.table is not None
+    assert study.fit is not None
+    words = np.array(["adamw", "muon"], dtype=object)[np.arange(len(study.table)) % 2]
+    law = registry.find("laws", "multi_recipe").at_levels(("adamw", "muon"))
+    theta = {"E": 1.9, "A": 500.0, "B": 2000.0, "alpha": 0.34, "beta": 0.37}
+    theta |= {"rho_N[muon]": 1.5, "rho_D[muon]": 0.8}
+    inputs = {"N": study.column("params"), "D": study.column("tokens")}
+    inputs["r"] = np.where(words == "adamw", 1.0, 2.0)
+    columns = {**study.table.columns, "group": words, "loss": law.predict(theta, inputs)}
+    known = {**study.fit.diagnostics, "levels": ["adamw", "muon"]}
+    fit = replace(study.fit, law="multi_recipe", theta=theta, diagnostics=known, holdout={})
+    made = replace(study, table=RunTable(columns, study.table.meta), fit=fit)
+    figure, rows = shown_by("residuals", made)
+    assert len(rows) == len(made.runs)
+    assert max(abs(float(row["residual_percent"])) for row in rows) < 1e-9
+    assert not any("group" in axes.get_xlabel() for axes in figure.axes)
+
+
 def test_fitted_curves_show_every_line_and_hold_a_run_to_the_fit_without_it() -> None:
     _, rows = shown_by("curve_fit", study_for("curve_fit"))
     assert {row["run"] for row in rows} == {"constant", "cosine", "fall"}
