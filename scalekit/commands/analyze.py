@@ -188,7 +188,7 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
     """Fit every approach that the runs allow; return the study with its fit, and notes."""
     import numpy as np
 
-    from scalekit.results.table import require
+    from scalekit.results.columns import require
 
     notes = []
     approaches = ["parametric", "isoflop", "envelope"]

@@ -13,8 +13,9 @@ from scalekit.errors import FitError, InputError
 from scalekit.fit.identify import count_distinct
 from scalekit.laws.base import COLUMN_OF, Array
 from scalekit.quantities import count_words
+from scalekit.results.columns import require
 from scalekit.results.mapping import evaluate
-from scalekit.results.table import TRUNK, RunTable, require
+from scalekit.results.table import TRUNK, RunTable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scalekit.quantities import count_words
-from scalekit.results.table import KINDS, UNSTATED, RunTable, require
+from scalekit.results.columns import require
+from scalekit.results.table import KINDS, UNSTATED, RunTable
 
 if TYPE_CHECKING:
     import numpy as np

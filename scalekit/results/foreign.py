@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scalekit.errors import InputError
 from scalekit.importers._history import join_columns
 from scalekit.importers.base import Imported, Importer
+from scalekit.results.columns import require
 from scalekit.results.doubts import partly_stated
 from scalekit.results.facts import Facts
 from scalekit.results.history import CURVE, FINAL, choose, parse_at
@@ -19,7 +20,6 @@ from scalekit.results.table import (
     in_order,
     map_columns,
     raw_names,
-    require,
     stated_kinds,
 )
 

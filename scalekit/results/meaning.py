@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from scalekit.counting import PARAMS_KINDS
 from scalekit.errors import InputError
+from scalekit.results.columns import columns_like
 from scalekit.results.losses import settle_loss
 from scalekit.results.reading import Reading
-from scalekit.results.table import KINDS, UNSTATED, columns_like, stated_kinds
+from scalekit.results.table import KINDS, UNSTATED, stated_kinds
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,17 +9,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalekit import registry
-from scalekit.errors import InputError, did_you_mean
+from scalekit.errors import InputError
 from scalekit.importers._cells import CHUNK_ROWS, as_column
 from scalekit.importers.base import Importer, Source
-from scalekit.quantities import read_number
 from scalekit.results.cells import texts
 from scalekit.results.mapping import evaluate
 from scalekit.results.store import write_whole
@@ -66,8 +64,6 @@ TEXT_COLUMNS = frozenset(
 KINDS = {"params": "params_kind", "flops": "flops_kind", "loss": "loss_unit"}
 """Columns whose meaning another column states."""
 
-_WITH_COMMAS = re.compile(r"[-+]?\d+(,\d+)+(\.\d+)?([eE][-+]?\d+)?")
-
 UNSTATED = "unstated"
 """What stands where a table does not say how its numbers were counted."""
 
@@ -108,7 +104,7 @@ class RunTable:
 def read_table(path: Path | str, mapping: Mapping[str, str] | None = None) -> RunTable:
     """Read a table of runs: CSV, TSV, JSON lines or parquet, by the file's suffix.
 
-    Nothing is required of the columns here; `require` asks for those that a reader needs.
+    Nothing is required of the columns here; `columns.require` asks for those that a reader needs.
 
     `mapping` makes new columns by name: another column, or arithmetic over columns.
 
@@ -168,56 +164,6 @@ def map_columns(
         if name not in renamed:
             columns[name] = evaluate(expression, own, f"{where}: --map {name}")
     return _restated(columns, mapping)
-
-
-def require(table: RunTable, names: Iterable[str]) -> None:
-    """Check that a table has these columns, and that they are numbers unless words by nature.
-
-    Raises:
-        InputError: A column is missing or is text; the message has the nearest name and the way
-            to map it.
-    """
-    where = table.meta.get("path", "table")
-    for name in names:
-        if name not in table:
-            raise InputError(
-                f"{where}: no column {name!r}; {columns_like(name, table.columns)} "
-                f"map it with --map {name}=COLUMN"
-            )
-        if name not in TEXT_COLUMNS and table[name].dtype == object:
-            row = next(i for i, cell in enumerate(table[name]) if not _reads_as_number(cell))
-            cell = str(table[name][row])
-            raise InputError(
-                f"{where}: column {name!r} is not numeric, {cell!r} in row {row + 1}; "
-                f"{_mending(cell)}, or map another column with --map {name}=COLUMN"
-            )
-
-
-def columns_like(name: str, columns: Iterable[str]) -> str:
-    """Name the column that was meant, or all, so that a sentence can go on.
-
-    >>> columns_like("los", ["loss", "params"]), columns_like("x", ["loss", "params"])
-    ("did you mean 'loss'?", 'choose from loss, params, and')
-    >>> columns_like("params", ["hparams.lr", "hparams.n_params"])
-    "did you mean 'hparams.n_params'?"
-    """
-    names = list(columns)
-    # What a log nests, `hparams.n_params`, is likelier meant than what is spelt alike.
-    nested = [c for c in names if name in re.split(r"[._/]", re.split(r"[./]", c)[-1])]
-    if len(nested) == 1:
-        return f"did you mean {nested[0]!r}?"
-    words = did_you_mean(name, names)
-    return words if words.endswith("?") else f"{words}, and"
-
-
-def _mending(cell: str) -> str:
-    """Say how a cell is written as a number that can be read in one way only."""
-    if _WITH_COMMAS.fullmatch(cell.strip()):
-        return "a comma may divide decimals or thousands, so write it with a decimal point alone"
-    try:
-        return f"write it as {read_number(cell):g}"
-    except InputError:
-        return "mend the cell"
 
 
 def write_table(table: RunTable, path: Path | str) -> None:
@@ -298,10 +244,6 @@ def _restated(columns: dict[str, np.ndarray], mapping: Mapping[str, str]) -> dic
         else:
             columns.pop(kind, None)
     return columns
-
-
-def _reads_as_number(cell: Any) -> bool:
-    return as_column([cell]).dtype != object
 
 
 def as_words(column: np.ndarray) -> np.ndarray:

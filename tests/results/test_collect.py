@@ -12,12 +12,13 @@ import pytest
 
 from scalekit.errors import InputError, UsageError
 from scalekit.results.collect import collect, read_runs
+from scalekit.results.columns import require
 from scalekit.results.jobs import SCHEMA, JobLog
 from scalekit.results.reading import Reading
 from scalekit.results.record import SCHEMA as RUN
 from scalekit.results.record import RecordWriter
 from scalekit.results.states import read_state
-from scalekit.results.table import COLUMNS, read_table, require, write_table
+from scalekit.results.table import COLUMNS, read_table, write_table
 
 
 def row(table, run: int) -> dict:

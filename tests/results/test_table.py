@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalekit.errors import InputError, UsageError
+from scalekit.results.columns import require
 from scalekit.results.mapping import FUNCTIONS, evaluate, parse_mapping
 from scalekit.results.table import (
     COLUMNS,
     RunTable,
     make_table,
     read_table,
-    require,
     table_text,
     write_table,
 )
