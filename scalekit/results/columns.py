@@ -29,7 +29,13 @@ def require(table: RunTable, names: Iterable[str]) -> None:
                 f"map it with --map {name}=COLUMN"
             )
         if name not in TEXT_COLUMNS and table[name].dtype == object:
-            row = next(i for i, cell in enumerate(table[name]) if not _reads_as_number(cell))
+            cells = enumerate(table[name])
+            row = next((i for i, cell in cells if not _reads_as_number(cell)), None)
+            if row is None:
+                raise InputError(
+                    f"{where}: column {name!r} is text, {str(table[name][0])!r} in row 1, though "
+                    f"it reads as a number; map numeric columns with --map {name}=COLUMN"
+                )
             cell = str(table[name][row])
             raise InputError(
                 f"{where}: column {name!r} is not numeric, {cell!r} in row {row + 1}; "

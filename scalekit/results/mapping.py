@@ -157,8 +157,23 @@ class _Reader:
             raise InputError(f"{self.where}: nested too deeply; split it") from error
         except (TypeError, np.exceptions.DTypePromotionError) as error:
             raise InputError(
-                f"{self.where}: mixes text and numbers; compute with numeric columns only"
+                f"{self.where}: mixes text and numbers{self._text_in(node)}; compute with numeric "
+                "columns only"
             ) from error
+
+    def _text_in(self, node: ast.expr) -> str:
+        """Name the first column of an expression that holds words, and a cell of it."""
+        from scalekit.importers._cells import as_column
+
+        words = (ast.unparse(n) for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute))
+        names = (self.quoted.get(word, word) for word in words)
+        for name in names:
+            cells = self.columns[name].tolist() if name in self.columns else []
+            is_word = (row for row, c in enumerate(cells) if as_column([c]).dtype == object)
+            row = next(is_word, None)
+            if row is not None:
+                return f", {name} is {str(cells[row])!r} in row {row + 1}"
+        return ""
 
     def _value(self, node: ast.expr) -> Any:
         known: dict[type[ast.expr], Callable[[Any], Any]] = {

@@ -354,3 +354,21 @@ def test_options_that_were_not_given_are_not_spoken_of(
     path.write_text("\n".join(["step,lr,loss", *lines, ""]))
     run(["fit", str(path), "--law", "annealing", "--map", "warmup_steps=0"])
     assert "--at" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        ("run+run", "column 'loss' is text, '0101' in row 1, though it reads as a number"),
+        ("note*2+loss", "mixes text and numbers, note is 'a' in row 1;"),
+    ],
+)
+def test_words_that_were_computed_with_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], loss: str, says: str
+) -> None:
+    rows = [f"{row},{k:02d},a" for k, row in enumerate(ROWS, start=1)]
+    data = "\n".join([f"{HEADER},run,note", *rows, ""])
+    mapped = ["--map", f"loss={loss}", "--loss-unit", "nats"]
+    for command in ("fit", "collect"):
+        assert exits(tmp_path, data, command, *mapped)[0] == errors.REFUSED
+        assert says in capsys.readouterr().err
