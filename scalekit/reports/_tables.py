@@ -27,7 +27,7 @@ def parameters(fit: FitResult) -> TableOf:
     """List the law's parameters with intervals and their meaning."""
     meaning: dict[str, str] = {}
     if fit.approach == "parametric" and fit.law in registry.names("laws"):
-        meaning = {p.name: p.doc for p in registry.find("laws", fit.law).params}
+        meaning = {p.name: p.doc for p in law_of(fit).params}
     rows = []
     for name, value in fit.theta.items():
         between = fit.intervals.get(name)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalekit import registry
+from scalekit.analysis.recipes import efficiencies, levels
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import is_tied, local_words, loss_words, params_words, symbol
 from scalekit.fit.holdout import is_covered_too_rarely
@@ -89,7 +90,22 @@ def headline(study: Study) -> list[str]:
             f"{local_words(fit)}."
         )
     out += [optimum_sentence(study, row) for row in fit.optimum]
-    return out
+    return [*out, *recipes_sentence(fit)]
+
+
+def recipes_sentence(fit: FitResult) -> list[str]:
+    """Say which recipe the optimum is of, and what compute is worth under each other."""
+    reference, *others = levels(fit) or ("",)
+    if not others or fit.status is FitStatus.UNIDENTIFIED:
+        return []
+    told = []
+    for one in efficiencies(fit):
+        worth = _numbers.with_interval(one["compute"], *ends(one["intervals"].get("compute")))
+        told.append(f"{one['recipe']} {worth}")
+    return [
+        f"All this is of the recipe {reference}. With the same compute another recipe does what "
+        f"{reference} does with this many times as much: {', '.join(told)}."
+    ]
 
 
 def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:

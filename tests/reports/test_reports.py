@@ -23,7 +23,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.plots import _write
-from scalekit.reports import _facts, _numbers, _wording
+from scalekit.reports import _facts, _numbers, _tables, _wording
 from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf
 from scalekit.results.site import Site
@@ -422,3 +422,18 @@ def test_a_rounded_value_stays_within_a_standard_error_of_the_whole_one(
     value = low + 0.37 * width
     error = width / 3.29  # of a normal law's 90 %
     assert abs(float(_numbers.number(value, low, low + width)) - value) < 0.5 * error
+
+
+def test_a_report_of_recipes_says_whose_optimum_it_is_and_what_the_others_are_worth(
+    study: Study,
+) -> None:
+    assert study.fit is not None
+    theta = {**study.fit.theta, "rho_N[muon]": 1.5, "rho_D[muon]": 1.2}
+    known = {**study.fit.diagnostics, "levels": ["adamw", "muon"]}
+    fit = replace(study.fit, law="multi_recipe", theta=theta, diagnostics=known, covariance=None)
+    said = " ".join(_wording.headline(replace(study, fit=fit)))
+    assert "All this is of the recipe adamw." in said
+    assert "muon 1.8." in said
+    assert "recipe" not in " ".join(_wording.headline(study))
+    meanings = {row[0]: row[-1] for row in _tables.parameters(fit).rows}
+    assert meanings["rho_N[muon]"] == "worth of params under muon"
