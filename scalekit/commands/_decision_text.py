@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalekit.analysis.digits import own, times, told
+from scalekit.analysis.recipes import levels
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
 from scalekit.quantities import write_count, write_flops
@@ -229,6 +230,9 @@ def basis_lines(fit: FitResult, method: str | None, *, is_table: bool = True) ->
         f"FLOPs {data.get('flops_kind', 'unstated')}",
         f"loss {data.get('loss_unit', 'unstated')}",
     ]
+    names = levels(fit)
+    if names:
+        kinds.insert(0, f"recipe {names[int(fit.diagnostics.get('given', {}).get('r', 1)) - 1]}")
     reach = "; extrapolation is over the largest fitted FLOPs" if is_table else ""
     said = [f"{', '.join(kinds)}{reach}"]
     if method is None:

@@ -153,5 +153,8 @@ def test_recipes_of_a_column_of_ones_own_are_compared_and_asked_for(
         head, row = capsys.readouterr().out.splitlines()
         losses.append(float(dict(zip(head.split(","), row.split(","), strict=True))["loss"]))
     assert losses == sorted(losses, reverse=True)
+    for words, whose in ((["--recipe", "sgd"], "sgd"), ([], "adamw")):
+        assert run(["predict", str(out), "--flops", "1e22", *words]) == errors.OK
+        assert f"\nrecipe {whose}, params " in capsys.readouterr().out
     assert run(["predict", str(out), "--flops", "1e22", "--recipe", "mun"]) == errors.USAGE
     assert "did you mean 'muon'" in capsys.readouterr().err
