@@ -6,7 +6,9 @@ from scalekit.fit.rows import Runs
 from scalekit.laws.base import Array, Law
 from scalekit.results.table import RunTable
 
+RECIPES = "group"
 COLUMNS = {
+    RECIPES: "recipes",
     "data.weights": "mixture weights",
     "data.source": "sources of data",
     "data.path": "data",
@@ -14,6 +16,8 @@ COLUMNS = {
 }
 """Columns that say what a run was trained on, in words."""
 _SHOWN = 3
+_FEWEST_EACH = 3
+"""Runs that a group has on the average where it is a recipe and not a name of single runs."""
 
 
 def mixed_data(law: Law, table: RunTable, runs: Runs) -> tuple[str, ...]:
@@ -31,12 +35,14 @@ def mixed_data(law: Law, table: RunTable, runs: Runs) -> tuple[str, ...]:
         values = list(dict.fromkeys(cells))
         if len(values) < 2 or any(_tells(table[c][runs.rows], cells) for c in read):
             continue
+        if column == RECIPES and len(cells) < _FEWEST_EACH * len(values):
+            continue
         shown = "; ".join(values[:_SHOWN]) + ("; ..." if len(values) > _SHOWN else "")
         found.append(
             f"{runs.where}: these runs have {len(values)} {words} in {column} ({shown}), and "
             f"{law.name} takes the difference for noise; keep one with --drop "
-            f"\"{column}!='{values[0]}'\", or compare them as recipes with --law multi_recipe "
-            f"--map group={column}"
+            f"\"{column}!='{values[0]}'\", or compare them as recipes with --law multi_recipe"
+            + ("" if column == RECIPES else f" --map {RECIPES}={column}")
         )
     return tuple(found)
 

@@ -52,6 +52,16 @@ def test_a_law_of_recipes_takes_the_difference() -> None:
     assert said(fit(RunTable({**table.columns, "group": other}), laws=["multi_recipe"]))
 
 
+def test_recipes_that_a_law_does_not_compare_are_told_and_names_of_single_runs_are_not() -> None:
+    (told,) = said(fit(mixed("group", ("adamw", "muon"))))
+    assert "2 recipes in group (adamw; muon)" in told
+    assert told.endswith("or compare them as recipes with --law multi_recipe")
+    table = mixed("group", ("adamw", "muon"))
+    assert not said(fit(table, laws=["multi_recipe"]))
+    single = np.array([f"g{k}" for k in range(len(table))], dtype=object)
+    assert not said(fit(RunTable({**table.columns, "group": single})))
+
+
 def test_the_commands_that_it_names_settle_it(tmp_path: Path, capsys) -> None:
     path = tmp_path / "data.csv"
     write_table(mixed(), path)
