@@ -28,6 +28,7 @@ from scalekit.results.states import RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import table_text
 from scalekit.sweep.spec import RunSpec
+from scalekit.sweep.stacks import Group
 
 FAKE = Path(__file__).parents[1] / "executors" / "fake_train.py"
 
@@ -56,10 +57,12 @@ class Sweep:
 
     Attributes:
         lines: The plan; change `config.train.fake` and `resources` before `start`.
+        n_stacked: How many of the first runs go together as a stack.
     """
 
     folder: SweepFolder
     lines: list[dict[str, Any]]
+    n_stacked: int = 0
 
     def fake(self, number: int, **faults: Any) -> None:
         """Plan what a run does (see fake_train.py)."""
@@ -92,7 +95,9 @@ class Sweep:
 
     def _submit(self, executor: Executor, kind: str, retry: tuple[str, ...]) -> Outcome:
         expansion = Expansion(Named(self.folder.root.name), self.runs())
-        return submit(expansion, self.folder, executor, kind=kind, argv=fake_argv, retry=retry)
+        stacks = [Group(tuple(self.ids[: self.n_stacked]))] if self.n_stacked else []
+        options: dict[str, Any] = {"kind": kind, "retry": retry, "stacks": stacks}
+        return submit(expansion, self.folder, executor, argv=fake_argv, **options)
 
     def states(self) -> dict[str, RunState]:
         jobs = ask_executors(self.folder).jobs

@@ -129,6 +129,7 @@ def test_whatever_is_broken_the_same_command_ends_with_the_undisturbed_table(
         for number in range(N_RUNS):
             sweep.fake(number, seconds=0.3 + 0.4 * dice.random())
         sweep.need(pack=dice.choice([1, 1, 2]))
+        sweep.n_stacked = dice.choice([0, 3])
         scene = Scene(here, sweep, dice, monkeypatch, tmp_path)
         one_sweep(scene, deck, told)
         n = end_complete(scene)
