@@ -144,7 +144,7 @@ def test_a_tuned_rate_is_predicted_with_its_interval_from_the_command_line(
     argv = ["predict", str(out), "--params", "1e9", "--tokens", "1e11"]
     assert run(argv) == errors.OK
     taken = capsys.readouterr()
-    assert "lr at params 1e+09, tokens 1e+11: 0.001" in taken.out
+    assert "lr at params 1e9, tokens 1e11: 0.001" in taken.out
     # The longest runs have 8e10 tokens, the largest model 1e9 params.
     assert "warning: tokens is 1.25 times that of the nearest fitted run" in taken.err
     assert "warning: params" not in taken.err
