@@ -75,6 +75,12 @@ def is_tied(fit: FitResult) -> bool:
     return share.get("low") is not None and share["low"] == share["high"]
 
 
+def interval_method(fit: FitResult) -> str:
+    """Name what gave the intervals of the fit's optima; empty where they have none."""
+    spans = (ends for row in fit.optimum for ends in row.get("intervals", {}).values())
+    return str(next((ends["method"] for ends in spans if "method" in ends), ""))
+
+
 def local_words(fit: FitResult) -> str:
     """Say where a frontier that is no power of compute has its exponents; empty for a power.
 

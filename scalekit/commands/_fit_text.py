@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scalekit.analysis.digits import number, span, times
-from scalekit.analysis.words import is_tied, local_words
+from scalekit.analysis.words import interval_method, is_tied, local_words
 from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._output import format_table
@@ -34,7 +34,9 @@ def _one(fit: FitResult) -> list[str]:
     lines += _parameters(fit)
     lines += exponent_lines(fit)
     if fit.optimum:
-        lines += [*optimum_lines(fit.optimum), *doubt_lines(fit.optimum)]
+        method = interval_method(fit)
+        by = [f"  90 % intervals by {method}"] if method else []
+        lines += [*optimum_lines(fit.optimum), *by, *doubt_lines(fit.optimum)]
     if fit.holdout:
         lines += holdout_lines(fit)
     return [*lines, *evidence_lines(fit)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import loss_words, params_words, symbol
+from scalekit.analysis.words import interval_method, loss_words, params_words, symbol
 from scalekit.fit.optimum import can_allocate, no_optimum
 from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
@@ -46,6 +46,12 @@ def parameters(fit: FitResult) -> TableOf:
     if fit.status is FitStatus.UNIDENTIFIED:
         note = "Not identified: this is where the solver stopped, not a law."
     return TableOf(("parameter", "value", "interval", "level", "meaning"), rows, note)
+
+
+def _how_sure(fit: FitResult) -> str:
+    """Say how the optima's intervals were made: scalekit predict may be asked for another way."""
+    method = interval_method(fit)
+    return f"90 % intervals by {method}." if method else ""
 
 
 def _why_no_optimum(fit: FitResult) -> str:
@@ -87,7 +93,7 @@ def optimum(study: Study) -> TableOf:
         f"loss ({loss_words(study.loss_unit)})",
         "of the largest measured budget",
     )
-    note = "" if rows or not told else _why_no_optimum(study.fit)
+    note = _how_sure(study.fit) if rows or not told else _why_no_optimum(study.fit)
     return TableOf(columns, rows, note)
 
 

@@ -437,3 +437,12 @@ def test_a_report_of_recipes_says_whose_optimum_it_is_and_what_the_others_are_wo
     assert "recipe" not in " ".join(_wording.headline(study))
     meanings = {row[0]: row[-1] for row in _tables.parameters(fit).rows}
     assert meanings["rho_N[muon]"] == "worth of params under muon"
+
+
+def test_the_optima_say_what_their_intervals_are_by(study: Study) -> None:
+    assert study.fit is not None
+    ends = {"loss": {"low": 2.0, "high": 2.1, "level": 0.9, "method": "bootstrap-bca"}}
+    told = replace(study.fit, optimum=({**study.fit.optimum[0], "intervals": ends},))
+    assert _tables.optimum(replace(study, fit=told)).note == "90 % intervals by bootstrap-bca."
+    bare = replace(told, optimum=({**study.fit.optimum[0], "intervals": {}},))
+    assert _tables.optimum(replace(study, fit=bare)).note == ""
