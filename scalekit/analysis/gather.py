@@ -18,7 +18,7 @@ from scalekit.results.collect import collect, read_runs
 from scalekit.results.curves import curve_table
 from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
-from scalekit.results.site import read_site
+from scalekit.results.site import read_rules, read_site
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import RunTable
 
@@ -99,8 +99,8 @@ def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
         records.append({"header": record.header, "attempts": record.attempts, "end": record.end})
         curves.append(_curve(line, record, table))
     notes = [str(note) for note in table.meta.get("notes", ())]
-    site = read_site(folder)
-    return Study(table, None, tuple(curves), lines, tuple(records), root.name, site), notes
+    told = read_site(folder), read_rules(folder)
+    return Study(table, None, tuple(curves), lines, tuple(records), root.name, *told), notes
 
 
 def _record(folder: SweepFolder, run: str) -> RunRecord | None:

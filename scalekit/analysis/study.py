@@ -49,6 +49,7 @@ class Study:
         records: Header, attempts and end of the runs' records, for provenance.
         name: What the study is called in titles.
         site: Where its runs ran, as far as its folder says.
+        rules: The expressions that set its runs, by setting, as far as its folder says.
     """
 
     table: RunTable | None = None
@@ -58,6 +59,7 @@ class Study:
     records: tuple[Mapping[str, Any], ...] = ()
     name: str = ""
     site: Site = field(default_factory=Site)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> np.ndarray:
         """Return a numeric column (n,), NaN where the table has none or the cell is empty."""

@@ -132,9 +132,8 @@ def _caption(curves: list[Curve], flagged: int | None) -> str:
     if bad:
         parts.append(f"Dashed with a triangle: diverged ({', '.join(bad)}).")
     if flagged:
-        parts.append(
-            f"Crosses: {flagged} gradient norms more than {_SPIKE:g} times their surroundings."
-        )
+        norms = count_words(flagged, "gradient norm")
+        parts.append(f"Crosses: {norms} more than {_SPIKE:g} times their surroundings.")
     elif flagged == 0:
         parts.append("No gradient norm stands out from its surroundings.")
     return " ".join(parts)

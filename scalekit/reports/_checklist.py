@@ -19,6 +19,8 @@ from scalekit.quantities import count_words
 from scalekit.reports import _numbers, _wording
 from scalekit.reports.base import Answer
 
+_TUNED = ("train.lr", "train.batch_tokens")
+
 
 def checklist(study: Study) -> dict[str, list[Answer]]:
     """Answer the checklist by part; an empty answer is a blank."""
@@ -126,14 +128,19 @@ def _unique(study: Study) -> str:
 
 
 def _chosen(study: Study) -> str:
-    """Say whether rates were swept at each size; a rule that set them is not recorded."""
+    """Say by which rules the sweep set them, and whether rates were swept at each size."""
+    rules = (f"{k} = {study.rules[k]}" for k in _TUNED if k in study.rules)
+    return "; ".join([*rules, *_swept(study)])
+
+
+def _swept(study: Study) -> list[str]:
     found = tuning.cells(study)
     if not found:
-        return ""
+        return []
     rates = [max(line.lr.size for line in cell.lines) for cell in found]
     batches = max(len(cell.lines) for cell in found)
     text = f"swept at {len(found)} sizes and lengths: up to {max(rates)} rates"
-    return text + (f" and {batches} batches" if batches > 1 else "")
+    return [text + (f" and {batches} batches" if batches > 1 else "")]
 
 
 def _seeds(study: Study) -> str:

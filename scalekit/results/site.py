@@ -1,4 +1,4 @@
-"""What a sweep's own file says of its site: overhead, grid and power, for reports and `status`."""
+"""What a sweep's own file says that no record holds: its site, and the rules that set its runs."""
 
 from __future__ import annotations
 
@@ -48,15 +48,24 @@ class Site:
 
 def read_site(folder: SweepFolder) -> Site:
     """Read the profile that a sweep's folder holds; an empty site where it has none."""
+    said = _section(folder, "profile")
+    return Site(_number(said.get("pue")), _number(said.get("grid_intensity")))
+
+
+def read_rules(folder: SweepFolder) -> dict[str, str]:
+    """Read by which expressions a sweep's folder says that settings were derived, by setting."""
+    return {str(key): str(rule) for key, rule in _section(folder, "derive").items()}
+
+
+def _section(folder: SweepFolder, name: str) -> Mapping[str, Any]:
     import yaml
 
     try:
         value = yaml.safe_load(folder.sweep_file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return Site()
-    profile = value.get("profile") if isinstance(value, Mapping) else None
-    said = profile if isinstance(profile, Mapping) else {}
-    return Site(_number(said.get("pue")), _number(said.get("grid_intensity")))
+        return {}
+    section = value.get(name) if isinstance(value, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
 
 
 def _number(value: Any) -> float | None:

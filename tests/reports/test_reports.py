@@ -319,6 +319,9 @@ def test_a_checklist_says_what_seeds_and_swept_rates_the_table_shows() -> None:
     told = {a.question: a.answer for a in checklist(rates)["Training"]}
     expected = "swept at 6 sizes and lengths: up to 8 rates and 5 batches"
     assert told["How were learning rate and batch chosen?"] == expected
+    ruled = replace(seeds_study(), rules={"train.lr": "0.01 * C ** -0.5", "model.d_ff": "64"})
+    told = {a.question: a.answer for a in checklist(ruled)["Training"]}
+    assert told["How were learning rate and batch chosen?"] == "train.lr = 0.01 * C ** -0.5"
 
 
 def test_the_links_at_the_top_lead_to_sections(page: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scalekit.results.site import Site, read_site
+from scalekit.results.site import Site, read_rules, read_site
 from scalekit.results.spending import add_up, describe_lost
 from scalekit.results.store import SweepFolder
 
@@ -49,9 +49,17 @@ def test_a_site_is_read_from_the_sweeps_own_file(tmp_path: Path) -> None:
     # 491.5 kWh of computers: 1e21 FLOPs at 700 W and 40 % of 989 TFLOP/s.
     assert site.co2e_kg(491.5 * 3.6e6) == pytest.approx(235.9, rel=2e-4)
     assert Site(1.2, None).co2e_kg(1.0) is None
+    assert read_rules(folder) == {}
+
+
+def test_rules_are_read_from_the_sweeps_own_file(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    folder.sweep_file.write_text("derive: {train.lr: 0.01 * C ** -0.5, model.d_ff: 64}\n")
+    assert read_rules(folder) == {"train.lr": "0.01 * C ** -0.5", "model.d_ff": "64"}
 
 
 @pytest.mark.parametrize("text", ["", "profile:\n", "- a\n", "profile: {pue: much}\n", "a: [\n"])
 def test_a_file_that_says_nothing_of_a_site_gives_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "sweep.yaml").write_text(text)
     assert read_site(SweepFolder(tmp_path)) == Site()
+    assert read_rules(SweepFolder(tmp_path)) == {}
