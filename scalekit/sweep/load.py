@@ -253,3 +253,6 @@ def _refuse_conflicts(
         if key in swept:
             what = f"{key!r} is swept, so this would change nothing"
             problems.add(base.places[key], what, f"write --set '{section_of[key]}.{key}=[...]'")
+        elif key in derive and BEFORE + key not in derive[key].names:
+            what = f"{key!r} is derived, so this would change nothing"
+            problems.add(base.places[key], what, f"write --set derive.{key}=...")

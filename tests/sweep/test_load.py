@@ -207,6 +207,13 @@ def test_setting_a_swept_key_is_refused_because_it_would_change_nothing(tmp_path
     assert "'train.lr' is swept, so this would change nothing; write --set 'grid.train.lr" in found
 
 
+def test_setting_a_derived_key_is_refused_where_it_would_change_nothing(tmp_path):
+    (found,) = refusals(tmp_path, "derive: {train.lr: 1e-3 * n_layers}\n", "train.lr=3")
+    assert "'train.lr' is derived, so this would change nothing; write --set derive.train" in found
+    (point,) = expand(load(tmp_path, "derive: {train.lr: 2 * lr}\n", "train.lr=3")).runs
+    assert point.config["train"]["lr"] == 6
+
+
 def test_the_advice_for_a_swept_key_is_itself_accepted(tmp_path):
     sizes = "isoflop: {budgets: [1e9], sizes: {d_model: [16, 32]}}\n"
     (found,) = refusals(tmp_path, sizes, "d_model=8")
