@@ -94,18 +94,30 @@ def _parents(table: Table, path: Path, problems: Problems) -> list[tuple[Path, P
 
 
 def _normalise(table: Table, path: Path, problems: Problems) -> Table:
-    """Write the keys of runs under their dotted names, and a data path in full."""
+    """Write the keys of runs under their dotted names, and paths in full."""
     for section in _OF_KEYS:
         if section in table.entries:
             table.entries[section] = flatten(table.entries[section], problems)
     isoflop = table.entries.get("isoflop")
     if isinstance(isoflop, Table) and "sizes" in isoflop.entries:
         isoflop.entries["sizes"] = flatten(isoflop.entries["sizes"], problems)
-    base = table.entries.get("base")
-    if isinstance(base, Table):
-        for key in _PATHS.keys() & base.entries.keys():
-            base.entries[key] = _in_full(base.entries[key], path.parent.absolute(), _PATHS[key])
+    cases = table.entries.get("cases")
+    if isinstance(cases, Items):
+        flat = [flatten(i, problems) if isinstance(i, Table) else i for i in cases.items]
+        table.entries["cases"] = replace(cases, items=flat)
+    for settings in _settings_of(table):
+        for key in _PATHS.keys() & settings.entries.keys():
+            node = settings.entries[key]
+            settings.entries[key] = _in_full(node, path.parent.absolute(), _PATHS[key])
     return table
+
+
+def _settings_of(table: Table) -> list[Table]:
+    """List the mappings of a file that give keys of runs their values."""
+    cases = table.entries.get("cases")
+    found = [table.entries.get(section) for section in ("base", "grid", "zip")]
+    found += cases.items if isinstance(cases, Items) else []
+    return [node for node in found if isinstance(node, Table)]
 
 
 def _in_full(node: Node, folder: Path, family: str) -> Node:

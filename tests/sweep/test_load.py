@@ -281,3 +281,18 @@ def test_a_data_path_is_relative_to_the_file_that_writes_it(tmp_path):
     write(tmp_path, "base: {data: {path: tokens}}\n", "shared/data.yaml")
     spec = load(tmp_path, "extends: shared/data.yaml\n")
     assert spec.base.values["data.path"] == str(tmp_path / "shared" / "tokens")
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        "grid: {data.path: [one, two]}",
+        "zip: {path: [one, two]}",
+        "cases: [{path: one}, {path: two}]",
+    ],
+)
+def test_a_swept_path_too_is_relative_to_the_file_that_writes_it(tmp_path, swept):
+    write(tmp_path, f"{swept}\n", "shared/data.yaml")
+    spec = load(tmp_path, "extends: shared/data.yaml\n")
+    found = [option.values["data.path"] for (option,) in spec.points()]
+    assert found == [str(tmp_path / "shared" / name) for name in ("one", "two")]
