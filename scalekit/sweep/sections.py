@@ -108,6 +108,11 @@ class ResourceRule(Part):
         many = count_processes(
             {"gpus": self.gpus, "nodes": self.nodes, "processes": self.processes}
         )
+        if self.pack > 1 and max(self.gpus, self.nodes) > 1:
+            raise ValueError(
+                f"pack {self.pack} with gpus {self.gpus} and nodes {self.nodes}: runs share one "
+                "GPU or the cores of one node; leave pack out, or take one GPU"
+            )
         if many % self.nodes:
             raise ValueError(
                 f"{many} processes are no whole number for each of {self.nodes} nodes; "
@@ -123,6 +128,14 @@ class TimeSpec(Part):
         default="auto", description="a duration, or auto: from the plan's estimate"
     )
     safety: float = Field(default=1.5, ge=1, description="auto is the estimate times this")
+
+    @field_validator("limit")
+    @classmethod
+    def _some_time(cls, limit: float | str) -> float | str:
+        # For sbatch 0 is no limit at all.
+        if limit == 0:
+            raise ValueError("'limit' must be above 0; change it, or write auto")
+        return limit
 
 
 class ExecutorSpec(Part):

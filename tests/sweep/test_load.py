@@ -296,3 +296,8 @@ def test_a_swept_path_too_is_relative_to_the_file_that_writes_it(tmp_path, swept
     spec = load(tmp_path, "extends: shared/data.yaml\n")
     found = [option.values["data.path"] for (option,) in spec.points()]
     assert found == [str(tmp_path / "shared" / name) for name in ("one", "two")]
+
+
+def test_a_time_limit_of_nothing_is_refused(tmp_path):
+    (found,) = refusals(tmp_path, "time: {limit: 0s}\n")
+    assert found == "a.yaml:7:15: 'limit' must be above 0, found '0s'; change it, or write auto"

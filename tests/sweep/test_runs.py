@@ -448,6 +448,8 @@ def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_as
     [
         ({"gpus": 4, "processes": 2}, "processes 2 with gpus 4: each has a GPU of its own"),
         ({"nodes": 2, "processes": 3}, "3 processes are no whole number for each of 2 nodes"),
+        ({"gpus": 2, "pack": 4}, "pack 4 with gpus 2 and nodes 1: runs share one GPU or the"),
+        ({"nodes": 2, "pack": 3}, "pack 3 with gpus 0 and nodes 2: runs share one GPU or the"),
         ({"recompute": "block"}, "did you mean 'blocks'?"),
         ({"micro_batch_tokens": 0}, "'micro_batch_tokens' must be above 0"),
     ],
