@@ -97,7 +97,8 @@ def _check_schedule(p: Point) -> None:
             continue
         if p.is_given(share):
             raise RunProblemError(span, f"{share} says the same again", "keep one of them")
-        if p[span] >= p["D"]:
+        # A share is of whole steps, so a little less than the run may be all of it.
+        if p[span] >= p["D"] or (share == "train.warmup_frac" and p[share] >= 1):
             found, length = write_count(p[span]), write_count(p["D"])
             what = f"{found} tokens are as long as a run of {length}, or longer"
             raise RunProblemError(span, what, "shorten it, or train longer")

@@ -301,3 +301,10 @@ def test_a_swept_path_too_is_relative_to_the_file_that_writes_it(tmp_path, swept
 def test_a_time_limit_of_nothing_is_refused(tmp_path):
     (found,) = refusals(tmp_path, "time: {limit: 0s}\n")
     assert found == "a.yaml:7:15: 'limit' must be above 0, found '0s'; change it, or write auto"
+
+
+def test_a_warmup_that_is_the_whole_run_in_whole_steps_is_refused(tmp_path):
+    (found,) = refusals(tmp_path, "cases: [{warmup_tokens: 10k}]\n")
+    assert "10k tokens are as long as a run of 10.2k, or longer; shorten it" in found
+    (run,) = expand(load(tmp_path, "cases: [{warmup_tokens: 9k}]\n")).runs
+    assert run.config["train"]["warmup_frac"] == 0.9
