@@ -100,8 +100,7 @@ def _follow(path: Path, record: Path) -> None:
 def _show_failures(folder: SweepFolder, states: Mapping[str, RunState], n_lines: int) -> None:
     found, submissions = 0, read_submissions(folder)
     for run, state in states.items():
-        crashed = state.status == "stopped" and state.why
-        if state.status not in TROUBLES and not crashed:
+        if state.status not in TROUBLES and not state.crashed:
             continue
         found += 1
         print(f"==> {run} {state.status}" + (f", {state.why}" if state.why else ""))

@@ -127,6 +127,7 @@ def _row(line: Mapping[str, Any], state: RunState) -> dict[str, Any]:
         "flops": plan["flops"][plan["flops_kind"]],
         "wall_s": state.last.get("wall_s"),
         "why": _why(state),
+        "crashed": state.crashed,
         "share": share_done(plan, step),
     }
 
@@ -160,7 +161,7 @@ def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         print("; ".join(_spending(report)))
     shown = rows
     if len(rows) > MOST_ROWS:
-        shown = [row for row in rows if row["status"] not in _QUIET][:MOST_ROWS]
+        shown = [row for row in rows if row["status"] not in _QUIET or row["crashed"]][:MOST_ROWS]
     if shown:
         print()
         print(format_table(["run", "status", "step", "params", "time", "why"], _cells(shown)))
@@ -196,8 +197,7 @@ def _show_reasons(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _is_trouble(row: Mapping[str, Any]) -> bool:
-    crashed = row["status"] == "stopped" and row["why"]
-    return row["status"] in TROUBLES or bool(crashed)
+    return row["status"] in TROUBLES or row["crashed"]
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -50,11 +50,14 @@ class RunState:
         last: The last readable line of the record; empty where there is none. For a finished run
             this is its end line.
         why: What is known beside the record, as a sentence; may be empty.
+        crashed: Whether its job ended although nobody asked it to and the run has no end, or no
+            record even.
     """
 
     status: str
     last: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
+    crashed: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -87,12 +90,18 @@ def with_job(state: RunState, job: JobState | None) -> RunState:
     if job is None or state.is_finished or state.status in ("running", "unreadable"):
         return state
     if job.word == "unknown":
-        return replace(state, why=job.why)
+        return replace(state, why=job.why, crashed=bool(job.why) and state.status == "stopped")
     if job.is_alive:
         # A run that saved and waits for a job is requeued whatever word the executor has for it.
         word = "requeued" if job.word == "pending" and state.status == "stopped" else job.word
         return replace(state, status=word, why=job.why)
-    return replace(state, status=job.cause or state.status, why=job.why or _exit(job.code))
+    exit_words = _exit(job.code)
+    return replace(
+        state,
+        status=job.cause or state.status,
+        why=job.why or exit_words,
+        crashed=bool(exit_words or (job.why and state.status == "stopped")),
+    )
 
 
 def _exit(code: int | None) -> str:

@@ -326,6 +326,24 @@ def test_logs_of_failures_show_crashes_and_ends_but_no_one_else(make_sweep, caps
     )
 
 
+def test_a_run_that_crashed_before_it_had_a_record_is_among_the_failures(
+    make_sweep, capsys
+) -> None:
+    folder, lines = make_sweep(60)
+    run_id = lines[50]["id"]
+    log = begin(folder, [run_id])
+    log.write("ended", runs=[run_id], code=1)
+    folder.log(run_id).parent.mkdir()
+    folder.log(run_id).write_text("no module named torch\n")
+    (row,) = status_json(folder, capsys, "--failed")["runs"]
+    assert (row["run"], row["status"], row["why"]) == (run_id, "pending", "exit code 1")
+    assert run(["status", str(folder.root)]) == 0
+    assert run_id in capsys.readouterr().out
+    assert run(["logs", str(folder.root), "--failed"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"==> {run_id} pending, exit code 1\nno module named torch\n"
+
+
 def test_following_a_log_ends_with_the_run_and_misses_nothing(make_sweep, capsys) -> None:
     folder, lines = make_sweep(1, r0=None)
     path, run_id = folder.log(lines[0]["id"]), lines[0]["id"]
