@@ -19,6 +19,10 @@ from scalekit.results.states import TROUBLES, RunState, read_state
 from scalekit.results.store import SweepFolder
 
 FOLLOW_SECONDS = 0.2
+
+ASK_SECONDS = 15.0
+"""How often an executor is asked whether it still has a run that has not begun."""
+
 _CHUNK = 65536
 
 
@@ -47,13 +51,13 @@ def logs(
         raise UsageError("logs: no run is named; give the beginning of its id, or --failed")
     found = match_run(place, ids, run)
     path = _log(place, read_submissions(place), found)
-    if not path.exists() and not follow:
+    if not path.exists() and not (follow and _is_coming(place, found)):
         state = read_state(place.record(found)).status
         raise InputError(f"{path}: no log, the run is {state}; a run has one once it was started")
     for text in tail(path, n_lines):
         sys.stdout.write(text)
     if follow:
-        _follow(path, place.record(found))
+        _follow(path, place, found)
 
 
 def _log(folder: SweepFolder, submissions: Sequence[Submission], run: str) -> Path:
@@ -79,12 +83,21 @@ def tail(path: Path, n_lines: int) -> Iterator[str]:
         yield line.decode("utf-8", errors="replace")
 
 
-def _follow(path: Path, record: Path) -> None:
-    """Print what is added to a log until the run of this record is finished or was stopped."""
+def _is_coming(folder: SweepFolder, run: str) -> bool:
+    """Whether someone executes a run, or will without anyone doing anything."""
+    return any(run in live.runs for live in ask_executors(folder).live)
+
+
+def _follow(path: Path, folder: SweepFolder, run: str) -> None:
+    """Print what is added to a log until the run is finished or was stopped, or nobody has it."""
     at = path.stat().st_size if path.exists() else 0
+    asked, coming = float("-inf"), True
+    state = read_state(folder.record(run))
     while True:
-        # The state first: what is printed before the end is then never missed.
-        state = read_state(record)
+        if state.status == "pending" and time.monotonic() - asked >= ASK_SECONDS:
+            asked, coming = time.monotonic(), _is_coming(folder, run)
+        # The state before the log: what is printed before the end is then never missed.
+        state = read_state(folder.record(run))
         if path.exists():
             with path.open("rb") as file:
                 file.seek(at)
@@ -93,6 +106,9 @@ def _follow(path: Path, record: Path) -> None:
             sys.stdout.write(data.decode("utf-8", errors="replace"))
             sys.stdout.flush()
         if state.is_finished or state.status in ("stopped", "unreadable"):
+            return
+        if state.status == "pending" and not coming:
+            print(f"run {run}: pending, and nothing is to start it", file=sys.stderr)
             return
         time.sleep(FOLLOW_SECONDS)
 

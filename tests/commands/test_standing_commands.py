@@ -368,6 +368,21 @@ def test_following_a_log_ends_with_the_run_and_misses_nothing(make_sweep, capsys
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
 
 
+def test_following_a_run_that_nothing_will_start_ends(make_sweep, capsys) -> None:
+    folder, lines = make_sweep(2)
+    ids = [line["id"] for line in lines]
+    log = begin(folder, ids[:1])
+    log.write("ended", runs=ids[:1], code=1)
+    folder.log(ids[0]).parent.mkdir()
+    folder.log(ids[0]).write_text("no module named torch\n")
+    assert run(["logs", str(folder.root), ids[0], "-f"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "no module named torch\n"
+    assert "pending, and nothing is to start it" in err
+    assert run(["logs", str(folder.root), ids[1], "-f"]) == 3
+    assert "no log, the run is pending" in capsys.readouterr().err
+
+
 def test_logs_of_a_run_of_a_stack_are_in_the_log_of_its_first(make_sweep, capsys) -> None:
     folder, lines = make_sweep(3)
     ids = [line["id"] for line in lines]
