@@ -277,7 +277,7 @@ def test_the_inline_executor_leaves_the_same_folder(expansion, folder, capfd) ->
     outcome = submit(sweep, folder, Inline(Settings()), kind="inline", argv=fake_argv)
     assert statuses(sweep, folder) == ["diverged", "done"]
     assert outcome.codes == {ids(sweep)[0]: 4, ids(sweep)[1]: 0}
-    assert "attempt 1 of" in capfd.readouterr().out
+    assert "attempt 1 of" in capfd.readouterr().err
     assert read_submissions(folder)[0].is_closed
 
 

@@ -60,17 +60,19 @@ def status(
         standing = ask_executors(place)
         states = read_states(place, lines, standing.jobs)
         report = _report(place, lines, states)
-        if watch and sys.stdout.isatty():
+        code = verdict(states.values())
+        is_over = code != NOT_FINISHED or not (standing.live or _running(states))
+        if watch and form is Format.TABLE and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
-        _show(report, form, failed=failed)
+        # A program reads one value, not one after the other.
+        if form is Format.TABLE or not watch or is_over:
+            _show(report, form, failed=failed)
         for trouble in standing.troubles:
             print(f"a scheduler does not answer: {trouble}", file=sys.stderr)
         holders = [one.command for one in standing.live if one.command]
         if form is Format.TABLE and holders:
             held = ", ".join(f"process {h['pid']} on {h['host']}" for h in holders)
             print(f"a sweep command works here: {held}")
-        code = verdict(states.values())
-        is_over = code != NOT_FINISHED or not (standing.live or _running(states))
         if not watch or is_over:
             break
         time.sleep(WATCH_SECONDS if _is_local(standing) else QUEUE_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -254,7 +255,9 @@ def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force:
         if wait:
             from scalekit.commands.wait import wait as wait_for
 
-            return wait_for(study.folder.root)
+            # What it says of the end is a message here: stdout has the plan, perhaps as JSON.
+            with redirect_stdout(sys.stderr):
+                return wait_for(study.folder.root)
         code = OK
     words = [state.status for state in outcome.states.values()]
     counts = ", ".join(f"{words.count(word):,} {word}" for word in dict.fromkeys(sorted(words)))

@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from scalekit.executors._process import process_handle, process_state, stop_process
 from scalekit.executors._turns import Turns
@@ -36,7 +37,9 @@ class Inline:
                 turns.dropped(job.run)
                 continue
             watch.started([job], process_handle(os.getpid()))
-            code = run_here([*job.argv, "--threads", str(self.threads)])
+            # What a run says is no result of the command that started it.
+            with redirect_stdout(sys.stderr):
+                code = run_here([*job.argv, "--threads", str(self.threads)])
             watch.ended(job, code)
             turns.ended(job.run, code)
             watch.tick()

@@ -496,6 +496,21 @@ def test_wait_gives_up_after_its_timeout(slow_sweep, capsys) -> None:
     process.wait()
 
 
+def test_watching_for_a_program_prints_one_value_when_nothing_runs(
+    make_sweep, capsys, monkeypatch
+) -> None:
+    folder, lines = make_sweep(1, r0=None)
+    record = RecordWriter(folder.record(lines[0]["id"]))
+    record.__enter__()
+
+    def end(_: float) -> None:
+        record.write("end", status="done")
+        record.__exit__(None, None, None)
+
+    monkeypatch.setattr(time, "sleep", end)
+    assert status_json(folder, capsys, "--watch")["counts"] == {"done": 1}
+
+
 def test_watching_off_a_terminal_ends_when_nothing_runs(make_sweep, capsys) -> None:
     folder, _ = make_sweep(1, r0="done")
     assert run(["status", str(folder.root), "--watch"]) == 0

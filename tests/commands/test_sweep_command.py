@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+import scalekit.commands.wait
 import scalekit.launch.submit
 from scalekit.cli import run
+from scalekit.executors.local import Local
 from scalekit.launch.submit import Outcome
 from scalekit.results.record import SCHEMA, RecordWriter
 from scalekit.results.states import RunState
@@ -426,6 +428,18 @@ def test_the_exit_code_says_how_the_runs_ended(
     assert run(["sweep", "a.yaml", "-y", "--wait"]) == code
     assert f"runs/demo: 20 {status}" in capsys.readouterr().err
     assert len(submitted.calls) == 1
+
+
+def test_waiting_for_a_queue_leaves_the_plan_alone_on_stdout(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scalekit.launch.submit, "submit", Submitted())
+    monkeypatch.setattr(Local, "in_foreground", False)
+    monkeypatch.setattr(scalekit.commands.wait, "wait", lambda _: sys.stdout.writelines("20 done"))
+    assert run(["sweep", "a.yaml", "-y", "--wait", "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["n_runs"] == 20
+    assert "20 done" in said.err
 
 
 def test_options_reach_the_executor_and_the_launch(

@@ -18,7 +18,7 @@ from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._process import process_handle, process_state, stop_process
 from scalekit.executors._progress import Count, Progress
 from scalekit.executors.base import STOPPED, Handle, Job, Settings
-from scalekit.executors.inline import run_here
+from scalekit.executors.inline import Inline, run_here
 from scalekit.executors.local import Local, visible_gpus
 
 PRINT_PLACE = """
@@ -281,3 +281,11 @@ def test_progress_says_what_remains_from_the_speed_so_far(capsys) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "1/8 done, 2 running, 1 failed, 0s elapsed"
     assert lines[1] == "1/8 done, 2 running, 1 failed, 30s elapsed, about 1m00s left"
+
+
+def test_what_a_run_says_inline_is_no_result_of_the_command(tmp_path: Path, capsys) -> None:
+    (tmp_path / "x.py").write_text("print('run done')")
+    job = Job("x", (sys.executable, str(tmp_path / "x.py")), tmp_path / "log", {}, 1.0)
+    Inline(Settings()).start([job], Notes())
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "run done\n")
