@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scalekit.errors import InputError, SystemTroubleError
-from scalekit.executors.base import Settings
+from scalekit.executors.base import Job, Settings
 from scalekit.executors.inline import Inline
 from scalekit.executors.local import Local
 from scalekit.launch.missing import find_missing
@@ -270,6 +271,30 @@ def test_an_unwritable_folder_is_system_trouble(expansion, tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemTroubleError, match="choose another folder with --out"):
         launch(expansion(1), SweepFolder(tmp_path / "file" / "demo"))
+
+
+class Keeping:
+    """An executor that keeps what it is given."""
+
+    in_foreground = False
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+
+    def start(self, jobs: Sequence[Job], watch: Any) -> None:
+        pass
+
+
+def test_a_run_that_shares_its_gpu_is_given_the_time_that_it_takes_there(expansion, folder) -> None:
+    needs = ({"gpus": 1}, {"gpus": 1, "pack": 4}, {"pack": 4})
+    plain = expansion(3)
+    runs = [
+        replace(run, plan={**run.plan, "estimate": 60.0}, resources=one)
+        for run, one in zip(plain.runs, needs, strict=True)
+    ]
+    executor: Any = Keeping()
+    submit(replace(plain, runs=runs), folder, executor, kind="inline", speed=2.0, argv=fake_argv)
+    assert [job.seconds for job in executor.jobs] == [30.0, 120.0, 30.0]
 
 
 def test_the_inline_executor_leaves_the_same_folder(expansion, folder, capfd) -> None:

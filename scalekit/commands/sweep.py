@@ -14,6 +14,7 @@ import typer
 from scalekit import registry
 from scalekit.commands._limits import check_limit, check_memory
 from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
+from scalekit.commands._places import count_places
 from scalekit.errors import OK, InputError, UsageError, did_you_mean
 from scalekit.results.store import SweepFolder, check_writable
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from scalekit.sweep.plan import Plan
     from scalekit.sweep.sections import Profile
     from scalekit.sweep.spec import RunSpec
-    from scalekit.sweep.stacks import Stacking
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _study(
     took = [(r, _seconds(r, s.last, spec.profile)) for r, s in done if s.status == "done"]
     speed = measured_speed(took, spec.profile)
     stacking = plan_stacks(todo.start or expansion.runs, spec.profile)
-    at_once = _at_once(executor, settings.max_parallel, todo.start, stacking)
+    at_once = count_places(executor, settings.max_parallel, todo.start, stacking)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed, stacking=stacking)
     if not todo.start:
         plan = replace(plan, stacking=Stacking())
@@ -167,25 +167,16 @@ def _study(
 def _seconds(run: RunSpec, end: Mapping[str, Any], profile: Profile | None) -> float:
     """Return how long a run that ended with this line held its place, its starts included.
 
-    Of a stack that is its share of the time, and as much more as the plan counts less for stacks.
+    Of runs that shared a GPU each held its share of it. Of a stack that is its share of the time,
+    and as much more as the plan counts less for stacks.
     """
+    from scalekit.executors.base import count_sharing
     from scalekit.sweep.stacks import expected_speedup
 
     if end.get("stack") and end.get("device_s"):
         return end["device_s"] * (expected_speedup(run, end["stack"], profile) or 1.0)
-    return (end.get("wall_s") or 0.0) + (end.get("startup_s") or 0.0)
-
-
-def _at_once(executor: Any, asked: int | None, runs: Sequence[RunSpec], stacking: Stacking) -> int:
-    from scalekit.executors.base import count_processes
-
-    most = getattr(executor, "max_parallel", None) if executor.in_foreground else asked
-    gpus = len(getattr(executor, "gpus", ()))
-    most = min(most, gpus) if gpus and most else most
-    if executor.in_foreground and asked is None:
-        # As many as go side by side when all are as wide as the widest.
-        most = (most or 1) // max((count_processes(run.resources) for run in runs), default=1)
-    return max(1, min(most or 1, len(runs) - stacking.n_beside))
+    held = (end.get("wall_s") or 0.0) + (end.get("startup_s") or 0.0)
+    return held / count_sharing(run.resources)
 
 
 def _show(study: _Study, form: Format) -> None:

@@ -89,6 +89,15 @@ def count_processes(resources: Mapping[str, Any]) -> int:
     return int(asked) if asked else max(1, *needs)
 
 
+def count_sharing(resources: Mapping[str, Any]) -> int:
+    """Return how many runs share a run's GPU; one where it has none, or several for itself.
+
+    >>> [count_sharing(r) for r in ({"pack": 4}, {"gpus": 1, "pack": 4}, {"gpus": 2, "pack": 4})]
+    [1, 4, 1]
+    """
+    return int(resources.get("pack") or 1) if resources.get("gpus") == 1 else 1
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the sweep file and the command line say of the executor.

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from scalekit.errors import OK, RUNS_FAILED
 from scalekit.executors._process import process_handle
-from scalekit.executors.base import STOPPED, Executor, Job, stack_jobs
+from scalekit.executors.base import STOPPED, Executor, Job, count_sharing, stack_jobs
 from scalekit.launch.missing import Todo, find_missing
 from scalekit.launch.watch import Notes, own_flops
 from scalekit.results.code import code_state
@@ -204,13 +204,15 @@ def _job(
     plan = spec.plan
     parent = plan.get("parent", "")
     estimate = plan.get("estimate")
+    # The estimate is of a run that has its GPU to itself.
+    slower = count_sharing(spec.resources) / speed
     return Job(
         run=spec.id,
         argv=tuple(argv(folder, spec.id)),
         log=folder.log(spec.id),
         resources=spec.resources,
         flops=own_flops(spec),
-        seconds=estimate / speed if isinstance(estimate, int | float) else None,
+        seconds=estimate * slower if isinstance(estimate, int | float) else None,
         after=parent if parent in starting else "",
         needs=folder.checkpoints(spec.id) if parent in starting else None,
     )

@@ -518,6 +518,21 @@ def test_the_time_that_finished_runs_took_counts_their_start(
     assert estimate["device_seconds"] == pytest.approx(4.0)
 
 
+def test_runs_that_share_a_gpu_took_their_share_of_it(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shared = "resources: [{gpus: 1, pack: 4}]\nprofile: {peak_flops: 1e12}\n"
+    (here / "tiny.yaml").write_text(TINY + shared)
+    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
+    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
+        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
+        record.write("end", status="done", wall_s=7.0, startup_s=1.0, device_s=8.0)
+    assert run(["sweep", "tiny.yaml", "-n", "--format", "json"]) == 0
+    estimate = json.loads(capfd.readouterr().out)["estimate"]
+    assert estimate["device_seconds"] == pytest.approx(2.0)
+    assert estimate["cost"]["gpu_hours"] == pytest.approx(2.0 / 3600)
+
+
 @pytest.mark.slow  # four processes import torch
 def test_a_sweep_trains_is_idempotent_and_grows(
     here: Path, capfd: pytest.CaptureFixture[str]
