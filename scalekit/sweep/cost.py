@@ -19,6 +19,9 @@ _CHECKPOINT_BYTES = 12
 _CHECKPOINTS = 3
 """Of a run at a time: the last two, and the one that is being written."""
 
+_WEIGHTS_BYTES = 4
+"""A parameter in the last weights that a run keeps."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -29,7 +32,8 @@ class Cost:
         price: In `currency`.
         kwh: Of the GPUs, times the site's PUE where the profile has one.
         kg_co2e: Of that energy.
-        disk_gb: Plan and records, and the checkpoints of the runs that go side by side.
+        disk_gb: Plan and records, weights that are kept, and the checkpoints of the runs that go
+            side by side, with those that trunks leave for their branches.
         missing: What the profile would have to say for the rest to be known.
     """
 
@@ -77,8 +81,11 @@ def disk_gb(runs: Iterable[RunSpec], at_once: int) -> float:
         # Runs of one shape share the mapping, and ten thousand of them are few shapes.
         if id(model) not in params:
             params[id(model)] = count_params(shape_of(model))["total"]
-        sizes.append(params[id(model)])
+        n = params[id(model)]
+        # A trunk is through before most of its branches have begun.
+        sizes.append(n * (_CHECKPOINTS + len(run.plan.get("branches", ()))))
+        written += _WEIGHTS_BYTES * n if log.get("keep_weights") else 0
         lines = int(run.plan["steps"]) / log["every"] + (log.get("evals") or 0)
         written += _RUN_BYTES + _LINE_BYTES * lines
     largest = sum(sorted(sizes, reverse=True)[:at_once])
-    return (written + _CHECKPOINTS * _CHECKPOINT_BYTES * largest) / 1e9
+    return (written + _CHECKPOINT_BYTES * largest) / 1e9

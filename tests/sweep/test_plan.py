@@ -474,3 +474,26 @@ def test_disk_grows_with_lines_and_with_checkpoints_side_by_side(good: Expansion
     assert both - alone == pytest.approx(3 * 12 * largest / 1e9, rel=1e-6)
     n_lines = sum(run.plan["steps"] / 10 for run in good.runs)
     assert alone > 200 * n_lines / 1e9
+
+
+def test_disk_holds_the_weights_that_runs_keep(tmp_path: Path) -> None:
+    def disk(**base: Any) -> float:
+        made = sweep(tmp_path, isoflop=isoflop(FOUR, **WIDE), base={"model.n_layers": 2, **base})
+        return plan_sweep(made).estimate.cost.disk_gb
+
+    runs = sweep(tmp_path, isoflop=isoflop(FOUR, **WIDE), base={"model.n_layers": 2}).runs
+    params = sum(run.plan["params"]["total"] for run in runs)
+    kept = disk(**{"log.keep_weights": True})
+    assert kept - disk() == pytest.approx(4 * params / 1e9, rel=1e-6)
+
+
+def test_disk_holds_what_trunks_leave_for_their_branches(tmp_path: Path) -> None:
+    train = {"train.schedule": "wsd", "train.warmup_tokens": 2048, "model.n_layers": 2}
+    steps = {"train.steps": [20, 40, 80]}
+    alone, ladder = (
+        sweep(tmp_path, base={**train, "model.d_model": 32}, **{kind: steps})
+        for kind in ("grid", "ladder")
+    )
+    gained = plan_sweep(ladder).estimate.cost.disk_gb - plan_sweep(alone).estimate.cost.disk_gb
+    params = ladder.runs[0].plan["params"]["total"]
+    assert gained == pytest.approx(2 * 12 * params / 1e9, rel=1e-6)
