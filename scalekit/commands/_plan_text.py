@@ -125,8 +125,9 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield _saving(plan.ladder)
     yield from _stacked(plan.stacking)
     estimate = plan.estimate
+    largest = "run" if plan.stacking.largest == 1 else "run or batched model"
     memory = (
-        f"largest run about {estimate.memory_gb:.2g} GB of memory, the folder about "
+        f"largest {largest} about {estimate.memory_gb:.2g} GB of memory, the folder about "
         f"{estimate.cost.disk_gb:.2g} GB of disk"
     )
     if estimate.wall_seconds is None or estimate.device_seconds is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scalekit.counting import memory_bytes
@@ -44,7 +44,8 @@ class Estimate:
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
         at_once: Runs, or stacks, at a time.
         source: What the estimate rests on, as a sentence.
-        memory_gb: Of the largest run: weights, gradients, AdamW and one batch's activations.
+        memory_gb: Of the largest run, or the largest stack where it is larger: weights, gradients,
+            AdamW and one batch's activations.
         cost: Money, energy and disk.
     """
 
@@ -56,14 +57,19 @@ class Estimate:
     cost: Cost
 
 
-def assumed_seconds(run: RunSpec, profile: Profile | None = None) -> float | None:
-    """Return the seconds a run takes by assumption; None for a GPU whose peak nobody gave."""
+def assumed_seconds(
+    run: RunSpec, profile: Profile | None = None, *, started: int = 1
+) -> float | None:
+    """Return the seconds a run takes by assumption; None for a GPU whose peak nobody gave.
+
+    Of `started` runs that one process was started for, each has its share of the start.
+    """
     flops = float(run.plan["flops"]["exact"]) * own_share(run.plan)
     gpus = _gpus(run)
     if not gpus:
         cores = count_processes(run.resources)
         speed = cores * _core_flops(float(run.plan["params"]["non_embedding"]))
-        return _START_SECONDS + flops / speed
+        return _START_SECONDS / started + flops / speed
     if profile is None or profile.peak_flops is None:
         return None
     return flops / (gpus * profile.peak_flops * (profile.mfu or ASSUMED_MFU))
@@ -82,9 +88,23 @@ def _core_flops(params: float) -> float:
     return low[1]
 
 
-def measured_speed(finished: Sequence[tuple[RunSpec, float]], profile: Profile | None) -> Speed:
-    """Compare the seconds that finished runs took with what was assumed for them."""
-    pairs = [(assumed_seconds(run, profile), took) for run, took in finished]
+def measured_speed(
+    finished: Sequence[tuple[RunSpec, float]],
+    profile: Profile | None,
+    stacked: Mapping[str, int] | None = None,
+) -> Speed:
+    """Compare the seconds that finished runs took with what was assumed for them.
+
+    Args:
+        finished: The runs, with their seconds.
+        profile: The site.
+        stacked: By run, in a stack of how many it trained; one where it is not in it.
+    """
+    sizes = stacked or {}
+    pairs = [
+        (assumed_seconds(run, profile, started=sizes.get(run.id, 1)), took)
+        for run, took in finished
+    ]
     known = [(assumed, took) for assumed, took in pairs if assumed is not None and took > 0]
     if not known:
         return Speed()
@@ -107,14 +127,14 @@ def estimate_runs(
     """
     stacking = stacking or Stacking()
     side_by_side = at_once * stacking.largest
-    memory = max(memory_gb(runs), default=0.0)
+    memory = _largest_gb(runs, stacking)
     seconds = [assumed_seconds(run, profile) for run in runs]
     known = [s / speed.factor for s in seconds if s is not None]
     if len(known) < len(runs):
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
         cost = cost_runs(runs, None, at_once=side_by_side, profile=profile)
         return Estimate(None, None, at_once, source, memory, cost)
-    jobs, known = _jobs(runs, known, stacking)
+    jobs, known = _jobs(runs, known, stacking, speed)
     total = sum(s * count_processes(run.resources) for s, run in zip(known, jobs, strict=True))
     on_gpus = sum(s * _gpus(run) for s, run in zip(known, jobs, strict=True))
     cost = cost_runs(runs, on_gpus, at_once=side_by_side, profile=profile)
@@ -137,13 +157,19 @@ def _gpus(run: RunSpec) -> int:
 
 
 def _jobs(
-    runs: Sequence[RunSpec], seconds: Sequence[float], stacking: Stacking
+    runs: Sequence[RunSpec], seconds: Sequence[float], stacking: Stacking, speed: Speed
 ) -> tuple[list[RunSpec], list[float]]:
-    """Let the first run of each stack stand for all, with the seconds that they take together."""
+    """Let the first run of each stack stand for all, with the seconds that they take together.
+
+    They are one process, which is started once.
+    """
     alone = {run.id: s for run, s in zip(runs, seconds, strict=True)}
+    starts = {run.id: 0.0 if _gpus(run) else _START_SECONDS / speed.factor for run in runs}
     for group in stacking.groups:
         first, *beside = group.runs
-        alone[first] = group.seconds([alone[first], *map(alone.pop, beside)])
+        start = starts[first]
+        together = [alone[first], *map(alone.pop, beside)]
+        alone[first] = start + group.seconds([s - start for s in together])
     return [run for run in runs if run.id in alone], list(alone.values())
 
 
@@ -183,6 +209,12 @@ def _source(runs: Sequence[RunSpec], speed: Speed) -> str:
     slow, fast = _CORE_FLOPS[0][1] / 1e9, _CORE_FLOPS[-1][1] / 1e9
     assumed = f"{slow:.0f} to {fast:.0f} GFLOP/s a core by size, {_START_SECONDS:g}s to start a run"
     return f"assumed {assumed}, nothing measured here yet"
+
+
+def _largest_gb(runs: Sequence[RunSpec], stacking: Stacking) -> float:
+    needs = {run.id: need for run, need in zip(runs, memory_gb(runs), strict=True)}
+    stacks = (sum(needs[run] for run in group.runs) for group in stacking.groups)
+    return max([*needs.values(), *stacks], default=0.0)
 
 
 def memory_gb(runs: Iterable[RunSpec]) -> list[float]:

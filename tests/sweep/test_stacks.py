@@ -140,8 +140,11 @@ def test_time_and_cost_count_what_stacks_gain(sweep) -> None:
 def test_without_a_measurement_a_stack_counts_as_its_runs_one_after_the_other(sweep) -> None:
     alone, stacked = sweep(), sweep(resources=[{"stack": 6}])
     plans = [plan_sweep(e, at_once=1, stacking=planned(e)).estimate for e in (alone, stacked)]
-    assert plans[0].device_seconds == pytest.approx(plans[1].device_seconds)
-    assert plans[0].wall_seconds == pytest.approx(plans[1].wall_seconds)
+    # Twelve processes against two, each of which takes two seconds to start.
+    assert plans[0].device_seconds == pytest.approx(plans[1].device_seconds + 20)
+    assert plans[0].wall_seconds == pytest.approx(plans[1].wall_seconds + 20)
+    # One process holds the models of six runs.
+    assert plans[1].memory_gb == pytest.approx(6 * plans[0].memory_gb)
     # But they write their checkpoints side by side.
     assert plans[0].cost.disk_gb < plans[1].cost.disk_gb
 
