@@ -37,7 +37,8 @@ def read_merged(
     final = table
     for change in changes:
         final = _merge(final, change)
-    profile, over = _read_profile(path, final, problems)
+    is_set = "profile" not in table.entries
+    profile, over = _read_profile(path, final, problems, is_set=is_set)
     if over is not None:
         final = _merge(table, over)
         for change in changes:
@@ -175,16 +176,22 @@ def _path_of(word: str, place: Place, problems: Problems) -> list[str]:
 
 
 def _read_profile(
-    path: Path, table: Table, problems: Problems
+    path: Path, table: Table, problems: Problems, *, is_set: bool
 ) -> tuple[Profile | None, Table | None]:
     """Read the site's profile that the executor names, and what it says of the sweep's sections."""
     inline = table.entries.get("profile")
-    if inline is not None and not (isinstance(inline, Text) and inline.is_null):
-        return read_model(inline, Profile, problems), None
+    is_given = inline is not None and not (isinstance(inline, Text) and inline.is_null)
+    # What --set alone says of the site goes over the profile that the file names.
+    changes = inline if is_set and isinstance(inline, Table) else None
     executor = table.entries.get("executor")
     named = executor.entries.get("profile") if isinstance(executor, Table) else None
+    if inline is not None and is_given and changes is None:
+        if named is not None and named.place.source.name.startswith("--set"):
+            what = "the file has its profile written out, so this would change nothing"
+            problems.add(named.place, what, "add --set profile=null")
+        return read_model(inline, Profile, problems), None
     if not isinstance(named, Text) or named.is_null:
-        return None, None
+        return (read_model(changes, Profile, problems) if changes else None), None
     folders = [path.parent / "profiles", user_profiles()]
     is_name = named.text.replace("-", "_").replace(".", "_").isidentifier()
     found = [folder / f"{named.text}.yaml" for folder in folders if is_name]
@@ -196,6 +203,8 @@ def _read_profile(
         problems.add(named.place, f"unknown profile {named.text!r}", todo)
         return None, None
     node = read_nodes(read_source(file))
+    if changes is not None and isinstance(node, Table):
+        node = _merge(node, changes)
     model = read_model(node, ProfileFile, problems)
     if model is None or not isinstance(node, Table):
         return None, None

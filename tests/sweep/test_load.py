@@ -175,6 +175,25 @@ def test_a_mistake_in_a_profile_is_told_in_the_profile(tmp_path, profile, said):
     assert said in found
 
 
+def test_a_change_of_the_profile_leaves_the_rest_of_the_named_one(tmp_path):
+    write(tmp_path, "partition: gpu\nmfu: 0.4\nsetup: [module load a]\n", "profiles/site.yaml")
+    found = load(tmp_path, "executor: {profile: site}\n", "profile.mfu=0.3").profile
+    assert found is not None
+    assert (found.name, found.partition, found.mfu) == ("site", "gpu", 0.3)
+    assert found.setup == ["module load a"]
+    alone = load(tmp_path, "", "profile.mfu=0.3").profile
+    assert alone is not None
+    assert (alone.partition, alone.mfu) == (None, 0.3)
+    written, other = "profile: {partition: far}\n", "executor.profile=site"
+    (said,) = refusals(tmp_path, written, other)
+    assert "written out, so this would change nothing; add --set profile=null" in said
+    found = load(tmp_path, written, other, "profile=null").profile
+    assert found is not None
+    assert found.partition == "gpu"
+    (said,) = refusals(tmp_path, "executor: {profile: site}\n", "profile.mfu=3")
+    assert "--set profile.mfu:1:1: 'mfu' must be at most 1, found '3'" in said
+
+
 def test_an_unknown_profile_is_told_with_the_nearest(tmp_path):
     write(tmp_path, "partition: gpu", "profiles/mycluster.yaml")
     said = refusals(tmp_path, "executor: {profile: myclutser}\n")
