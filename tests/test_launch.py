@@ -22,7 +22,7 @@ from scalekit.executors.local import Local
 from scalekit.launch.missing import find_missing
 from scalekit.launch.submit import job_argv, submit
 from scalekit.results.code import code_state
-from scalekit.results.jobs import read_submissions
+from scalekit.results.jobs import JobLog, read_submissions
 from scalekit.results.plan import one_command
 from scalekit.results.record import RecordWriter, read_record
 from scalekit.results.states import scan_states
@@ -295,6 +295,26 @@ def test_a_run_that_shares_its_gpu_is_given_the_time_that_it_takes_there(expansi
     executor: Any = Keeping()
     submit(replace(plain, runs=runs), folder, executor, kind="inline", speed=2.0, argv=fake_argv)
     assert [job.seconds for job in executor.jobs] == [30.0, 120.0, 30.0]
+
+
+def test_a_cancel_counts_whatever_the_clock_of_its_machine(expansion, folder, monkeypatch) -> None:
+    class Late(Keeping):
+        def start(self, jobs: Sequence[Job], watch: Any) -> None:
+            now = time.time()
+            with monkeypatch.context() as behind:
+                behind.setattr(time, "time", lambda: now - 3600)
+                JobLog(folder, "cancel").write("cancel", runs=[jobs[1].run])
+            self.wanted = [watch.is_wanted(job) for job in jobs]
+
+    sweep = expansion(2)
+    first: Any = Late()
+    second: Any = Late()
+    submit(sweep, folder, first, kind="inline", argv=fake_argv)
+    assert first.wanted == [True, False]
+    # The sweep command that comes later starts it all the same.
+    second.start = lambda jobs, watch: setattr(second, "wanted", list(map(watch.is_wanted, jobs)))
+    submit(sweep, folder, second, kind="inline", argv=fake_argv)
+    assert second.wanted == [True, True]
 
 
 def test_the_inline_executor_leaves_the_same_folder(expansion, folder, capfd) -> None:

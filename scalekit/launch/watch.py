@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from scalekit.errors import OK
 from scalekit.executors._progress import Count, Progress
 from scalekit.executors.base import STOPPED, Handle, Job
 from scalekit.launch.missing import Todo
-from scalekit.results.jobs import JobLog, read_cancels
+from scalekit.results.jobs import JobLog, list_cancels, read_cancels
 from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec, own_share, share_done
@@ -28,17 +27,13 @@ class Notes:
         self._before = todo.n_finished
         self._flops = {spec.id: own_flops(spec) for spec in todo.start}
         self._plans = {spec.id: spec.plan for spec in todo.start}
-        self._cancels_seen = -1
-        self._cancelled: set[str] = set()
-        self._since = time.time()
+        # By their files: the clock of the machine where someone cancels may be another.
+        self._old_cancels = list_cancels(folder)
 
     def is_wanted(self, job: Job) -> bool:
         """Say whether nobody cancelled the job's runs since this command began."""
-        files = len(list(self._folder.jobs.glob("*-cancel-*.jsonl")))
-        if files != self._cancels_seen:
-            self._cancels_seen = files
-            self._cancelled = read_cancels(self._folder, self._since)
-        return self._cancelled.isdisjoint(job.runs)
+        new = list_cancels(self._folder) - self._old_cancels
+        return read_cancels(new).isdisjoint(job.runs)
 
     def started(self, jobs: Sequence[Job], handle: Handle) -> None:
         """Note that these jobs are handed over."""

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,17 @@ def submitted_codes(folder: SweepFolder) -> dict[str, frozenset[str]]:
     return {run: frozenset(codes) for run, codes in found.items()}
 
 
-def read_cancels(folder: SweepFolder, since: float) -> set[str]:
-    """Return the runs that were cancelled after a moment (seconds since 1970)."""
+def list_cancels(folder: SweepFolder) -> frozenset[Path]:
+    """Return the files in which runs of a sweep were cancelled: each is written once."""
+    return frozenset(folder.jobs.glob("*-cancel-*.jsonl"))
+
+
+def read_cancels(paths: Iterable[Path]) -> set[str]:
+    """Return the runs that were cancelled in these files of `list_cancels`."""
     runs: set[str] = set()
-    for path in folder.jobs.glob("*-cancel-*.jsonl"):
-        for line in _lines(path):
-            if line.get("t") == "cancel" and line.get("time", 0.0) >= since:
-                runs.update(line.get("runs", ()))
+    for line in (line for path in paths for line in _lines(path)):
+        if line.get("t") == "cancel":
+            runs.update(line.get("runs", ()))
     return runs
 
 

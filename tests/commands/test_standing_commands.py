@@ -22,7 +22,7 @@ from scalekit.errors import SystemTroubleError
 from scalekit.executors._process import process_handle
 from scalekit.executors.base import JobState, Placed, Settings
 from scalekit.launch.missing import find_missing
-from scalekit.results.jobs import SCHEMA, JobLog, read_cancels
+from scalekit.results.jobs import SCHEMA, JobLog, list_cancels, read_cancels
 from scalekit.results.record import RecordWriter
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
@@ -407,7 +407,7 @@ def test_cancel_stops_an_orphaned_run_which_saves_first(slow_sweep, capsys) -> N
     assert "asked 1 run to save and stop" in capsys.readouterr().out
     assert processes[0].wait(timeout=10) == 143
     assert processes[1].poll() is None
-    assert read_cancels(folder, 0.0) == {lines[0]["id"]}
+    assert read_cancels(list_cancels(folder)) == {lines[0]["id"]}
     assert run(["cancel", str(folder.root)]) == 0
     assert processes[1].wait(timeout=10) == 143
     assert run(["cancel", str(folder.root)]) == 0
@@ -432,7 +432,7 @@ def test_cancel_of_one_run_of_a_stack_stops_its_whole_process_and_says_so(
     assert run(["cancel", str(folder.root), ids[1]]) == 0
     assert "asked 2 runs to save and stop" in capsys.readouterr().out
     assert process.wait(timeout=10) == 143
-    assert read_cancels(folder, 0.0) == set(ids[:2])
+    assert read_cancels(list_cancels(folder)) == set(ids[:2])
 
 
 def test_cancel_of_a_sweep_asks_its_command_and_not_the_runs(slow_sweep) -> None:
