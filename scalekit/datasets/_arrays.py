@@ -25,8 +25,8 @@ def split_corpus(
         InputError: Fewer tokens than `data.unique_tokens` or `data.val_tokens` ask, or not one row.
     """
     limit = limit_training(sum(map(len, train)), data)
-    # A row needs the token after its last, so one more than the limit may be looked at.
-    rows, held_out = ArrayRows(_first(train, limit + 1), context), ArrayRows(val, context)
+    # Whole rows of them: what the end of an array is too short for, the next one makes up.
+    rows, held_out = ArrayRows(train, context, limit // context), ArrayRows(val, context)
     n_val = data["val_tokens"] // context
     for key, n_rows in (("val_tokens", n_val), ("unique_tokens", rows.n_rows)):
         if n_rows == 0:
@@ -36,16 +36,6 @@ def split_corpus(
             )
     check_held_out(n_val * context, held_out.n_rows * context, data["source"])
     return Corpus(rows, SpreadRows(held_out, n_val), {**facts, "val_tokens": n_val * context})
-
-
-def _first(arrays: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
-    kept = []
-    for array in arrays:
-        if limit <= 0:
-            break
-        kept.append(array[:limit])
-        limit -= len(array)
-    return kept
 
 
 def limit_training(available: int, data: Mapping[str, Any]) -> int:
@@ -79,9 +69,15 @@ def check_held_out(asked: int, available: int, source: str) -> None:
 
 
 class ArrayRows:
-    """Rows cut side by side out of token arrays; no row crosses from one array into the next."""
+    """Rows cut side by side out of token arrays; no row crosses from one array into the next.
 
-    def __init__(self, arrays: Sequence[np.ndarray], context: int) -> None:
+    Args:
+        arrays: Tokens.
+        context: Tokens a row.
+        most: How many rows at most, the first ones; None for all.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], context: int, most: int | None = None) -> None:
         import numpy as np
 
         long_enough = [a for a in arrays if len(a) > context]
@@ -92,7 +88,8 @@ class ArrayRows:
         self._ends = np.cumsum([len(rows) for rows in self._rows])
         self._starts = [0, *self._ends[:-1].tolist()]
         self._context = context
-        self.n_rows = sum(len(rows) for rows in self._rows)
+        n_rows = sum(len(rows) for rows in self._rows)
+        self.n_rows = n_rows if most is None else min(most, n_rows)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return rows (B, T + 1) of int64 for indices (B,)."""

@@ -112,3 +112,14 @@ def test_mapping_a_large_file_reads_only_the_rows_that_are_taken(tmp_path: Path)
     assert corpus.train.n_rows == ((8 << 30) // 2 - 1) // 1024
     last = np.array([corpus.train.n_rows - 1])
     assert (corpus.train.take(last) == 0).all()
+
+
+def test_unique_tokens_are_whole_rows_however_many_files_hold_them(tmp_path: Path) -> None:
+    for number in range(4):
+        first = 1000 * number
+        np.arange(first, first + 100, dtype=np.uint16).tofile(tmp_path / f"train_{number}.bin")
+    np.arange(200, dtype=np.uint16).tofile(tmp_path / "val.bin")
+    corpus = shards.open_corpus(data(tmp_path, unique_tokens=320), 32, seed=0)
+    # Three rows a file; the four tokens that are left at each end are made up for by the next.
+    assert corpus.train.n_rows == 10
+    assert corpus.train.take(np.arange(10))[:, 0].tolist()[-2:] == [2064, 3000]
