@@ -56,7 +56,7 @@ def read_weights(text: str | None) -> dict[str, float]:
             raise InputError(
                 f"data.weights: {number!r} of {name!r} is no number; write one such as 0.7"
             ) from error
-        if round(found[name] * CYCLE) < 1:
+        if found[name] * CYCLE < 1:
             raise InputError(
                 f"data.weights: {found[name]:g} of {name!r} is less than one row in {CYCLE:,}; "
                 "leave the source out or raise its weight"
@@ -94,7 +94,8 @@ def _sources(data: Mapping[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]
             {
                 **data,
                 "path": str(root / name),
-                # Shared out by weight, so that all sources repeat equally often.
+                # Shared out by weight, so that all sources repeat equally often; `_whole_rows`
+                # makes rows of it once their length is known.
                 "unique_tokens": None if unique is None else round(unique * weight),
             },
         )
@@ -117,7 +118,10 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     said = [f"{name} {known[name]['fingerprint']}" for name in weights]
     return {
         "vocab": _common(known, "vocab"),
-        "train_tokens": _supply({n: (known[n]["train_tokens"], w) for n, w in weights.items()}),
+        "train_tokens": _supply(
+            {n: (known[n]["train_tokens"], w) for n, w in weights.items()},
+            data.get("unique_tokens"),
+        ),
         "val_tokens": min(one["val_tokens"] for one in known.values()),
         "bytes_per_token": None
         if None in per_token
@@ -128,8 +132,13 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _supply(sources: Mapping[str, tuple[int, float]]) -> int:
-    """Return the tokens of a mixture after which the first source is used up."""
+def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int:
+    """Return the tokens of a mixture after which the first source is used up.
+
+    Where so many different ones were asked for, every source was found to have its share of them.
+    """
+    if unique is not None:
+        return unique
     # Up to rounding of a whole number over its share of it.
     return int(min(available / weight for available, weight in sources.values()) + 1e-6)
 
@@ -149,7 +158,7 @@ def _common(known: Mapping[str, Mapping[str, Any]], fact: str) -> Any:
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     """Map every source; the seed changes nothing, the tokens are what they are."""
     known = facts(data)
-    sources = _sources(data)
+    sources = _whole_rows(_sources(data), data.get("unique_tokens"), context)
     opened = {n: shards.open_corpus(own, context, seed) for n, (_, own) in sources.items()}
     train = [one.train for one in opened.values()]
     weights = {name: weight for name, (weight, _) in sources.items()}
@@ -172,6 +181,22 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
         Share(name, weights[name], n_val_rows, one.held_out_bytes()) for name, one in opened.items()
     )
     return Corpus(JoinedRows(train), val, said, shares, lambda s: MixedOrder(train, weights, s))
+
+
+def _whole_rows(
+    sources: Mapping[str, tuple[float, dict[str, Any]]], unique: int | None, context: int
+) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Share the rows of `unique` tokens out as the mixture takes them: an epoch repeats none."""
+    if unique is None:
+        return dict(sources)
+    turns = _places(_turns([weight for weight, _ in sources.values()]), len(sources))
+    shared = {}
+    for (name, (weight, own)), mine in zip(sources.items(), turns, strict=True):
+        # A share by turns may be a row more than the one by weight, which was seen to be there.
+        there = shards.facts({**own, "unique_tokens": None})["train_tokens"]
+        asked = _count(mine, unique // context) * context
+        shared[name] = (weight, {**own, "unique_tokens": min(asked, there)})
+    return shared
 
 
 def coder(data: Mapping[str, Any]) -> Coder | None:
@@ -217,13 +242,10 @@ class MixedOrder:
 
     def seen(self, rows: int) -> Seen:
         """Account for the first so many rows."""
-        import numpy as np
-
-        cycles, within = divmod(rows, CYCLE)
-        sources = {}
-        for number, (name, order) in enumerate(zip(self._names, self._orders, strict=True)):
-            own = self._own[number]
-            sources[name] = order.seen(cycles * len(own) + int(np.searchsorted(own, within)))
+        sources = {
+            name: order.seen(_count(own, rows))
+            for name, order, own in zip(self._names, self._orders, self._own, strict=True)
+        }
         unique = sum(one.unique for one in sources.values())
         return Seen(rows, unique, rows / self._starts[-1], sources)
 
@@ -233,6 +255,12 @@ def _places(turns: np.ndarray, n_sources: int) -> list[np.ndarray]:
     import numpy as np
 
     return [np.flatnonzero(turns == number) for number in range(n_sources)]
+
+
+def _count(own: np.ndarray, rows: int) -> int:
+    """Return how many of the first so many rows a source has whose places in a cycle these are."""
+    cycles, within = divmod(rows, CYCLE)
+    return cycles * len(own) + int(own.searchsorted(within))
 
 
 def _turns(weights: Sequence[float]) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalekit.datasets import mixture
+from scalekit.datasets import base, mixture
 from scalekit.datasets._arrays import ArrayRows
 from scalekit.datasets.base import Order
 from scalekit.datasets.mixture import CYCLE, MixedOrder, read_weights, write_weights
@@ -37,8 +37,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def config(root: Path, weights: str | None, **changes: Any) -> dict[str, Any]:
-    base = {"source": "mixture", "path": str(root), "weights": weights, "val_tokens": 300}
-    return {**base, "unique_tokens": None, "max_epochs": 1.0, **changes}
+    plain = {"source": "mixture", "path": str(root), "weights": weights, "val_tokens": 300}
+    return {**plain, "unique_tokens": None, "max_epochs": 1.0, **changes}
 
 
 def rows_of(n_rows: int) -> ArrayRows:
@@ -122,6 +122,28 @@ def test_unique_tokens_are_shared_out_so_that_all_sources_repeat_equally(root: P
     seen = mixture.open_corpus(data, CONTEXT, 0).ordered(0).seen(120)
     assert seen.unique == 40
     assert {one.epochs for one in seen.sources.values()} == {3.0}
+
+
+@pytest.mark.parametrize(
+    "weights", ["web=0.7, code=0.3", "web=0.9, code=0.1", "web=0.666667, code=0.333333"]
+)
+def test_an_epoch_of_unique_tokens_is_allowed_and_repeats_no_row(root: Path, weights: str) -> None:
+    for unique in (330, 410, 500, 1010):
+        data = config(root, weights, unique_tokens=unique)
+        base.check_supply(unique, mixture.facts(data)["train_tokens"], data)
+        corpus = mixture.open_corpus(data, CONTEXT, seed=0)
+        seen = corpus.ordered(0).seen(unique // CONTEXT)
+        assert seen.unique == seen.rows == corpus.train.n_rows
+        assert [one.epochs for one in seen.sources.values()] == [1.0, 1.0]
+
+
+def test_every_weight_that_is_allowed_gets_a_row() -> None:
+    small = 0.6 / CYCLE
+    with pytest.raises(InputError, match="less than one row"):
+        read_weights(f"a={small:.9f}, b={small:.9f}, c={1 - 2 * small:.9f}")
+    weights = read_weights(f"a={1 / CYCLE!r}, b={1 / CYCLE!r}, c={1 - 2 / CYCLE!r}")
+    seen = MixedOrder([rows_of(5)] * 3, weights, seed=0).seen(CYCLE)
+    assert [one.rows for one in seen.sources.values()] == [1, 1, CYCLE - 2]
 
 
 def test_equal_mixtures_are_written_equally() -> None:
