@@ -78,7 +78,8 @@ class _Place:
 
 def _text(line: bytes, place: _Place, column: str) -> str:
     try:
-        value = json.loads(line)
+        # Decoded here: from bytes, json guesses UTF-16 and UTF-32 where there are zeros.
+        value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         decode_text(line, str(place))
         raise

@@ -149,6 +149,8 @@ def test_a_document_may_be_a_file_or_a_line(tmp_path: Path) -> None:
         (b'{"text": 3}', "'text' is int, not text"),
         (b'{"text": "\\ud800"}', "lone surrogate"),
         (b'{"text": "\xe9"}', "not UTF-8, byte 0xe9"),
+        (b"\0" * 4, "not JSON"),  # what a torn write leaves; looks like UTF-32 to a guesser
+        ('{"text": "a"}'.encode("utf-16"), "not UTF-8, byte 0xff"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_number_in_the_file(
