@@ -21,6 +21,7 @@ from scalekit.errors import InputError
 from scalekit.tasks.base import Item, Piece, Task, TaskSource, make_task
 
 FINGERPRINT_DIGITS = 16
+_BOM = b"\xef\xbb\xbf"
 
 
 def read(where: str) -> Task:
@@ -37,11 +38,20 @@ def read(where: str) -> Task:
             f"eval.tasks: {where} cannot be read, {error.strerror}; name a file of JSON lines"
         ) from error
     items = []
-    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), start=1):
         if line.strip():
-            items.append(_item(line, f"{path}:{number}"))
+            items.append(_item(_decoded(line, f"{path}:{number}"), f"{path}:{number}"))
     digest = hashlib.sha256(data).hexdigest()[:FINGERPRINT_DIGITS]
     return make_task(path.stem, items, digest, str(path))
+
+
+def _decoded(line: bytes, where: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: not UTF-8, byte {line[error.start]:#04x}; save the file as UTF-8"
+        ) from error
 
 
 def _item(line: str, where: str) -> Item:
@@ -71,11 +81,15 @@ def _item(line: str, where: str) -> Item:
 
 def _piece(value: Mapping[str, Any], key: str, where: str) -> Piece:
     piece = value.get(key)
+    name = f"choice {key}" if key.isdigit() else repr(key)
     if isinstance(piece, str) and piece:
+        if not piece.isascii() and any("\ud800" <= letter <= "\udfff" for letter in piece):
+            raise InputError(
+                f"{where}: {name} holds a lone surrogate, which is no Unicode text; mend it"
+            )
         return piece
     if isinstance(piece, list) and piece and all(type(token) is int for token in piece):
         return tuple(piece)
-    name = f"choice {key}" if key.isdigit() else repr(key)
     raise InputError(f"{where}: {name} must be text or a list of tokens, found {piece!r:.60}")
 
 

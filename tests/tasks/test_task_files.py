@@ -8,6 +8,7 @@ import pytest
 
 from scalekit import registry
 from scalekit.errors import InputError
+from scalekit.tasks import jsonl
 from scalekit.tasks.base import Item, Task, find_source
 from scalekit.tokenizers.bytes import Bytes
 
@@ -84,6 +85,7 @@ def test_a_context_longer_than_the_model_loses_its_beginning(tmp_path: Path) -> 
         ('{"context": "a", "choices": ["b", "c"], "answer": true}', "found True"),
         ('{"context": "a", "choices": ["b", "c"]}', "found None"),
         ('{"context": "a", "choices": ["b", [3]], "answer": 0}', "mixes text and tokens"),
+        ('{"context": "a", "choices": ["b", "\\ud800"], "answer": 0}', "choice 1 holds a lone"),
         (GOOD + '{"context": "a", "target": "b"}', "item 2 has 1 choices and the first 2"),
         (GOOD + '{"context": [1], "choices": [[2], [3]], "answer": 0}', "item 2 mixes"),
     ],
@@ -112,6 +114,17 @@ def test_what_does_not_fit_the_model_is_refused(
     with pytest.raises(InputError) as refused:
         task.encode(**{"coder": Bytes(), "vocab": 64, "window": 4, **asked})  # type: ignore[arg-type]
     assert said in str(refused.value)
+
+
+def test_text_that_is_not_utf8_is_refused_and_not_scored_as_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        (GOOD + '{"context": "caf\xe9", "choices": ["b", "c"], "answer": 0}').encode("latin1")
+    )
+    with pytest.raises(InputError, match=r"a\.jsonl:2: not UTF-8, byte 0xe9"):
+        jsonl.read(str(path))
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert jsonl.read(str(path)).items == read(tmp_path / "b.jsonl", GOOD).items
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
