@@ -47,12 +47,14 @@ class Line:
         tokens: Context and choice; a context too long for the model has lost its beginning.
         n_choice: How many of them, at the end, are the choice.
         size: The choice's length in bytes of text, or in tokens where the item is tokens.
+        letters: Its length in characters, or in tokens likewise.
     """
 
     item: int
     tokens: tuple[int, ...]
     n_choice: int
     size: int
+    letters: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Task:
             where = f"task {self.name!r}, item {number + 1}"
             _check(context + after, len(after), vocab, window, where)
             size = len(choice.encode()) if isinstance(choice, str) else len(choice)
-            lines.append(Line(number, (context + after)[-window - 1 :], len(after), size))
+            kept = (context + after)[-window - 1 :]
+            lines.append(Line(number, kept, len(after), size, len(choice)))
         return lines
 
     def _tokens(self, pieces: Sequence[tuple[Piece, Piece]], coder: Coder | None) -> list[Pair]:

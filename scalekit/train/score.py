@@ -114,16 +114,21 @@ def summarise(task: Task, lines: Sequence[Line], said: Likelihoods) -> dict[str,
 
     Returns:
         `accuracy`: the likeliest choice is right (choices that tie share it); of cloze items, each
-        token of the answer is the likeliest. `accuracy_norm`: the same by likelihood per byte of
-        text (per token where items are tokens), the `acc_norm` of lm-evaluation-harness.
+        token of the answer is the likeliest. `accuracy_norm`: the same by likelihood per character
+        (per token where items are tokens), the `acc_norm` of lm-evaluation-harness.
         `probability`: of the right answer, among the choices where there are some (Schaeffer et al.
         2024, arXiv:2406.04391). `bits`: of the right answer, per byte or token; `loss`: in nats per
         token. `items`, and what `bits` are per.
     """
     answers = [item.answer for item in task.items]
-    nats, size, n_tokens = (
+    nats, size, letters, n_tokens = (
         _by_item(values, lines)
-        for values in (said.nats, [line.size for line in lines], [line.n_choice for line in lines])
+        for values in (
+            said.nats,
+            [line.size for line in lines],
+            [line.letters for line in lines],
+            [line.n_choice for line in lines],
+        )
     )
     right = np.array([row[a] for row, a in zip(nats, answers, strict=True)])
     right_size = np.array([row[a] for row, a in zip(size, answers, strict=True)])
@@ -132,10 +137,10 @@ def summarise(task: Task, lines: Sequence[Line], said: Likelihoods) -> dict[str,
     if said.greedy is not None:
         found |= {"accuracy": said.greedy.astype(float), "probability": np.exp(right)}
     else:
-        per_size = [row / of for row, of in zip(nats, size, strict=True)]
+        per_letter = [row / of for row, of in zip(nats, letters, strict=True)]
         found |= {
             "accuracy": _credits(nats, answers),
-            "accuracy_norm": _credits(per_size, answers),
+            "accuracy_norm": _credits(per_letter, answers),
             "probability": np.array([_share(r, a) for r, a in zip(nats, answers, strict=True)]),
         }
     per = "byte" if task.is_text else "token"

@@ -114,8 +114,8 @@ def told(rows: list[list[float]], answers: list[int], texts: list[list[str]]) ->
     return summarise(task, lines, Likelihoods(nats, None))
 
 
-def test_accuracy_is_of_the_likeliest_choice_and_its_norm_of_the_likeliest_per_byte() -> None:
-    # The first is right by both, the second only by length: -3 over six bytes beats -2 over two.
+def test_accuracy_is_of_the_likeliest_choice_and_its_norm_of_the_likeliest_per_letter() -> None:
+    # The first is right by both, the second only by length: -3 over six letters beats -2 over two.
     said = told(
         [[-1.0, -4.0], [-2.0, -3.0]], answers=[0, 1], texts=[["aa", "bb"], ["cc", "dddddd"]]
     )
@@ -130,6 +130,14 @@ def test_accuracy_is_of_the_likeliest_choice_and_its_norm_of_the_likeliest_per_b
     assert said["bits"] == pytest.approx(np.mean([1 / 2, 3 / 6]) / math.log(2))
     assert said["loss"] == pytest.approx(np.mean([1 / 2, 3 / 6]))
     assert (said["items"], said["bits_per"]) == (2, "byte")
+
+
+def test_letters_of_several_bytes_count_once_in_the_norm_as_in_the_harness() -> None:
+    # lm-evaluation-harness divides by len(choice): -3 over three letters against -4 over five.
+    # By bytes it would be -3 over six, and the other choice.
+    said = told([[-3.0, -4.0]], answers=[1], texts=[["\u00e9" * 3, "ddddd"]])
+    assert said["accuracy_norm"] == 1.0
+    assert said["bits"] == pytest.approx(4 / 5 / math.log(2))
 
 
 def test_choices_that_tie_share_an_item_wherever_the_answer_stands() -> None:
