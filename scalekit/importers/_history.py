@@ -16,7 +16,8 @@ STEP = r"(\d{1,15})"
 WHOLE = r"(\d[\d,]{0,30})"
 """A whole number, perhaps with commas between thousands."""
 
-_LOSS = re.compile(r"loss|bpb", re.IGNORECASE)
+LOSS = re.compile(r"loss|bpb", re.IGNORECASE)
+"""What the name of a loss has in it."""
 
 
 def read_whole(digits: str) -> int:
@@ -102,7 +103,7 @@ class History:
         last: dict[str, float] = {}
         for step in sorted(self._rows):
             for name, value in self._rows[step].items():
-                if _LOSS.search(name) and isinstance(value, float):
+                if LOSS.search(name) and isinstance(value, float):
                     last[name] = value
         lost = [name for name, value in last.items() if not isfinite(value)]
         if lost:

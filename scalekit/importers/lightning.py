@@ -1,6 +1,7 @@
 """`metrics.csv` of Lightning's CSVLogger, with the `hparams.yaml` beside it.
 
-Training and evaluation metrics stand in rows of their own. Lightning's `step` is that of the last
+Training and evaluation metrics stand in rows of their own, with empty cells for the other's; a loss
+that is no number any more is written as nan. Lightning's `step` is that of the last
 batch, counted from 0: after step 49 fifty batches are done.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from scalekit.errors import InputError
 from scalekit.importers._cells import flatten
+from scalekit.importers._curve_table import find_divergence, loss_names
 from scalekit.importers._separated import header, read_separated
 from scalekit.importers.base import Imported, Importer, Source
 
@@ -31,6 +33,11 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     facts, more = _hparams(source.path.with_name(_HPARAMS))
     n_rows = len(columns["step"])
     given: dict[str, Any] = {f"hparams.{name}": [value] * n_rows for name, value in facts.items()}
+    losses = loss_names(columns)
+    words, _ = read_separated(source, losses)
+    if lost := find_divergence({name: words[name] for name in losses}):
+        given["status"] = ["diverged"] * n_rows
+        more.append(f"{source.path}: the run ends with {lost}; it is called diverged")
     return Imported(
         {**columns, **given},
         about={"step": "Lightning's, the last batch's, counted from 0: step 49 is 50 batches"},

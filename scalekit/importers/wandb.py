@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.errors import InputError
 from scalekit.importers._cells import flatten
+from scalekit.importers._curve_table import find_divergence, forget_superseded, loss_names
 from scalekit.importers._history import join_columns
 from scalekit.importers._json_lines import SUFFIXES as JSON_SUFFIXES
 from scalekit.importers._json_lines import is_array, read_json_lines
 from scalekit.importers._parquet import MAGIC, read_parquet
-from scalekit.importers._separated import SUFFIXES, header, read_separated
+from scalekit.importers._separated import INDEX, SUFFIXES, header, read_separated
 from scalekit.importers.base import Imported, Importer, Source
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     if _is_table(names):
         return _read_table(source, columns, notes)
     if _is_history(names):
-        return _read_history(columns, notes)
+        return _read_history(source, columns, notes)
     if names >= _SCRIPT:
         return _read_script(source, columns, notes)
     if _is_chart(names):
@@ -111,13 +112,45 @@ def _read_table(source: Source, columns: dict[str, np.ndarray], notes: list[str]
     )
 
 
-def _read_history(columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+def _read_history(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
     """Take the script's own `step` where every row has one, else W&B's."""
     own = columns.get("step")
     is_whole = own is not None and own.dtype != object and not any(map(isnan, own))
     about = "the script's own" if is_whole else "W&B's _step, which counts calls of its log"
     steps = columns["step" if is_whole else "_step"]
-    return Imported({**columns, "step": steps}, about={"step": about}, notes=notes, is_history=True)
+    found: dict[str, Any] = {**columns, "step": steps}
+    if _is_one_run(columns):
+        if is_whole:
+            # W&B goes on counting where the script went back to its checkpoint.
+            kept = {name for name in columns if name.startswith("_")} | {"step", INDEX}
+            found, forgotten = forget_superseded(found, steps, kept)
+            if forgotten:
+                notes.append(
+                    f"{source.path}: the run was resumed; {forgotten} values that it logged again "
+                    "count as logged last"
+                )
+        found |= _divergence(source, columns, notes)
+    return Imported(found, about={"step": about}, notes=notes, is_history=True)
+
+
+def _is_one_run(columns: Mapping[str, np.ndarray]) -> bool:
+    """Whether rows are one run's, in its order: W&B's own step never goes back within one."""
+    counted = columns["_step"]
+    is_rising = counted.dtype != object and bool((counted[1:] >= counted[:-1]).all())
+    return is_rising and not columns.keys() & {"run", "name", "run_id"}
+
+
+def _divergence(
+    source: Source, columns: Mapping[str, np.ndarray], notes: list[str]
+) -> dict[str, list[str]]:
+    """Return the status of a run whose loss ends in no number, and note it; else nothing."""
+    losses = loss_names(columns)
+    words, _ = _columns(source, losses)
+    lost = find_divergence({name: words[name] for name in losses})
+    if not lost or "status" in columns:
+        return {}
+    notes.append(f"{source.path}: the run ends with {lost}; it is called diverged")
+    return {"status": ["diverged"] * len(columns["_step"])}
 
 
 def _read_script(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:

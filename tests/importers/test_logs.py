@@ -199,6 +199,18 @@ def test_hyperparameters_that_cannot_be_read_are_left_out_and_told(
     assert not [name for name in told.columns if name.startswith("hparams.")]
 
 
+@pytest.mark.parametrize("word", ["nan", "inf"])
+def test_a_lightning_run_whose_loss_ends_in_no_number_is_diverged(
+    tmp_path: Path, word: str
+) -> None:
+    text = f"step,train_loss,val_loss\n49,2.5,\n49,,2.4\n99,{word},\n99,,{word}\n149,,\n"
+    told = read_text("lightning", tmp_path, text, "metrics.csv")
+    assert told.columns["status"] == ["diverged"] * 5
+    assert f"loss {word}; it is called diverged" in told.notes[-1]
+    fine = text.replace(f"99,{word}", "99,2.1").replace(f",,{word}", ",,2.2")
+    assert "status" not in read_text("lightning", tmp_path, fine, "metrics.csv").columns
+
+
 # --- Weights & Biases ----------------------------------------------------------------------------
 
 
@@ -224,6 +236,56 @@ def test_a_history_with_whole_steps_of_its_own_keeps_them(tmp_path: Path) -> Non
     assert told.about["step"] == "the script's own"
     text = "_step,_runtime,step,val/loss\n0,1,,3\n1,2,200,2\n"
     assert read_text("wandb", tmp_path, text, "h.csv").columns["step"].tolist() == [0, 1]
+
+
+RESUMED = """_step,_runtime,step,train_loss,val_loss
+0,1,100,3.0,
+1,2,100,,3.1
+2,3,200,2.8,
+3,4,200,,2.9
+4,5,250,2.7,
+5,6,200,2.6,
+6,7,200,,2.5
+7,8,300,2.4,
+"""
+
+
+def test_in_a_history_what_a_resumed_run_logs_again_counts_as_logged_last(tmp_path: Path) -> None:
+    told = read_text("wandb", tmp_path, RESUMED, "h.csv")
+    val, train = told.columns["val_loss"], told.columns["train_loss"]
+    np.testing.assert_array_equal(val[np.isfinite(val)], [3.1, 2.5])
+    np.testing.assert_array_equal(train[np.isfinite(train)], [3.0, 2.6, 2.4])
+    assert told.columns["step"].tolist() == [100, 100, 200, 200, 250, 200, 200, 300]
+    assert "the run was resumed; 3 values" in told.notes[-1]
+
+
+@pytest.mark.parametrize("change", ["two runs below each other", "no step goes back"])
+def test_in_a_history_nothing_is_forgotten_without_a_resume(tmp_path: Path, change: str) -> None:
+    text = "_step,_runtime,step,val_loss\n0,1,100,3\n1,2,200,2\n2,3,200,1\n"
+    if change == "two runs below each other":
+        text = text.replace("2,3,200,1", "0,3,100,1")
+    told = read_text("wandb", tmp_path, text, "h.csv")
+    assert told.columns["val_loss"].tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_history_whose_loss_ends_in_no_number_is_diverged(tmp_path: Path, suffix: str) -> None:
+    text = "_step,_runtime,step,val_loss\n0,1,100,3\n1,2,200,NaN\n2,3,300,\n"
+    if suffix == "jsonl":
+        text = """{"_step": 0, "_runtime": 1, "step": 100, "val_loss": 3}
+{"_step": 1, "_runtime": 2, "step": 200, "val_loss": "NaN"}
+{"_step": 2, "_runtime": 3, "step": 300}
+"""
+    told = read_text("wandb", tmp_path, text, f"h.{suffix}")
+    assert told.columns["status"] == ["diverged"] * 3
+    assert "ends with val_loss nan; it is called diverged" in told.notes[-1]
+
+
+def test_a_history_that_writes_nan_where_it_has_no_value_is_not_called_diverged(
+    tmp_path: Path,
+) -> None:
+    text = "_step,_runtime,train_loss,val_loss\n0,1,NaN,3\n1,2,2,NaN\n"
+    assert "status" not in read_text("wandb", tmp_path, text, "h.csv").columns
 
 
 def test_a_chart_becomes_rows_by_run(tmp_path: Path) -> None:
