@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ class Manifest:
         return json.dumps({"schema": SCHEMA, **vars(self)}, indent=1) + "\n"
 
 
+def count_split(split: str, shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the shards of a split hold together, without bytes per token where it is none."""
+    inside = [shard for shard in shards if shard["split"] == split]
+    counts = {n: sum(shard[n] for shard in inside) for n in ("documents", "tokens", "bytes")}
+    if not counts["tokens"]:
+        return counts
+    return {**counts, "bytes_per_token": counts["bytes"] / counts["tokens"]}
+
+
+def hash_shards(identity: str, shards: Iterable[Mapping[str, Any]]) -> str:
+    """Return the fingerprint of shards whose tokens are of the tokenizer with that identity."""
+    said = [identity, *(f"{shard['file']} {shard['sha256']}" for shard in shards)]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None where it has none and is not being prepared either.
 
@@ -88,7 +104,7 @@ def _check_types(read: Manifest) -> None:
         (read.tokenizer["identity"], str),
         (read.tokenizer["vocab"], int),
         *((read.splits[split]["bytes_per_token"], float) for split in SPLITS),
-        *((shard["tokens"], int) for shard in read.shards),
+        *((shard[name], int) for shard in read.shards for name in ("tokens", "bytes", "documents")),
         *((shard[name], str) for shard in read.shards for name in ("file", "split", "sha256")),
     ]
     for value, kind in relied_on:

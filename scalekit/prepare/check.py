@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalekit.datasets._manifest import Manifest
+from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, count_split, hash_shards
 from scalekit.datasets.shards import check_shard_files
 from scalekit.errors import InputError
 
@@ -27,8 +28,9 @@ def check_folder(
 
     Raises:
         InputError: A shard is missing, torn or changed, or holds a token out of the vocabulary;
-            the lengths of tokens are not those of this text.
+            the lengths of tokens are not those of this text; the manifest contradicts itself.
     """
+    _check_manifest(folder, manifest)
     vocab = manifest.tokenizer["vocab"]
     lengths = _read_lengths(folder, manifest)
     shards = check_shard_files(folder, manifest)
@@ -57,6 +59,25 @@ def check_folder(
             )
         done += size
         advance(done, sum(sizes))
+
+
+def _check_manifest(folder: Path, manifest: Manifest) -> None:
+    """Compare what a manifest says of its splits with what it says of their shards.
+
+    Raises:
+        InputError: They differ, or a shard is listed twice.
+    """
+    shards, path = manifest.shards, folder / MANIFEST
+    listed = Counter(shard["file"] for shard in shards)
+    wrong = [f"lists {name} twice" for name, count in listed.items() if count > 1]
+    for split in SPLITS:
+        for name, counted in count_split(split, shards).items():
+            if (said := manifest.splits[split].get(name)) != counted:
+                wrong.append(f"says {name} {said!r} of {split!r}, its shards have {counted!r}")
+    if manifest.fingerprint != hash_shards(manifest.tokenizer["identity"], shards):
+        wrong.append("has a fingerprint that is not its shards'")
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]}; it was changed, prepare the folder again")
 
 
 def _read_lengths(folder: Path, manifest: Manifest) -> np.ndarray | None:

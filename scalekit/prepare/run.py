@@ -7,7 +7,6 @@ was put in place whole, and the manifest is written when nothing is left.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,8 @@ from scalekit.datasets._manifest import (
     TOKEN_BYTES,
     TOKENIZER,
     Manifest,
+    count_split,
+    hash_shards,
     read_manifest,
 )
 from scalekit.errors import InputError, SystemTroubleError
@@ -188,11 +189,9 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
     shards.sort(key=lambda shard: (SPLITS.index(shard["split"]), shard["file"]))
     splits = {}
     for split in SPLITS:
-        inside = [shard for shard in shards if shard["split"] == split]
-        counts = {n: sum(s[n] for s in inside) for n in ("documents", "tokens", "bytes")}
-        if not counts["tokens"]:
+        splits[split] = count_split(split, shards)
+        if not splits[split]["tokens"]:
             raise InputError(_empty_split(split, shards))
-        splits[split] = {**counts, "bytes_per_token": counts["bytes"] / counts["tokens"]}
     package = registry.find("tokenizers", parse(bench.recipe.tokenizer)[0]).package
     tokenizer = {
         "identity": coder.identity,
@@ -202,10 +201,9 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
         "token_bytes": TOKEN_BYTES if all(s["token_bytes_add_up"] for s in shards) else None,
         "version": f"{package} {metadata.version(package)}" if package else None,
     }
-    said = [coder.identity, *(f"{s['file']} {s['sha256']}" for s in shards)]
     recipe = {**plan["recipe"], "dtype": dtype_of(coder.vocab)}
     recipe["empty_documents"] = sum(report["empty_documents"] for report in reports)
-    fingerprint = hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
+    fingerprint = hash_shards(coder.identity, shards)
     return Manifest(fingerprint, tokenizer, splits, tuple(shards), tuple(plan["sources"]), recipe)
 
 

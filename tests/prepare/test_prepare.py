@@ -339,6 +339,30 @@ def test_a_check_finds_every_damage(source: Path, tmp_path: Path, capsys) -> Non
     assert "is not in manifest.json" in capsys.readouterr().err
 
 
+def test_a_check_finds_a_manifest_that_contradicts_itself(
+    source: Path, tmp_path: Path, capsys
+) -> None:
+    fill(source, tmp_path)
+    path = tmp_path / "manifest.json"
+    whole = json.loads(path.read_text())
+    val, shard = whole["splits"]["val"], whole["shards"][0]
+    damages: dict[str, dict[str, Any]] = {
+        "bytes_per_token 0.5 of 'val'": {
+            "splits": {**whole["splits"], "val": {**val, "bytes_per_token": 0.5}}
+        },
+        "fingerprint": {"fingerprint": "0" * 16},
+        # A shard for training that is held out as well.
+        "lists train_000000.bin twice": {"shards": [*whole["shards"], {**shard, "split": "val"}]},
+        "documents": {"shards": [{**shard, "split": "val"}, *whole["shards"][1:]]},
+    }
+    for says, change in damages.items():
+        path.write_text(json.dumps({**whole, **change}))
+        assert cli.run(["data", "check", str(tmp_path)]) == 3
+        said = capsys.readouterr().err
+        assert says in said
+        assert "manifest.json" in said
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "scalekit.data/9"}'])
 def test_a_manifest_that_is_none_is_refused(text: str, source: Path, tmp_path: Path) -> None:
     fill(source, tmp_path)
