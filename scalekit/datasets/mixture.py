@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalekit.datasets import shards
+from scalekit.datasets._arrays import JoinedRows
 from scalekit.datasets.base import Corpus, Dataset, Order, Rows, Seen, Share
 from scalekit.errors import InputError, did_you_mean
 from scalekit.quantities import read_number
@@ -275,30 +276,6 @@ def _turns(weights: Sequence[float]) -> np.ndarray:
     sources = np.repeat(np.arange(len(counts)), counts)
     nth = np.arange(CYCLE) - np.repeat(np.cumsum(counts) - counts, counts)
     return sources[np.argsort((nth + 0.5) / counts[sources], kind="stable")]
-
-
-class JoinedRows:
-    """Rows of several sources, one source after the other."""
-
-    def __init__(self, rows: Sequence[Rows]) -> None:
-        self._rows = rows
-        self.starts = [0]
-        for one in rows:
-            assert one.n_rows is not None
-            self.starts.append(self.starts[-1] + one.n_rows)
-        self.n_rows = self.starts[-1]
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return rows (B, T + 1) of int64 for indices (B,)."""
-        import numpy as np
-
-        places = np.searchsorted(self.starts, indices, side="right") - 1
-        taken = [(places == p, p) for p in np.unique(places)] or [(places == 0, 0)]
-        parts = [(here, self._rows[p].take(indices[here] - self.starts[p])) for here, p in taken]
-        out = np.empty((len(indices), parts[0][1].shape[1]), dtype=np.int64)
-        for here, rows in parts:
-            out[here] = rows
-        return out
 
 
 DATASET = Dataset("mixture", facts, open_corpus, coder)
