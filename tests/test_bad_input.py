@@ -210,6 +210,10 @@ BAD_PLANS: dict[str, tuple[Callable[[SweepFolder], None], str]] = {
         fill_plan(b'{"id": "0000000001"}\n'),
         "demo/plan.jsonl:1: schema None, not 'scalekit.plan/1'; run the sweep command again",
     ),
+    "half a line": (
+        fill_plan(b'{"schema": "scalekit.plan/1", "id": "x", "config": {}}\n'),
+        "demo/plan.jsonl:1: no 'plan' in it; run the sweep command again, it rewrites the plan",
+    ),
     "no object": (fill_plan(b"[1]\n"), "demo/plan.jsonl:1: schema None, not 'scalekit.plan/1'"),
 }
 

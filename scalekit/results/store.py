@@ -13,6 +13,7 @@ from typing import Any
 from scalekit.errors import InputError, SystemTroubleError
 
 PLAN_SCHEMA = "scalekit.plan/1"
+_PLAN_KEYS = {"id": str, "config": dict, "plan": dict, "resources": dict}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,11 @@ class SweepFolder:
             found = value.get("schema") if isinstance(value, dict) else None
             if found != PLAN_SCHEMA:
                 raise InputError(f"{where}: schema {found!r}, not {PLAN_SCHEMA!r}; {remedy} it")
+            lacks = [
+                name for name, kind in _PLAN_KEYS.items() if not isinstance(value.get(name), kind)
+            ]
+            if lacks:
+                raise InputError(f"{where}: no {lacks[0]!r} in it; {remedy} the plan")
             yield value
 
 

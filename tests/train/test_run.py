@@ -241,12 +241,14 @@ def test_a_run_is_named_by_enough_of_its_id(
     assert [p.name for p in tmp_path.iterdir()] == ["plan.jsonl"]
 
 
-def test_a_folder_without_a_plan_and_a_torn_plan_are_refused(tmp_path: Path, capsys) -> None:
+def test_a_folder_without_a_plan_and_a_torn_plan_are_refused(
+    spec: RunSpec, tmp_path: Path, capsys
+) -> None:
     assert cli.run(["train", str(tmp_path), "0"]) == 3
     assert capsys.readouterr().err == (
         f"error: {tmp_path}: no plan.jsonl, No such file or directory; name the folder of a sweep\n"
     )
-    line = '{"schema": "scalekit.plan/1", "id": "1"}\n'
+    line = json.dumps(spec.to_json()) + "\n"
     (tmp_path / "plan.jsonl").write_text(line + line[:-5])
     assert cli.run(["train", str(tmp_path), "2"]) == 3
     assert capsys.readouterr().err == (
