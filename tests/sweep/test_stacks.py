@@ -140,6 +140,8 @@ def test_time_and_cost_count_what_stacks_gain(sweep) -> None:
 def test_without_a_measurement_a_stack_counts_as_its_runs_one_after_the_other(sweep) -> None:
     alone, stacked = sweep(), sweep(resources=[{"stack": 6}])
     plans = [plan_sweep(e, at_once=1, stacking=planned(e)).estimate for e in (alone, stacked)]
+    assert plans[1].device_seconds
+    assert plans[1].wall_seconds
     # Twelve processes against two, each of which takes two seconds to start.
     assert plans[0].device_seconds == pytest.approx(plans[1].device_seconds + 20)
     assert plans[0].wall_seconds == pytest.approx(plans[1].wall_seconds + 20)
