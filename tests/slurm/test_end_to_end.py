@@ -71,7 +71,7 @@ def test_a_sweep_over_slurm_gives_the_table_of_the_local_executor_bit_for_bit(
     assert run(["doctor", "--write-profile", "dev", "--partition", "low"]) == 0
     slurm = ["-s", "executor.profile=dev", "--wait"]
     assert run(["sweep", "tiny.yaml", *slurm, "--out", "far", *OPTIONS]) == 0
-    assert "far: 2 runs: 2 done" in capsys.readouterr().out
+    assert "far: 2 runs: 2 done" in capsys.readouterr().err
     (script,) = Path("far").glob("slurm/*/job.sh")
     assert "#SBATCH --partition=low\n" in script.read_text()
     assert run(["sweep", "tiny.yaml", "-e", "local", "--out", "near", *OPTIONS]) == 0
