@@ -225,9 +225,8 @@ def dof(solution: Solution) -> float:
     """Return the degrees of freedom of t for the sandwich.
 
     A sandwich rests on the few runs with leverage, so it is known far worse than `n - p` runs
-    would know it: on 25 runs of five budgets it behaves like a variance of 7 observations, and of
-    fewer where some runs are noisier. The number is Satterthwaite's for noise of `uneven_sizes`,
-    averaged over all directions of the parameters:
+    would know it: on 25 runs of five budgets it behaves like a variance of 7 observations. The
+    number is Satterthwaite's for even noise, averaged over all directions of the parameters:
     with Q the quadratic form that the variance of c'theta is of the noise, E[tr Q]^2 / E[tr Q^2]
     over c of a standard normal law in coordinates that make the normal matrix one.
 
@@ -241,7 +240,7 @@ def dof(solution: Solution) -> float:
         return most
     _, moves = solution.on_scale
     white = np.linalg.svd(solution.jacobian[inner] * moves, full_matrices=False)[2]
-    return float(np.clip(satterthwaite(white, groups, uneven_sizes(solution)), 1.0, most))
+    return float(np.clip(satterthwaite(white, groups), 1.0, most))
 
 
 def _most_dof(solution: Solution) -> float:
@@ -253,37 +252,27 @@ def _most_dof(solution: Solution) -> float:
     return float(solution.dof)
 
 
-def satterthwaite(white: Array, groups: Array, sizes: Array) -> float:
-    """Average Satterthwaite's degrees of freedom over directions.
+def satterthwaite(white: Array, groups: Array) -> float:
+    """Average Satterthwaite's degrees of freedom over directions; white is (p, n), rows unit.
 
-    With S_gh the matrix (p, p) whose form c'S_gh c is the covariance that the noise gives the
+    With S_gh the matrix (p, p) whose form c'S_gh c is the covariance that even noise gives the
     scores of clusters g and h, Q's trace is the sum of all S_gg and that of its square the sum of
     the squares of all S_gh.
-
-    Args:
-        white: The runs' columns (p, n), in coordinates in which its rows are orthonormal.
-        groups: Each run's cluster (n,).
-        sizes: Each run's noise beside the others' (n,).
     """
-    freed = _freed(white * sizes, white, np.eye(len(white)), groups, sizes) / sizes
+    freed = _freed(white, white, np.eye(len(white)), groups, np.ones(len(groups)))
     # Of a normal c: E[(c'Sc)^2] = (tr S)^2 + 2 tr S^2.
     if _are_alone(groups):
-        # One run a cluster: S_ij is z_i z_j' V_ij, so both traces are sums of inner products.
+        # One run a cluster: S_ij is z_i z_j' M_ij, so both traces are sums of inner products.
         inner = freed.T @ freed
         square = np.outer(np.diag(inner), np.diag(inner)) + 2 * inner**2
-        left = np.eye(len(groups)) - white.T @ white
-        covariance = (left * sizes**2) @ left
-        own = np.diag(covariance)
-        return float(own @ square @ own) / float(np.sum(square * covariance**2))
-    # The residuals' covariance V is what a cluster has alone, less what all share.
+        above = len(white) * (len(white) + 2.0)
+        covariance = np.eye(len(groups)) - white.T @ white
+        return above / float(np.sum(square * covariance**2))
+    # The residuals' covariance is 1 - white'white: what a cluster has alone, less what all share.
     members = _members(groups)
-    noise = freed * sizes**2
-    alone = np.stack([noise[:, own] @ freed[:, own].T for own in members])
+    alone = np.stack([freed[:, own] @ freed[:, own].T for own in members])
     common = np.stack([freed[:, own] @ white[:, own].T for own in members])
-    other = common @ (white * sizes**2 @ white.T) / 2
-    other -= np.stack([noise[:, own] @ white[:, own].T for own in members])
-    blocks = np.einsum("gac,hbc->ghab", common, other, optimize=True)
-    blocks += np.einsum("gac,hbc->ghab", other, common, optimize=True)
+    blocks = -np.einsum("gac,hbc->ghab", common, common, optimize=True)
     diagonal = np.arange(len(members))
     blocks[diagonal, diagonal] += alone
     blocks = (blocks + blocks.transpose(0, 1, 3, 2)) / 2

@@ -8,6 +8,7 @@ import pytest
 from fit_examples import BESIROGLU, CHINCHILLA, isoflop_table, runs_of, table_of, with_columns
 from scipy import linalg, optimize, stats
 
+from scalekit.fit import uncertainty
 from scalekit.fit.bootstrap import bca, bootstrap
 from scalekit.fit.describe import describe
 from scalekit.fit.intervals import t_quantile
@@ -61,27 +62,24 @@ def test_the_sandwich_agrees_with_the_bootstrap_on_many_runs(objective: str) -> 
     )
 
 
-@pytest.mark.parametrize("groups", [np.arange(32), np.repeat(np.arange(8), 4)])
-@pytest.mark.parametrize("sizes", [np.ones(32), np.geomspace(0.5, 2.0, 32)], ids=["even", "uneven"])
-def test_the_degrees_of_freedom_are_those_of_the_sandwichs_own_spread(
-    groups: Array, sizes: Array
-) -> None:
+def test_the_degrees_of_freedom_are_those_of_the_sandwichs_own_spread() -> None:
     """Against simulated quadratic forms: runs alone, and four runs a cluster."""
     rng = np.random.default_rng(0)
     white = np.linalg.qr(rng.normal(size=(32, 5)))[0].T
-    left = (np.eye(32) - white.T @ white) * sizes
-    member = groups[:, None] == np.unique(groups)
-    block = left @ left.T / np.outer(sizes, sizes) * (member @ member.T)
-    root = sizes[:, None] * np.linalg.inv(np.real(np.asarray(linalg.sqrtm(block)))) / sizes
-    above, below = [], []
-    for _ in range(3000):
-        rows = member.T @ (np.diag(rng.normal(size=5) @ white @ root) @ left)
-        form = rows @ rows.T
-        above.append(np.trace(form) ** 2)
-        below.append(np.sum(form**2))
-    # 3000 directions know each mean to 2 %, and they move together.
-    found = satterthwaite(white, groups, sizes)
-    assert found == pytest.approx(np.mean(above) / np.mean(below), rel=0.03)
+    hat = white.T @ white
+    for groups in (np.arange(32), np.repeat(np.arange(8), 4)):
+        member = groups[:, None] == np.unique(groups)
+        block = (hat * (member @ member.T)).astype(float)
+        root = np.linalg.inv(np.real(np.asarray(linalg.sqrtm(np.eye(32) - block))))
+        above, below = [], []
+        for _ in range(3000):
+            rows = member.T @ (np.diag(rng.normal(size=5) @ white @ root) @ (np.eye(32) - hat))
+            form = rows @ rows.T
+            above.append(np.trace(form) ** 2)
+            below.append(np.sum(form**2))
+        # 3000 directions know each mean to 2 %, and they move together.
+        found = satterthwaite(white, groups)
+        assert found == pytest.approx(np.mean(above) / np.mean(below), rel=0.03)
 
 
 def test_a_narrow_delta_takes_its_errors_from_resampling_where_runs_are_many() -> None:
@@ -102,26 +100,19 @@ def test_a_narrow_delta_has_errors_of_the_right_size_on_few_runs() -> None:
         assert 0.8 < typical[k] / actual[k] < 1.2, name
 
 
-@pytest.mark.parametrize("n_clusters", [10, 40])
-@pytest.mark.parametrize("fall", [0.0, 1.4], ids=["even", "uneven"])
-def test_a_sandwich_is_unbiased(n_clusters: int, fall: float) -> None:
-    """Forty runs, alone or four a cluster: the mean of 800 estimates is the spread they had."""
-    N = np.repeat(np.geomspace(5e7, 2e9, 10), 4)
-    D = 8 * N * np.tile([1.0, 3.0, 10.0, 30.0], 10)
+def told_over_had(N: Array, D: Array, cluster: Array, size: Array, n: int) -> Array:
+    """Return the sandwich's mean variances (p,) over those of n fits, of noise of these sizes."""
     clean = table_of(N, D)
-    cluster = np.repeat(np.arange(n_clusters), 40 // n_clusters)
     runs = replace(runs_of(N, D, clean["loss"]), cluster=cluster)
     one = solve(CHINCHILLA, runs, find_objective("mse_log"))
-    place = np.log(N * D)
-    size = 0.002 * np.exp(-fall * (place - place.min()) / np.ptp(place))
-    noise = np.random.default_rng(0).normal(0, size, (800, 40))
+    noise = np.random.default_rng(0).normal(0, size, (n, len(N)))
     observed = np.log(clean["loss"]) + noise
     many = replace(one.problem, log_observed=observed)
-    ends = minimise(many, np.tile(one.psi, (800, 1)))
+    ends = minimise(many, np.tile(one.psi, (n, 1)))
     state = CHINCHILLA.state(ends.psi, one.frame)
     jacobian = CHINCHILLA.jacobian(state)
     told = []
-    for k in range(800):
+    for k in range(n):
         problem = replace(one.problem, log_observed=observed[k])
         residual = observed[k] - state.log_loss[k]
         found = replace(
@@ -129,8 +120,34 @@ def test_a_sandwich_is_unbiased(n_clusters: int, fall: float) -> None:
             jacobian=jacobian[k], hessian=ends.hessian[k],
         )  # fmt: skip
         told.append(np.diag(sandwich(found)))
+    return np.mean(told, axis=0) / np.var(ends.psi, axis=0)
+
+
+@pytest.mark.parametrize("n_clusters", [10, 40])
+@pytest.mark.parametrize("fall", [0.0, 1.4], ids=["even", "uneven"])
+def test_a_sandwich_is_unbiased(n_clusters: int, fall: float) -> None:
+    """Forty runs, alone or four a cluster: the mean of 800 estimates is the spread they had."""
+    N = np.repeat(np.geomspace(5e7, 2e9, 10), 4)
+    D = 8 * N * np.tile([1.0, 3.0, 10.0, 30.0], 10)
+    place = np.log(N * D)
+    size = 0.002 * np.exp(-fall * (place - place.min()) / np.ptp(place))
+    shares = told_over_had(N, D, np.repeat(np.arange(n_clusters), 40 // n_clusters), size, 800)
     # 800 repetitions know each variance to 5 %, and the estimate's own mean to as much.
-    np.testing.assert_allclose(np.mean(told, axis=0), np.var(ends.psi, axis=0), rtol=0.16)
+    np.testing.assert_allclose(shares, 1.0, rtol=0.16)
+
+
+def test_a_sandwich_knows_that_small_runs_are_noisier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that falls fourfold over 25 runs is told for less where it is taken for even."""
+    table = isoflop_table(budgets=np.geomspace(1e18, 1e20, 5), n_sizes=5, width=4.0)
+    N, D = table["params"], table["tokens"]
+    place = np.log(N * D)
+    size = 0.005 * (1.6 - 1.2 * (place - place.min()) / np.ptp(place))
+    shares = told_over_had(N, D, np.arange(25), size, 1000)
+    monkeypatch.setattr(uncertainty, "uneven_sizes", lambda solution: np.ones(25))
+    even = told_over_had(N, D, np.arange(25), size, 1000)
+    # 1000 repetitions know each variance to 4.5 %, and both are over the same draws.
+    np.testing.assert_allclose(shares, 1.0, rtol=0.15)
+    assert (shares / even > 1.05).all(), shares / even
 
 
 def test_clustered_runs_have_wider_intervals_than_as_many_alone() -> None:
