@@ -24,6 +24,7 @@ from scalekit.train.account import Account, spends
 from scalekit.train.average import build_average
 from scalekit.train.checkpoint import Checkpoints, step_of
 from scalekit.train.device import Device
+from scalekit.train.gradients import gradients_of, uses_kernels
 from scalekit.train.job import Job, Progress, tell_again
 from scalekit.train.loop import run_loop
 from scalekit.train.lora import Lora
@@ -32,13 +33,7 @@ from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.regional import compile_layers
 from scalekit.train.restore import Parts, restore_state
 from scalekit.train.score import open_tasks
-from scalekit.train.spread import (
-    Spread,
-    gradients_of,
-    recompute_activations,
-    shard_model,
-    uses_kernels,
-)
+from scalekit.train.spread import Spread, recompute_activations, shard_model
 from scalekit.train.start import begin, write_start
 from scalekit.train.stop import StopRequest
 from scalekit.train.weights import save_weights, whole_state

@@ -17,10 +17,11 @@ from scalekit.train.average import Average
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut, evaluate_corpus, report_sources
+from scalekit.train.gradients import Gradients
 from scalekit.train.optimizers.base import Optimizer
 from scalekit.train.restore import Parts
 from scalekit.train.score import Tasks
-from scalekit.train.spread import Gradients, Spread
+from scalekit.train.spread import Spread
 from scalekit.train.stop import StopRequest
 
 

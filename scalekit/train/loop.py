@@ -21,12 +21,13 @@ from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut
 from scalekit.train.feed import Feed
+from scalekit.train.gradients import Gradients
 from scalekit.train.job import Job, Progress, measure, tell
 from scalekit.train.optimizer import clip_gradients, set_lr
 from scalekit.train.optimizers.base import Optimizer
 from scalekit.train.restore import save_state
 from scalekit.train.schedule import lr_factor
-from scalekit.train.spread import Gradients, Spread
+from scalekit.train.spread import Spread
 
 EXPLOSION_NATS = 1.0
 EXPLOSION_LINES = 3

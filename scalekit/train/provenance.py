@@ -11,7 +11,8 @@ import torch
 from scalekit.models.base import LanguageModel
 from scalekit.results.code import code_state
 from scalekit.train.device import Device
-from scalekit.train.spread import Spread, uses_kernels
+from scalekit.train.gradients import uses_kernels
+from scalekit.train.spread import Spread
 from scalekit.train.team import SOLO, Team
 
 

@@ -504,14 +504,19 @@ grid: {train.seed: [0, 1]}
 """
 
 
+def finish_first(here: Path, **spent: float) -> None:
+    """Let the first run of tiny.yaml have ended."""
+    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
+    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
+        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
+        record.write("end", status="done", **spent)
+
+
 def test_the_time_that_finished_runs_took_counts_their_start(
     here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (here / "tiny.yaml").write_text(TINY)
-    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
-    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
-        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
-        record.write("end", status="done", wall_s=1.0, startup_s=3.0, device_s=4.0)
+    finish_first(here, wall_s=1.0, startup_s=3.0, device_s=4.0)
     assert run(["sweep", "tiny.yaml", "-n", "--format", "json"]) == 0
     estimate = json.loads(capfd.readouterr().out)["estimate"]
     # The two differ by their seed alone, so the other will take as long.
@@ -523,10 +528,7 @@ def test_runs_that_share_a_gpu_took_their_share_of_it(
 ) -> None:
     shared = "resources: [{gpus: 1, pack: 4}]\nprofile: {peak_flops: 1e12}\n"
     (here / "tiny.yaml").write_text(TINY + shared)
-    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
-    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
-        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
-        record.write("end", status="done", wall_s=7.0, startup_s=1.0, device_s=8.0)
+    finish_first(here, wall_s=7.0, startup_s=1.0, device_s=8.0)
     assert run(["sweep", "tiny.yaml", "-n", "--format", "json"]) == 0
     estimate = json.loads(capfd.readouterr().out)["estimate"]
     assert estimate["device_seconds"] == pytest.approx(2.0)

@@ -18,8 +18,9 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import shape_of
 from scalekit.train.device import choose_device
+from scalekit.train.gradients import gradients_of
 from scalekit.train.lora import Lora
-from scalekit.train.spread import Spread, gradients_of, recompute_activations
+from scalekit.train.spread import Spread, recompute_activations
 from scalekit.train.team import SOLO
 
 ALL = ("q", "k", "v", "out", "gate", "up", "down")

@@ -20,9 +20,10 @@ from scalekit.models.gpt import GPT, MODEL
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train.device import choose_device
+from scalekit.train.gradients import _part
 from scalekit.train.micro_batch import choose_rows, memory_for
 from scalekit.train.run import train_run
-from scalekit.train.spread import _part, shard_model
+from scalekit.train.spread import shard_model
 from scalekit.train.team import SOLO
 
 # torch's own kernel of RMSNorm takes no float32 gain on bfloat16 heads and says so once.

@@ -16,10 +16,11 @@ from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import RunConfig
 from scalekit.train.average import build_average
 from scalekit.train.device import Device
+from scalekit.train.gradients import gradients_of
 from scalekit.train.loop import Learner
 from scalekit.train.lora import Lora
 from scalekit.train.optimizer import build_optimizer
-from scalekit.train.spread import Spread, gradients_of, recompute_activations
+from scalekit.train.spread import Spread, recompute_activations
 from scalekit.train.stack import Stack
 from scalekit.train.team import SOLO
 
