@@ -167,7 +167,7 @@ def test_adapters_learn_alike_however_their_run_is_spread(spread, start: Starter
 def test_more_processes_than_rows_a_step_are_refused_by_name(spread, start: Starter) -> None:
     folder = spread("sweep", {"processes": 3}, train={"batch_tokens": 32})
     code, out, err = start.finish(folder, RUN)
-    assert code == 3
+    assert code == 3, err
     assert out == ""
     said = "resources.processes: 3, but a step has 2 rows of 16 tokens, so some would have no data"
     assert err.count(said) == 1
