@@ -8,6 +8,7 @@ waits for a word that another never speaks.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -256,7 +257,20 @@ def join(place: Place | None, device: str) -> Team:
             f"the {place.size} processes of this run do not find each other at {place.address}, "
             f"{reason}; set MASTER_ADDR to a name of the first node that the others know"
         ) from error
+    atexit.register(_end_threads)
     return Team(place.rank, place.size, tuple(hosts), store)
+
+
+def _end_threads() -> None:
+    """End torch's threads while Python can still serve them, however this process comes to its end.
+
+    Gloo's drop the tensors of what they exchanged last when they get to it. One that does so while
+    Python goes down aborts the process, and an exit code that said why becomes a signal.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def device_of(place: Place | None, name: str, *, wants_gpu: bool) -> str:

@@ -175,6 +175,40 @@ def test_more_processes_than_rows_a_step_are_refused_by_name(spread, start: Star
     assert not folder.record(RUN).exists()
 
 
+ENDS_WHILE_THEY_SPEAK = """
+import os, sys
+import torch, torch.distributed as dist
+from scalekit.executors._team import find_place, run_team
+from scalekit.train.team import join
+
+place = find_place(os.environ)
+if place is None:
+    sys.exit(run_team([sys.executable, *sys.argv], 2, 1))
+team = join(place, "cpu")
+for _ in range(int(sys.argv[1 + place.rank])):
+    dist.all_gather([torch.empty(1), torch.empty(1)], torch.zeros(1), async_op=True)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("exchanges", [("300", "300"), ("300", "10"), ("10", "300")])
+def test_a_process_ends_with_its_own_code_whatever_torch_still_exchanges(
+    tmp_path: Path, exchanges: tuple[str, str]
+) -> None:
+    """Gloo's threads dropped tensors while Python went down: an abort, and a signal for a code."""
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS_WHILE_THEY_SPEAK, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(script), *exchanges],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ended.returncode == 3, ended.stderr
+
+
 # --- stopped and killed ----------------------------------------------------------------------
 
 SLOW_ENOUGH = {
