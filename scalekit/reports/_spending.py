@@ -9,7 +9,7 @@ import numpy as np
 from scalekit.analysis.study import Study
 from scalekit.reports import _numbers
 from scalekit.results.record import STATUSES
-from scalekit.results.spending import LOST, count_devices, describe_lost
+from scalekit.results.spending import LOST, SHARES, count_devices, describe_lost
 
 UNKNOWN = "unknown"
 
@@ -24,8 +24,8 @@ def lost_time(study: Study) -> str:
         lost, device = _ended(study, name), _ended(study, "device_s")
         known = np.isfinite(lost) & np.isfinite(device)
         if known.any() and device[known].sum() > 0:
-            times = (_ended(study, key) for key in ("device_s", "wall_s", "startup_s"))
-            n = np.array([count_devices(*row) for row in zip(*times, strict=True)])
+            shares = (_ended(study, key) for key in SHARES)
+            n = np.array([count_devices(*row) for row in zip(*shares, strict=True)])
             share[name] = float((n * lost)[known].sum() / device[known].sum())
     return describe_lost(share) or UNKNOWN
 

@@ -193,6 +193,7 @@ def _reported(
         "entropy": facts.get("entropy"),
         "oracle_loss": facts.get("oracle_val_loss"),
         **{name: end.get(name) for name in _SPENT},
+        **({"stack": end["stack"]} if end.get("stack") else {}),
         **_by_source(last),
     }
     if last.get("tokens") is not None and (state.status != "done" or flags["not_at_end"]):

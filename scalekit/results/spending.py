@@ -11,7 +11,8 @@ from typing import Any
 LOST = {"startup_s": "start-up", "eval_s": "evaluation", "checkpoint_s": "checkpoints"}
 """What time goes into beside training, by the record's field."""
 
-_TIMES = ("device_s", "wall_s", "startup_s")
+SHARES = ("device_s", "wall_s", "startup_s", "stack")
+"""What `count_devices` takes, as the record calls it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
     }
     for name in LOST:
         columns[name] = [
-            _number(end, name) * count_devices(**{key: _number(end, key) for key in _TIMES})
+            _number(end, name) * count_devices(**{key: _number(end, key) for key in SHARES})
             for end in ends
             if isinstance(end.get(name), int | float)
         ]
@@ -76,19 +77,24 @@ def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
     )
 
 
-def count_devices(device_s: float, wall_s: float, startup_s: float) -> float:
-    """Return the mean number of devices that a run had to itself, one where it shared one.
+def count_devices(
+    device_s: float, wall_s: float, startup_s: float, stack: float = math.nan
+) -> float:
+    """Return the mean number of devices that stood still while a run lost time; one if unknown.
 
-    What it lost is in seconds of the clock, in which all of them waited. Of replicas on one device
-    each says what it lost itself, which is the device's loss.
+    What it lost is in seconds of the clock: all its devices waited, or, of one that processes
+    share, its own part. Replicas of a stack wait for each other, so that what one of them lost the
+    device lost; their clock's time is that of the whole stack, and the start-up their share.
 
     >>> count_devices(device_s=88.0, wall_s=10.0, startup_s=1.0)
     8.0
-    >>> count_devices(device_s=6.0, wall_s=10.0, startup_s=1.0)
+    >>> count_devices(device_s=5.5, wall_s=10.0, startup_s=1.0)
+    0.5
+    >>> count_devices(device_s=6.0, wall_s=10.0, startup_s=1.0, stack=2)
     1.0
     """
-    held = wall_s + startup_s  # not a number where one of them is not known
-    return max(1.0, device_s / held) if held > 0 else 1.0
+    held = (wall_s / stack if stack > 1 else wall_s) + startup_s
+    return device_s / held if held > 0 and math.isfinite(device_s) else 1.0
 
 
 def _number(end: Mapping[str, Any], name: str) -> float:

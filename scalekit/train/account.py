@@ -73,7 +73,7 @@ class Account:
         device: Where the run computes.
         before: What earlier attempts wrote.
         since: When `time.perf_counter` says that the attempt began.
-        packed: Runs that share the GPU.
+        packed: Processes that share the GPU. Each takes an equal share of it, and of its energy.
         n_devices: Devices that the run computes on. Energy is known of one alone, whose counter
             this process reads.
         replicas: Runs that this process began to train as one model. Each takes an equal share of
@@ -81,7 +81,8 @@ class Account:
         pauses: What they have in common: while one is measured or saved, none trains.
 
     Attributes:
-        device_share: Devices that are the run's own; replicas have a part of one.
+        device_share: Devices that are the run's own; replicas, and what shares a GPU, have a part.
+        process_share: Devices of the process that trains it, whose replicas' it is as well.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class Account:
         replicas: int = 1,
         pauses: Pauses | None = None,
     ) -> None:
-        self.device, self.n_devices, self.replicas = device, n_devices, replicas
-        self.device_share = n_devices / replicas
+        self.device, self.replicas = device, replicas
+        on_gpu = device.torch.type == "cuda"  # what is packed onto a CPU has cores of its own
+        self.process_share = n_devices / packed if on_gpu else float(n_devices)
+        self.device_share = self.process_share / replicas
         self._since = since
         self._began: float | None = None
         self._known = _last_known(before)
@@ -105,7 +108,7 @@ class Account:
         self._paused_before = 0.0
         meter = open_meter(device, packed=packed, replicas=replicas) if n_devices == 1 else None
         self._meter = meter
-        if device.torch.type == "cuda":
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(device.torch)
 
     def begin(self) -> None:

@@ -30,6 +30,14 @@ def test_what_is_lost_is_lost_on_all_devices_of_a_run() -> None:
     assert add_up([on_eight]).lost_share() == {"startup_s": 0.1, "eval_s": 0.05}
 
 
+def test_what_is_lost_on_a_shared_gpu_is_lost_by_the_share() -> None:
+    """Four processes side by side: while one evaluates, three quarters of the GPU go on."""
+    packed = {"device_s": 25.0, "wall_s": 90.0, "startup_s": 10.0, "eval_s": 20.0}
+    assert add_up([packed] * 4).lost_share() == {"startup_s": 0.1, "eval_s": 0.2}
+    stacked = {"device_s": 25.0, "wall_s": 90.0, "startup_s": 2.5, "eval_s": 5.0, "stack": 4}
+    assert add_up([stacked] * 4).lost_share() == {"startup_s": 0.1, "eval_s": 0.2}
+
+
 def test_the_order_of_runs_changes_nothing() -> None:
     assert add_up(ENDS[::-1]) == add_up(ENDS)
 

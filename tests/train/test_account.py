@@ -67,6 +67,17 @@ def stop_after(step: int) -> tuple[StopRequest, Callable[[str], None]]:
     return stop, report
 
 
+def test_processes_that_share_a_gpu_have_a_part_of_it(metered, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    gpu = Device(torch.device("cuda"), "float32")
+    packed = Account(gpu, None, since=0.0, packed=4, replicas=2)
+    assert (packed.process_share, packed.device_share) == (0.25, 0.125)
+    several = Account(gpu, None, since=0.0, n_devices=2)
+    assert (several.process_share, several.device_share) == (2.0, 2.0)
+    on_cores = Account(CPU, None, since=0.0, packed=4)
+    assert on_cores.device_share == 1.0, "each has cores of its own"
+
+
 def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
     for place in ("scalekit.train.job.evaluate_corpus", "scalekit.train.checkpoint.write_whole"):
         module, _, name = place.rpartition(".")
