@@ -102,6 +102,7 @@ class Account:
         self.device_share = self.process_share / replicas
         self._since = since
         self._began: float | None = None
+        self._first_step_s: float | None = None
         self._known = _last_known(before)
         self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
         self._pauses = pauses or Pauses()
@@ -115,6 +116,14 @@ class Account:
         """End the start-up: from here on the run trains, and `wall_s` counts."""
         self._began = time.perf_counter()
         self._paused_before = self._pauses.seconds
+
+    def end_first_step(self) -> None:
+        """Note what the attempt's first step took, with all that comes with it.
+
+        It compiles and warms up; and a stack's first step waits until all its runs have begun.
+        """
+        if self._first_step_s is None:
+            self._first_step_s = self.training_seconds()
 
     def lose(self, loss: Loss, seconds: float) -> None:
         """Count seconds that went into something other than training."""
@@ -130,6 +139,16 @@ class Account:
         began = time.perf_counter() if self._began is None else self._began
         paused = self._pauses.seconds - self._paused_before
         return max(0.0, time.perf_counter() - began - paused)
+
+    def steady(self, steps: int) -> tuple[int, float]:
+        """Return of how many of an attempt's steps the speed is known, and the seconds they took.
+
+        The first is left out where there are others.
+        """
+        seconds = self.training_seconds()
+        if steps > 1 and self._first_step_s is not None:
+            return steps - 1, seconds - self._first_step_s
+        return steps, seconds
 
     def energy_by(self) -> str | None:
         """Say whose counter the energy of this attempt is from; None where there is none."""

@@ -118,10 +118,10 @@ class Attempt:
         self.setting.device.synchronise()
         if status == "stopped":
             return status
-        tokens = (progress.step - self.resumed_from) * self.config.train.batch_tokens
+        steps = progress.step - self.resumed_from
         if status == "done" and self.setting.weights is not None:
             _keep(self.job, self.setting.weights, self.spec.id)
-        _write_end(self.job, status, self.number, tokens, self.spec.plan["flops_kind"])
+        _write_end(self.job, status, self.number, steps, self.spec.plan["flops_kind"])
         return status
 
     def fail(self, error: Exception) -> None:
@@ -236,14 +236,14 @@ def _keep(job: Job, path: Path, run_id: str) -> None:
             save_weights(path, run_id, job.steps, state)
 
 
-def _write_end(job: Job, status: str, attempts: int, tokens: int, flops_kind: str) -> None:
-    """Write the end line; speed and MFU are those of the last attempt while it trained.
+def _write_end(job: Job, status: str, attempts: int, steps: int, flops_kind: str) -> None:
+    """Write the end line; speed and MFU are those of the last attempt while it trained steadily.
 
-    Evaluation, checkpoints and start-up are not in them: what those took stands beside. The MFU of
-    adapters is not known: the plan counts gradients of all weights, of which they need a part.
+    Evaluation, checkpoints, start-up and the first step are not in them. The MFU of adapters is not
+    known: the plan counts gradients of all weights, of which they need a part.
     """
-    seconds = job.account.training_seconds()
-    speed = tokens / seconds if tokens and seconds else None
+    steps, seconds = job.account.steady(steps)
+    speed = steps * job.config.train.batch_tokens / seconds if steps and seconds > 0 else None
     one = None if isinstance(job.model, Lora) else job.device.peak_flops
     peak = one * job.account.device_share if one else None
     wall = job.wall_seconds()

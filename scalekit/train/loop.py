@@ -123,6 +123,7 @@ class Walk:
         self._measured = eval_steps(job.steps, job.config.log.evals)
         self._clock = _Clock()
         self._pending: list[Tensor] = []
+        self._is_first = True
         if progress.step == job.steps:  # a branch of which only the evaluation is its own
             ends_well = math.isfinite(_write_eval(job, progress).loss)
             self.status = "done" if ends_well else "diverged"
@@ -136,6 +137,10 @@ class Walk:
     def note(self, loss: Tensor, norm: Tensor) -> None:
         """Write and measure what is due after a step, from its mean loss and gradient's norm."""
         job, progress = self.job, self.progress
+        if self._is_first:
+            self._is_first = False
+            job.device.synchronise()  # once an attempt
+            job.account.end_first_step()
         step = progress.step = progress.step + 1
         if job.average is not None:
             job.average.update(step)
