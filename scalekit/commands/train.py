@@ -62,7 +62,7 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     if mine is None and n_processes > 1 and len(specs) == 1:
         n_nodes = 1 if processes else int(specs[0].resources.get("nodes") or 1)
         words = _words(folder, specs[0].id, device=device, threads=threads)
-        raise typer.Exit(run_team(words, n_processes, n_nodes))
+        raise typer.Exit(_end_as(run_team(words, n_processes, n_nodes)))
     die_with_launcher()
 
     from scalekit.train.account import process_seconds
@@ -141,6 +141,17 @@ def _train_stack(specs: Sequence[RunSpec], here: _Here) -> list[str]:
     for run, status in statuses.items():
         print(f"{run} {status}")
     return list(statuses.values())
+
+
+def _end_as(code: int) -> int:
+    """Return the exit code of a run's processes; die of the signal if a signal it is.
+
+    So ends a run of one process that is told too early: who started it sees that nothing was saved.
+    """
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
 
 
 def _words(folder: Path, run: str, *, device: str, threads: int | None) -> list[str]:

@@ -99,6 +99,7 @@ def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
     """Train a run in several processes and return its exit code.
 
     Inside a Slurm job of several nodes they are spread over its nodes; else they are all here.
+    A negative code is a signal that asked the run to stop before all could hear it: nothing began.
 
     Args:
         argv: What each of them calls.
@@ -214,6 +215,9 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], told: list[int]) -> int:
         if child.returncode < 0:
             _say(f"process {rank} of {len(children)} was killed by signal {-child.returncode}")
     first = children[0].returncode
+    # One that dies of a request did not listen yet: none of them can have begun without it.
+    if first < 0 and any(-child.returncode in told for child in children):
+        return -told[0]
     return first if first >= 0 else SYSTEM_TROUBLE
 
 
@@ -254,6 +258,8 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
     # Untold, they say that one ended and srun ended the others: the highest code is srun's own.
     if code == OK or (told and code in STOPPED) or 0 < code < 128:
         return code
+    if told and code == 128 + signal.SIGUSR2:
+        return -told[0]  # one did not listen yet, and srun ended the others
     _say(f"a process on one of {nodes} nodes was killed, srun's exit code is {code}")
     return SYSTEM_TROUBLE
 

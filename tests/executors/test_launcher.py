@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -93,6 +94,49 @@ def test_a_signal_to_the_launcher_reaches_every_process_and_its_death_does(
         launcher.send_signal(number)
         assert launcher.wait(timeout=60) == code
         wait_until(lambda pids=pids: not any(map(is_alive, pids)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_told_before_a_process_listens_a_run_is_stopped_and_not_in_trouble(
+    member, tmp_path: Path, monkeypatch, number: int
+) -> None:
+    """A process that still imports dies of the request; the others wait for it in vain."""
+    hush = "import sys, time; from scalekit.executors import _team; _team.GRACE_SECONDS = 0.5; "
+    start = hush + "print(_team.run_team(sys.argv[1:], 2, 1))"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, time\nif os.environ.get('RANK') == '1':\n"
+        f"    open({str(tmp_path / 'imports')!r}, 'w').close()\n    time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    # The first one listens, and is kept by what a process does that waits for another.
+    (tmp_path / "member.py").write_text(MEMBER.replace("and not told", ""))
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", start, *member, "waits", "waits"], stdout=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: (tmp_path / "imports").exists() and list((tmp_path / "places").glob("0")))
+    launcher.send_signal(number)
+    assert launcher.communicate(timeout=60)[0] == f"{-number}\n"
+
+
+def test_told_before_a_process_of_srun_listens_a_run_is_stopped(tmp_path: Path) -> None:
+    """What srun passes on ends a process that still imports; srun's code then names the signal."""
+    ended = f"exit {128 + signal.SIGUSR2}"
+    (tmp_path / "srun").write_text(
+        f"#!/bin/bash\ntrap '{ended}' USR2\n: > {tmp_path}/there\n"
+        "for i in {1..600}; do sleep 0.1; done\n"
+    )
+    (tmp_path / "srun").chmod(0o755)
+    start = "from scalekit.executors._team import run_team; print(run_team(['train'], 2, 2))"
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", start],
+        env={**os.environ, "PATH": path, "SLURM_JOB_NUM_NODES": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((tmp_path / "there").exists)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.communicate(timeout=60)[0] == f"{-signal.SIGTERM}\n"
 
 
 def wait_until(condition) -> None:

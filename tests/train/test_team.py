@@ -255,6 +255,24 @@ def stop(start: Starter, folder: SweepFolder, *words: str) -> int:
     return record_of(folder).steps[-1]["step"]
 
 
+def test_told_while_its_processes_import_a_run_ends_as_one_of_one_process_would(
+    spread, start: Starter, tmp_path: Path
+) -> None:
+    site = "import os, time\nif 'RANK' in os.environ:\n    time.sleep(60)\n"
+    (tmp_path / "sitecustomize.py").write_text(site)
+    start.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
+    folder = spread("early", {"processes": 2})
+    process = start(folder, RUN)
+    deadline = time.monotonic() + PATIENCE
+    while len(members_of(process)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGTERM, err
+    assert not folder.record(RUN).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("needs", [{}, {"shard": True}], ids=["replicas", "shards"])
 def test_a_run_goes_on_with_another_number_of_processes(spread, start: Starter, needs) -> None:
