@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from scalekit.errors import InputError, SystemTroubleError
@@ -145,7 +146,9 @@ class Slurm:
         """
         most = self.settings.max_parallel
         throttle = f"%{most}" if most is not None and most < size else ""
-        argv = ["sbatch", "--parsable", f"--array=0-{size - 1}{throttle}"]
+        # On the command line, which a person's SBATCH_JOB_NAME and its like do not beat.
+        argv = ["sbatch", "--parsable", *_options(folder.script.read_text(encoding="utf-8"))]
+        argv += [f"--job-name={name}", f"--array=0-{size - 1}{throttle}"]
         argv += [f"--chdir={self.folder.parent}", f"--output={_output(folder)}"]
         try:
             said = call([*argv, str(folder.script)], seconds=300.0)
@@ -268,6 +271,13 @@ def _further_options(words: Sequence[str]) -> dict[str, str | bool]:
     """Read options as sbatch has them: `--exclusive`, `--mem-per-gpu=40G`."""
     pairs = [word.strip().lstrip("-").partition("=") for word in words]
     return {name: value if equals else True for name, equals, value in pairs}
+
+
+def _options(script: str) -> list[str]:
+    """Return the options that a script gives to sbatch: in comments before its first command."""
+    head = takewhile(lambda line: not line or line.startswith("#"), script.splitlines())
+    found = (line.removeprefix("#SBATCH ") for line in head if line.startswith("#SBATCH "))
+    return [word for line in found for word in shlex.split(line)]
 
 
 def _output(folder: Folder) -> str:
