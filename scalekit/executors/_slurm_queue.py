@@ -28,6 +28,15 @@ _NOT_LAUNCHED = "launch_failed_requeued_held"
 
 _WHERE = ("SLURM_CONF", "SLURM_CLUSTERS")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMIX_", "PMI_")
+_OF_A_PERSON = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
+"""Of what a person likes to see: a partition named there would hide the jobs of others from us."""
+_ASKED = {
+    # 64 characters of an array's pending elements are the default.
+    "SLURM_BITSTR_LEN": "0",
+    # Jobs of partitions that a site hides are shown to those who ask for all.
+    "SQUEUE_ALL": "1",
+    "SCONTROL_ALL": "1",
+}
 _OF_A_RANK = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
@@ -100,8 +109,7 @@ def call(argv: Sequence[str], *, text: str | None = None, seconds: float = ASK_S
             text=True,
             timeout=seconds,
             check=False,
-            # 64 characters of an array's pending elements are the default.
-            env={**outside_a_job(os.environ), "SLURM_BITSTR_LEN": "0"},
+            env={**outside_a_job(os.environ), **_ASKED},
         )
     except subprocess.TimeoutExpired as error:
         raise SystemTroubleError(
@@ -115,12 +123,13 @@ def call(argv: Sequence[str], *, text: str | None = None, seconds: float = ASK_S
 def outside_a_job(environment: Mapping[str, str]) -> dict[str, str]:
     """Leave out what describes the job that this process is in: a job submitted here would take it.
 
-    What says where the cluster is stays; submitit's own `clean_env` takes that away too.
+    So goes what a person likes Slurm's commands to show. What says where the cluster is stays;
+    submitit's own `clean_env` takes that away too.
     """
     return {
         name: value
         for name, value in environment.items()
-        if name in _WHERE or not (name.startswith(_OF_A_JOB) or name in _OF_A_RANK)
+        if name in _WHERE or not (name.startswith(_OF_A_JOB + _OF_A_PERSON) or name in _OF_A_RANK)
     }
 
 

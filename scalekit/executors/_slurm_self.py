@@ -39,7 +39,7 @@ class Self:
 
     def ask(self) -> SelfState:
         """Ask where this job stands; `UNKNOWN` when nobody answers."""
-        said = _call(["squeue", "-h", "-t", "all", "-j", self.raw, "-o", "%A|%T|%L"])
+        said = _call(["squeue", "-a", "-h", "-t", "all", "-j", self.raw, "-o", "%A|%T|%L"])
         for line in (said or "").splitlines():
             raw, word, left = line.split("|")
             if raw == self.raw:
@@ -50,7 +50,7 @@ class Self:
         """Whether other jobs of the array are still to start."""
         if self.array is None:
             return False
-        return bool(_call(["squeue", "-h", "-t", "PENDING", "-j", self.array, "-o", "%F"]))
+        return bool(_call(["squeue", "-a", "-h", "-t", "PENDING", "-j", self.array, "-o", "%F"]))
 
     def requeue(self) -> str | None:
         """Put this job back into the queue; return the scheduler's words if it refuses."""

@@ -91,6 +91,20 @@ def test_rows_of_sacct_are_read_as_22_05_prints_them(programs: Path) -> None:
     assert rows[2].why == "3:0"
 
 
+def test_jobs_are_found_whatever_a_person_likes_to_see_and_a_site_hides(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUEUE_PARTITION", "main")
+    monkeypatch.setenv("SCANCEL_INTERACTIVE", "1")
+    put_program(
+        programs,
+        "squeue",
+        'test -z "$SQUEUE_PARTITION$SCANCEL_INTERACTIVE" && test -n "$SQUEUE_ALL" || exit 0\n'
+        "echo 'demo-1|12|2|RUNNING|None'",
+    )
+    assert ask_queue(["demo-1"], ["me"]) == [Row("demo-1", "12", ((2, 2),), "RUNNING", "None")]
+
+
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 40)), min_size=1, max_size=8))
 def test_elements_hold_what_was_written(pairs: list[tuple[int, int]]) -> None:
     ranges = [(first, first + more) for first, more in pairs]
