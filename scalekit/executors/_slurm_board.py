@@ -190,7 +190,8 @@ class Board:
     def __init__(self, fd: int, job: str, company: Company) -> None:
         self._fd, self._job, self._company = fd, job, company
         self._length = len(os.pread(fd, 4096, 0).partition(b"\n")[0]) + 1
-        self._mine: set[int] = set()
+        # Kept, for a board may be cut at any byte while a run is at work.
+        self._mine: dict[int, Line] = {}
 
     def claim(self, wanted: Sequence[int]) -> int | None:
         """Take the first of these lines that is free, and hold it.
@@ -217,19 +218,19 @@ class Board:
         is_given_up = lost > MOST_LOST
         state, code = (FAILED, -signal.SIGKILL) if is_given_up else (RUNNING, 0)
         starts = line.starts + (not is_given_up)
-        self._write(number, Line(line.run, state, starts, lost, code, self._job, _now()))
+        line = Line(line.run, state, starts, lost, code, self._job, _now())
+        self._write(number, line)
         if not is_given_up:
-            self._mine.add(number)
+            self._mine[number] = line
         return not is_given_up
 
     def is_begun_again(self, number: int) -> bool:
         """Whether a held run was begun before."""
-        line = self._line(self._read_one(number), 0)
-        return line is not None and line.starts > 1
+        return self._mine[number].starts > 1
 
-    def lines(self) -> list[Line | None]:
-        """Read all lines; None stands for one that cannot be read."""
-        return [read_line(raw) for raw in self._read().splitlines()]
+    def lines(self) -> dict[int, Line | None]:
+        """Read all lines that are there; None stands for one that cannot be read."""
+        return dict(enumerate(map(read_line, self._read().splitlines())))
 
     def free(self, wanted: Sequence[int]) -> list[int]:
         """List those of these lines that this job could claim, were their locks free."""
@@ -242,11 +243,9 @@ class Board:
 
     def note(self, number: int, state: str, code: int) -> None:
         """Say how a held run ended, and let go of it."""
-        line = self._line(self._read_one(number), 0)
-        assert line is not None, "a held line is written by its holder alone"
-        self._write(number, replace(line, state=state, code=code, job=self._job, time=_now()))
+        line = self._mine.pop(number)
+        self._write(number, replace(line, state=state, code=code, time=_now()))
         self._unlock(number)
-        self._mine.discard(number)
 
     def _is_free(self, line: Line | None) -> bool:
         if line is None:

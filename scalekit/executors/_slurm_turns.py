@@ -28,7 +28,7 @@ class BoardTurns:
 
     def look_again(self) -> None:
         """Forget what was seen: a run of this worker has ended."""
-        self._lines: list[Line | None] = []
+        self._lines: dict[int, Line | None] = {}
         self._looked: set[int] = set()
         self._at = float("-inf")
 
@@ -46,7 +46,7 @@ class BoardTurns:
         return number in self._ready
 
     def _has_turn(self, number: int) -> bool:
-        line = self._lines[self._trunk[number]]
+        line = self._lines.get(self._trunk[number])
         if line is not None and line.state in (DONE, FAILED) and line.code in SETTLED:
             return True
         return number in self._needs and holds_checkpoint(self._needs[number])

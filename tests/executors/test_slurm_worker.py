@@ -53,6 +53,7 @@ class Stage:
                 "log": f"logs/r{i}.log",
                 "seconds": job.get("seconds", 1.0),
                 "beside": [f"r{i}{letter}" for letter in job.get("beside", "")],
+                **{key: job[key] for key in ("after", "needs") if key in job},
             }
             for i, job in enumerate(jobs)
         ]
@@ -325,6 +326,17 @@ def test_cancelled_whole_it_leaves_without_going_back(stage: Stage) -> None:
     assert worker.wait(timeout=30) == 0
     assert stage.states() == "c.."
     assert not stage.is_requeued
+
+
+def test_a_board_that_is_cut_under_a_worker_leaves_runs_at_work_alone(stage: Stage) -> None:
+    stage.plan({"takes": 1.0}, {"takes": 2.0}, {"after": "r1"}, {}, pack=2)
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 2)
+    os.truncate(stage.folder.board, 20)
+    assert worker.wait(timeout=30) == 0, stage.said()
+    # What it held it writes again; what nobody holds stays unknown.
+    assert [(line.run, line.state) for line in stage.folder.lines()] == [("r0", "d"), ("r1", "d")]
+    assert sorted(stage.began()) == ["r0", "r1"]
 
 
 def test_a_submission_that_was_given_up_is_left_at_once(stage: Stage) -> None:
