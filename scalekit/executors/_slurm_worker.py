@@ -88,7 +88,9 @@ class Worker:
             time.sleep(POLL_SECONDS)
             if not signals:
                 self._reap(SAVED)
-        return self._stop(signals) if signals else self._leave(is_asked=False)
+        if signals or self.is_ending:
+            return self._stop(f"signal {signals[0]}" if signals else "a node is lost")
+        return self._leave(is_asked=False)
 
     # --- starting and ending runs ------------------------------------------------------------
 
@@ -197,14 +199,14 @@ class Worker:
 
     # --- leaving -----------------------------------------------------------------------------
 
-    def _stop(self, signals: Sequence[int]) -> int:
+    def _stop(self, why: str) -> int:
         """Let the runs save, then leave as the scheduler allows."""
         self.looked = 0.0
         self._look_for_cancels()
         for one in self.running:
             self._ask_to_stop(one)
         state = self.me.ask()
-        self._say(f"signal {signals[0]}, job {state.word}, {state.left} s left: saving")
+        self._say(f"{why}, job {state.word}, {state.left} s left: saving")
         # Told while it runs, a job makes room or meets its limit, and anyone may go on. Told while
         # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
         stopped = SAVED if state.is_running else KILLED

@@ -201,6 +201,17 @@ def test_a_run_that_lost_another_node_is_left_to_the_next_life_of_its_job(
     assert not stage.is_requeued, "Slurm does that"
 
 
+def test_where_a_job_is_coming_to_its_end_no_run_of_a_pack_is_left_without_a_worker(
+    stage: Stage,
+) -> None:
+    stage.plan({"takes": 1.0, "code": 7}, {"takes": 20.0, "code": 143}, pack=2)
+    stage.scheduler("NODE_FAIL", "50:00")
+    assert stage.run() == 4
+    assert stage.states() == "kk"
+    assert [line.code for line in stage.folder.lines()] == [7, 143]
+    assert not stage.is_requeued, "Slurm does that"
+
+
 def test_a_command_that_is_not_there_is_a_failure_of_the_run_and_not_of_the_worker(
     stage: Stage,
 ) -> None:
