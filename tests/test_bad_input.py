@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -203,6 +203,15 @@ def fill_plan(data: bytes) -> Callable[[SweepFolder], None]:
     return fill
 
 
+def change_plan(key: str, value: Any) -> Callable[[SweepFolder], None]:
+    def change(folder: SweepFolder) -> None:
+        first, *others = folder.plan_file.read_text().splitlines(keepends=True)
+        line = json.dumps({**json.loads(first), key: value}) + "\n"
+        folder.plan_file.write_text("".join([line, *others]))
+
+    return change
+
+
 BAD_PLANS: dict[str, tuple[Callable[[SweepFolder], None], str]] = {
     "torn": (cut_plan, "demo/plan.jsonl:3: not JSON; run the sweep command again"),
     "garbage": (fill_plan(b"\xff\x00\n"), "demo/plan.jsonl:1: not JSON; run the sweep command"),
@@ -213,6 +222,14 @@ BAD_PLANS: dict[str, tuple[Callable[[SweepFolder], None], str]] = {
     "half a line": (
         fill_plan(b'{"schema": "scalekit.plan/1", "id": "x", "config": {}}\n'),
         "demo/plan.jsonl:1: no 'plan' in it; run the sweep command again, it rewrites the plan",
+    ),
+    "empty in a part": (
+        change_plan("plan", {}),
+        "demo/plan.jsonl:1: no 'plan.params' in it; run the sweep command again",
+    ),
+    "empty in another part": (
+        change_plan("config", {}),
+        "demo/plan.jsonl:1: no 'config.model' in it; run the sweep command again",
     ),
     "no object": (fill_plan(b"[1]\n"), "demo/plan.jsonl:1: schema None, not 'scalekit.plan/1'"),
 }

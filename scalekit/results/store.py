@@ -13,7 +13,15 @@ from typing import Any
 from scalekit.errors import InputError, SystemTroubleError
 
 PLAN_SCHEMA = "scalekit.plan/1"
-_PLAN_KEYS = {"id": str, "config": dict, "plan": dict, "resources": dict}
+_PLAN_KEYS: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    **dict.fromkeys(("config", "plan", "resources"), dict),
+    **dict.fromkeys(("config.model", "config.data", "config.train"), dict),
+    **dict.fromkeys(("plan.params", "plan.flops"), dict),
+    **dict.fromkeys(("plan.params_kind", "plan.flops_kind"), str),
+    **dict.fromkeys(("plan.tokens", "plan.steps"), (int, float)),
+}
+"""What readers of a line count on, by dotted name; the parts before what is inside them."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +104,18 @@ class SweepFolder:
             if found != PLAN_SCHEMA:
                 raise InputError(f"{where}: schema {found!r}, not {PLAN_SCHEMA!r}; {remedy} it")
             lacks = [
-                name for name, kind in _PLAN_KEYS.items() if not isinstance(value.get(name), kind)
+                key for key, kind in _PLAN_KEYS.items() if not isinstance(_at(value, key), kind)
             ]
             if lacks:
                 raise InputError(f"{where}: no {lacks[0]!r} in it; {remedy} the plan")
             yield value
+
+
+def _at(value: Any, key: str) -> Any:
+    """Return what stands under a dotted name; None where nothing does."""
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def check_writable(folder: Path, todo: str, *, asked: Path | None = None) -> None:

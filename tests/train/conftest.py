@@ -69,9 +69,11 @@ def plan(run_id: str = "0123456789", **parts: Any) -> RunSpec:
         }
     ).model_dump(mode="json")
     shape = shape_of(config["model"])
+    per_token = count_flops_per_token(shape)
     numbers = {
         "params": count_params(shape),
-        "flops_per_token": count_flops_per_token(shape),
+        "flops_per_token": per_token,
+        "flops": {kind: flops * train["tokens"] for kind, flops in per_token.items()},
         "flops_kind": "exact",
         "params_kind": "non_embedding",
         "tokens": train["tokens"],
