@@ -26,6 +26,7 @@ _DURATION = re.compile(f"(?:{_DURATION_PART.pattern})+", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):(\d\d):(\d\d)", re.ASCII)
 _SECONDS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
 _MEMORY = re.compile(r"([\d.]+(?:[eE]\d+)?)\s*(?:([KMGT])(i?)B?)?", re.IGNORECASE | re.ASCII)
+_BEYOND_SUFFIXES = 1e15  # counts, or seconds, whose digits nobody would count
 _LONGEST = 100  # characters of a number; longer ones are a mistake, and int() of them is slow
 
 
@@ -128,7 +129,7 @@ def read_memory(text: str) -> float:
 
 
 def write_count(value: float, *, digits: int = 3) -> str:
-    """Write a count with a suffix, to `digits` significant digits.
+    """Write a count with a suffix, or as a power of ten, to `digits` significant digits.
 
     >>> write_count(1.2e9), write_count(70_000_000), write_count(512), write_count(943, digits=2)
     ('1.2B', '70M', '512', '940')
@@ -136,6 +137,8 @@ def write_count(value: float, *, digits: int = 3) -> str:
     if not math.isfinite(value):
         return str(value)
     rounded = float(f"{value:.{digits - 1}e}")
+    if abs(rounded) >= _BEYOND_SUFFIXES:
+        return write_flops(rounded, digits=digits)
     for suffix, power in (("T", 12), ("B", 9), ("M", 6), ("k", 3)):
         if abs(rounded) >= 10**power:
             scaled = rounded / 10**power
@@ -169,6 +172,8 @@ def write_duration(seconds: float) -> str:
         return str(seconds)
     if seconds < 0:
         return "-" + write_duration(-seconds)
+    if seconds >= _BEYOND_SUFFIXES:
+        return f"{write_flops(seconds / _SECONDS['d'])}d"
     if seconds < 9.95:
         return f"{seconds:.2g}s"
     units = [("d", 86400), ("h", 3600), ("m", 60), ("s", 1)]

@@ -20,7 +20,7 @@ from scalekit.quantities import (
     write_value,
 )
 
-positive = st.floats(min_value=1e-3, max_value=9e14)
+positive = st.floats(min_value=1e-3, max_value=9e30)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,10 @@ def test_counts_carry_to_the_next_suffix():
     assert write_count(999_999) == "1M"
     assert write_count(999.6) == "1k"
     assert write_count(-2.5e9) == "-2.5B"
-    assert write_count(3e18) == "3000000T"
+    assert write_count(999.4e12) == "999T"
+    assert write_count(999.6e12) == "1e15"
+    assert write_count(-3.25e18) == "-3.25e18"
+    assert write_count(1e300, digits=2) == "1e300"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,7 @@ def test_a_duration_that_rounds_up_carries():
     assert write_duration(59.7) == "1m"
     assert write_duration(3599.8) == "1h"
     assert write_duration(86399.9) == "1d"
+    assert write_duration(2.5e35) == "2.89e30d"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from scalekit.commands._output import format_table
-from scalekit.quantities import write_count, write_duration, write_flops
+from scalekit.quantities import LARGEST_WHOLE, write_count, write_duration, write_flops
 from scalekit.sweep.cost import Cost
 from scalekit.sweep.ladder import Saving
 from scalekit.sweep.plan import Plan
@@ -216,6 +216,8 @@ def _first(key: str, value: Any) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, int) and value > LARGEST_WHOLE:
+        return write_count(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

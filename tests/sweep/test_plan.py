@@ -463,6 +463,20 @@ def test_a_plan_on_gpus_says_what_it_costs_and_what_it_cannot_know(tmp_path: Pat
     assert line() == []  # nobody knows how long they take, and the estimate says so
 
 
+def test_a_plan_beyond_all_bounds_is_told_in_powers_of_ten(tmp_path: Path) -> None:
+    expansion = sweep(
+        tmp_path,
+        base={"model.n_layers": 2},
+        isoflop=isoflop([1e40], **WIDE),
+        resources=[{"gpus": 1}],
+        profile={**SITE, **POWER},
+    )
+    runs = with_estimates(expansion.runs, expansion.spec.profile)
+    lines = list(plan_lines(plan_sweep(expansion), expansion.spec, runs))
+    words = {word for line in lines for word in line.split()} - {run.id for run in runs}
+    assert not [word for word in words if re.search("[0-9]{7}", word)]
+
+
 def test_runs_on_cores_have_no_price(good: Expansion) -> None:
     cost = plan_sweep(good).estimate.cost
     assert (cost.gpu_hours, cost.price, cost.kwh, cost.missing) == (0.0, None, None, ())
