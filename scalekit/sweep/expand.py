@@ -9,7 +9,7 @@ from typing import Any
 
 from scalekit.config.problems import ConfigError, Place, Problem, Problems
 from scalekit.counting import FLOPS_KINDS
-from scalekit.quantities import write_count, write_flops
+from scalekit.quantities import count_words, write_count, write_flops, write_ratio
 from scalekit.sweep.checks import check, check_processes, where_to_write
 from scalekit.sweep.expressions import Expression, ExpressionError
 from scalekit.sweep.identity import build_config, run_id, section_values
@@ -25,6 +25,8 @@ from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
 from scalekit.sweep.tasks import tasks_rule
 
 MOST_RUNS = 100_000
+
+_MANY_TIMES = 9.0  # off a budget; beyond it, percent are hard to read
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,11 @@ class _Expander:
         if abs(miss) <= isoflop.tolerance:
             return None
         steps = point["steps"]
+        gives = f"{count_words(steps, 'whole step')} give{'s' * (steps == 1)}"
+        off = f"{miss:+.1%} off" if miss < _MANY_TIMES else f"{write_ratio(miss + 1)} times"
         return (
-            f"{steps} whole step{'s' if steps > 1 else ''} give {write_flops(point['C'])} FLOPs, "
-            f"{miss:+.1%} off the budget {write_flops(budget)}",
-            f"tolerance is {isoflop.tolerance:.2%}",
+            f"{gives} {write_flops(point['C'])} FLOPs, {off} the budget {write_flops(budget)}",
+            f"tolerance is {100 * isoflop.tolerance:g}%",
         )
 
     def _unwanted(self, point: Point) -> tuple[str, str] | None:

@@ -276,13 +276,18 @@ def test_runs_that_differ_only_beside_the_science_are_refused(tmp_path):
 
 
 def test_a_budget_missed_by_whole_steps_drops_the_row_with_its_numbers(tmp_path):
-    isoflop = {"budgets": [1e9, 1e12], "sizes": {"n_layers": [2]}, "tolerance": "1%"}
+    budgets = [0.001, 1e8, 1e9, 1e12]
+    isoflop = {"budgets": budgets, "sizes": {"n_layers": [2]}, "tolerance": "0.5%"}
     expansion = sweep(tmp_path, {}, isoflop=isoflop)
     assert [run.plan["budget"] for run in expansion.runs] == [1e12]
-    (row,) = expansion.dropped
+    *_, row = expansion.dropped
     assert row.config == {"budget": 1e9, "model.n_layers": 2}
-    assert "off the budget 1e9" in row.reason
-    assert row.because == "tolerance is 1.00%"
+    assert [row.reason for row in expansion.dropped] == [
+        "1 whole step gives 2.57e8 FLOPs, 2.57e11 times the budget 1e-3",
+        "1 whole step gives 2.57e8 FLOPs, +157.2% off the budget 1e8",
+        "4 whole steps give 1.03e9 FLOPs, +2.9% off the budget 1e9",
+    ]
+    assert row.because == "tolerance is 0.5%"
 
 
 def test_a_sweep_with_nothing_left_is_refused_with_the_reasons(tmp_path):
