@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scalekit.config.validate import GIGABYTES, SECONDS
 from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
+from scalekit.errors import InputError
 from scalekit.executors.base import count_processes
+from scalekit.quantities import read_duration, read_number
 from scalekit.sweep.spec import Part
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -19,6 +21,16 @@ def _folder_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise ValueError("name must be letters, digits, '_', '.' and '-'; it names a folder")
     return name
+
+
+def _ends_a_limit(unit: str) -> bool:
+    for read in (read_number, read_duration):
+        try:
+            read(f"1{unit}")
+        except InputError:
+            continue
+        return True
+    return "kwh".endswith(unit.casefold())
 
 
 class CountSpec(Part):
@@ -184,6 +196,14 @@ class Profile(Part):
     )
     pue: float | None = Field(default=None, ge=1, description="site energy over IT energy")
     grid_intensity: float | None = Field(default=None, ge=0, description="gCO2e per kWh")
+
+    @field_validator("currency")
+    @classmethod
+    def _told_from_other_units(cls, currency: str) -> str:
+        # `--budget 500USD` is told from FLOPs, a time and energy by its end.
+        if not currency.strip() or any(map(_ends_a_limit, (currency.lower(), currency.upper()))):
+            raise ValueError("'currency' must be the unit of money alone; change it, such as USD")
+        return currency
 
 
 class ProfileFile(Profile):

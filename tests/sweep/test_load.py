@@ -165,6 +165,10 @@ def test_a_profile_goes_over_the_file_and_under_set(tmp_path, monkeypatch):
     [
         ("partitoin: gpu", "site.yaml:1:1: unknown key 'partitoin'; did you mean 'partition'?"),
         ("pue: 0.5", "site.yaml:1:6: 'pue' must be at least 1, found '0.5'; change it"),
+        ('currency: ""', "site.yaml:1:11: 'currency' must be the unit of money alone, found ''"),
+        ("currency: h", "'currency' must be the unit of money alone, found 'h'; change it"),
+        ("currency: t", "'currency' must be the unit of money alone, found 't'; change it"),
+        ("currency: Wh", "'currency' must be the unit of money alone, found 'Wh'; change it"),
         ("executor: {max_paralel: 1}", "site.yaml:1:12: unknown key 'max_paralel'"),
         ("- 1", "site.yaml:1:1: must be a mapping, found a list of 1"),
     ],
