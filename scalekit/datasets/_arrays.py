@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalekit.datasets.base import Corpus, Rows
@@ -53,6 +53,13 @@ def limit_training(available: int, data: Mapping[str, Any]) -> int:
             f"{available:,}; ask for fewer"
         )
     return limit
+
+
+def count_rows(lengths: Iterable[int], context: int, data: Mapping[str, Any]) -> int:
+    """Return the rows that `ArrayRows` cuts out of token arrays of these lengths for training."""
+    n_rows = sum(max(0, length - 1) // context for length in lengths)
+    limit = data.get("unique_tokens")
+    return n_rows if limit is None else min(n_rows, limit // context)
 
 
 def check_held_out(asked: int, available: int, source: str) -> None:

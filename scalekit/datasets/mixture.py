@@ -144,6 +144,16 @@ def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int
     return int(min(available / weight for available, weight in sources.values()) + 1e-6)
 
 
+def train_rows(data: Mapping[str, Any], context: int) -> int:
+    """Count the rows after which the first source has been seen once."""
+    sources = _sources({**data, "unique_tokens": None})
+    counts = _cycle_counts([weight for weight, _ in sources.values()])
+    there = [shards.train_rows(own, context) for _, own in sources.values()]
+    most = min(_place_of(counts, number, n_rows) for number, n_rows in enumerate(there))
+    unique = data.get("unique_tokens")
+    return most if unique is None else min(most, unique // context)
+
+
 def _common(known: Mapping[str, Mapping[str, Any]], fact: str) -> Any:
     found = {name: one.get(fact) for name, one in known.items()}
     different = sorted(set(found.values()) - {None}, key=str)
@@ -268,14 +278,36 @@ def _turns(weights: Sequence[float]) -> np.ndarray:
     """Return whose turn each row of a cycle is, (CYCLE,), every source spread evenly over it."""
     import numpy as np
 
-    exact = np.array(weights) * CYCLE
-    counts = np.floor(exact).astype(np.int64)
-    # The largest remainders are rounded up, so that the cycle is full.
-    left = CYCLE - int(counts.sum())
-    counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
+    counts = np.array(_cycle_counts(weights), dtype=np.int64)
     sources = np.repeat(np.arange(len(counts)), counts)
     nth = np.arange(CYCLE) - np.repeat(np.cumsum(counts) - counts, counts)
     return sources[np.argsort((nth + 0.5) / counts[sources], kind="stable")]
 
 
-DATASET = Dataset("mixture", facts, open_corpus, coder)
+def _cycle_counts(weights: Sequence[float]) -> list[int]:
+    """Return how many rows of a cycle each source has."""
+    exact = [weight * CYCLE for weight in weights]
+    counts = [int(share) for share in exact]
+    # The largest remainders are rounded up, so that the cycle is full.
+    by_remainder = sorted(range(len(counts)), key=lambda number: counts[number] - exact[number])
+    for number in by_remainder[: CYCLE - sum(counts)]:
+        counts[number] += 1
+    return counts
+
+
+def _place_of(counts: Sequence[int], number: int, nth: int) -> int:
+    """Return at which place of a run a source's nth row stands, both counted from zero.
+
+    Without numpy, for planning: in the order of `_turns`, ties too, in whole numbers.
+    """
+    own = counts[number]
+    cycles, within = divmod(nth, own)
+    before = 0
+    for other, count in enumerate(counts):
+        # Rows m of the other with (m + 1/2) / count below (within + 1/2) / own.
+        ahead = (2 * within + 1) * count - own
+        before += ahead // (2 * own) + 1 if other < number else -(-ahead // (2 * own))
+    return cycles * CYCLE + before
+
+
+DATASET = Dataset("mixture", facts, train_rows, open_corpus, coder)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalekit.datasets._arrays import limit_training, split_corpus
+from scalekit.datasets._arrays import count_rows, limit_training, split_corpus
 from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, read_manifest
 from scalekit.datasets._tokenizer import open_kept, open_named
 from scalekit.datasets.base import Corpus, Dataset, Rows
@@ -194,6 +194,12 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def train_rows(data: Mapping[str, Any], context: int) -> int:
+    """Count the training rows; each shard loses what is left behind its last one."""
+    train, _ = find_shards(data)
+    return count_rows([shard.n_tokens for shard in train], context, data)
+
+
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     """Map both splits; the seed changes nothing, the tokens are what they are."""
     train, val = find_shards(data)
@@ -251,4 +257,4 @@ def _size(dtype: str) -> int:
     return {"uint16": 2, "uint32": 4}[dtype]
 
 
-DATASET = Dataset("shards", facts, open_corpus, coder)
+DATASET = Dataset("shards", facts, train_rows, open_corpus, coder)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scalekit.datasets._arrays import limit_training, split_corpus
+from scalekit.datasets._arrays import count_rows, limit_training, split_corpus
 from scalekit.datasets._tokenizer import open_named
 from scalekit.datasets.base import Corpus, Dataset
 from scalekit.errors import InputError
@@ -68,6 +68,10 @@ def _split(contents: Mapping[str, bytes]) -> tuple[bytes, bytes]:
     return train, val
 
 
+def _n_train(contents: Mapping[str, bytes]) -> int:
+    return sum(len(text) for digest, text in contents.items() if not is_held_out(digest))
+
+
 def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """Say what there is, from the files' contents.
 
@@ -79,7 +83,7 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data.tokenizer: {data['tokenizer']!r} is not available for 'stdlib'; use bytes"
         )
     contents = _contents(_library())
-    train = sum(len(text) for digest, text in contents.items() if not is_held_out(digest))
+    train = _n_train(contents)
     total = sum(map(len, contents.values()))
     return {
         "vocab": VOCAB,
@@ -88,6 +92,11 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
         "bytes_per_token": 1.0,
         "fingerprint": hashlib.sha256("".join(contents).encode()).hexdigest()[:16],
     }
+
+
+def train_rows(data: Mapping[str, Any], context: int) -> int:
+    """Count the training rows."""
+    return count_rows([_n_train(_contents(_library()))], context, data)
 
 
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
@@ -109,4 +118,4 @@ def coder(data: Mapping[str, Any]) -> Coder:
     return open_named("bytes")
 
 
-DATASET = Dataset("stdlib", facts, open_corpus, coder)
+DATASET = Dataset("stdlib", facts, train_rows, open_corpus, coder)

@@ -206,6 +206,12 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def train_rows(data: Mapping[str, Any], context: int) -> int | None:
+    """Count the training rows; without `data.unique_tokens` they never end."""
+    unique = data.get("unique_tokens")
+    return None if unique is None else unique // context
+
+
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
     """Open the source.
 
@@ -217,8 +223,7 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
 
     spec = data["synthetic"]
     matrix = transition_matrix(spec)
-    unique = data.get("unique_tokens")
-    n_rows = None if unique is None else unique // context
+    n_rows = train_rows(data, context)
     n_val = data["val_tokens"] // context
     for key, rows in (("unique_tokens", n_rows), ("val_tokens", n_val)):
         if rows == 0:
@@ -250,4 +255,4 @@ def _reaches_all(edges: np.ndarray) -> bool:
     return bool(reached.all())
 
 
-DATASET = Dataset("synthetic", facts, open_corpus)
+DATASET = Dataset("synthetic", facts, train_rows, open_corpus)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -14,7 +14,8 @@ from scalekit.sweep.point import Point, Rule, RunProblemError
 from scalekit.sweep.sweep_spec import BUDGET, nest
 
 _DATA = tuple(name for name in KEYS if name.startswith("data."))
-_values = itemgetter(*_DATA)
+_Question = Callable[[Any, Mapping[str, Any], Point], Any]
+"""What to ask of a dataset, given the settings of its data, for a run."""
 
 
 def facts_rule() -> Rule:
@@ -22,21 +23,33 @@ def facts_rule() -> Rule:
 
     A dataset is a plug-in found by its name, so nothing of `datasets/` is imported here.
     """
-    known: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    return _asked_once(_DATA, lambda dataset, data, _: dataset.facts(data))
 
-    def facts(point: Point) -> Mapping[str, Any]:
-        row = _values(point)
+
+def train_rows_rule() -> Rule:
+    """Return a rule for the rows that a run may take before one repeats; None where none does."""
+    keys = (*_DATA, "model.context")
+    return _asked_once(keys, lambda dataset, data, p: dataset.train_rows(data, p["model.context"]))
+
+
+def _asked_once(keys: tuple[str, ...], question: _Question) -> Rule:
+    values = itemgetter(*keys)
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def answer(point: Point) -> Any:
+        row = values(point)
         if row not in known:
-            known[row] = _ask(dict(zip(_DATA, row, strict=True)))
+            known[row] = _ask(point, question)
         return known[row]
 
-    return facts
+    return answer
 
 
-def _ask(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    source = settings["data.source"]
+def _ask(point: Point, question: _Question) -> Any:
+    settings = {name: point[name] for name in _DATA}
     try:
-        return registry.find("datasets", source).facts(nest(settings)["data"])
+        dataset = registry.find("datasets", settings["data.source"])
+        return question(dataset, nest(settings)["data"], point)
     except ScalekitError as error:
         # A dataset says `data.path: what; what to do`.
         said = re.match(r"(data\.[\w.]+): (.*)", str(error), re.DOTALL)
@@ -86,10 +99,9 @@ def check_repetition(p: Point) -> None:
     Raises:
         RunProblemError: More epochs than `data.max_epochs`.
     """
-    limits = [n for n in (p["facts"].get("train_tokens"), p["data.unique_tokens"]) if n is not None]
-    if not limits:
+    if p["train_rows"] is None:
         return
-    unique, most = max(1, min(limits)), p["data.max_epochs"]
+    unique, most = max(1, p["train_rows"] * p["model.context"]), p["data.max_epochs"]
     epochs = p["D"] / unique
     if epochs > most:
         what = (

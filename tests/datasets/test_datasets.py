@@ -88,7 +88,8 @@ def test_planning_needs_neither_numpy_nor_torch(dataset: Dataset, data: dict[str
     program = (
         "import sys\n"
         "from scalekit import registry\n"
-        f"registry.find('datasets', {dataset.name!r}).facts({data!r})\n"
+        f"dataset = registry.find('datasets', {dataset.name!r})\n"
+        f"dataset.facts({data!r}), dataset.train_rows({data!r}, {CONTEXT})\n"
         "sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -190,6 +191,22 @@ def test_what_was_seen_is_what_was_taken(dataset: Dataset, data: dict[str, Any])
         assert order.seen(1000).epochs is None
     else:
         assert order.seen(corpus.train.n_rows * 3).epochs == pytest.approx(3.0, rel=1e-12)
+
+
+def test_as_many_rows_as_planning_counts_are_different_and_the_next_is_not(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    # More than there is never asked, and what is left behind the last row of a file is no row.
+    for unique in (None, 40 * CONTEXT, 63 * CONTEXT + 15, 8001 if dataset.name == "shards" else 9):
+        data = resolved(dataset.name, tmp_path, unique_tokens=unique)
+        n_rows = dataset.train_rows(data, CONTEXT)
+        if not n_rows:
+            assert (dataset.name, unique) == ("synthetic", None) or unique == 9
+            continue
+        order = dataset.open(data, CONTEXT, 0).ordered(3)
+        for rows, repeats in ((n_rows, False), (n_rows + 1, True)):
+            seen = order.seen(rows)
+            assert (seen.unique < seen.rows) == repeats, (unique, rows)
 
 
 def test_an_epoch_takes_every_row_once_and_the_next_one_in_another_order() -> None:

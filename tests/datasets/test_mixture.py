@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalekit.datasets import base, mixture
+from scalekit.datasets import mixture
 from scalekit.datasets._arrays import ArrayRows
 from scalekit.datasets.base import Order
 from scalekit.datasets.mixture import CYCLE, MixedOrder, read_weights, write_weights
@@ -108,8 +108,9 @@ def test_a_source_has_the_same_held_out_rows_in_every_mixture(root: Path) -> Non
 
 
 def test_the_supply_ends_when_the_first_source_was_seen_once(root: Path) -> None:
-    facts = mixture.facts(config(root, "books=0.5, web=0.5"))
-    assert facts["train_tokens"] == 802
+    data = config(root, "books=0.5, web=0.5")
+    assert mixture.facts(data)["train_tokens"] == 802
+    assert mixture.train_rows(data, CONTEXT) == 80
     corpus = mixture.open_corpus(config(root, "books=0.5, web=0.5"), CONTEXT, 0)
     seen = corpus.ordered(0).seen(80)
     assert seen.sources["books"].epochs == 1.0
@@ -130,11 +131,27 @@ def test_unique_tokens_are_shared_out_so_that_all_sources_repeat_equally(root: P
 def test_an_epoch_of_unique_tokens_is_allowed_and_repeats_no_row(root: Path, weights: str) -> None:
     for unique in (330, 410, 500, 1010):
         data = config(root, weights, unique_tokens=unique)
-        base.check_supply(unique, mixture.facts(data)["train_tokens"], data)
+        assert mixture.train_rows(data, CONTEXT) == unique // CONTEXT
         corpus = mixture.open_corpus(data, CONTEXT, seed=0)
         seen = corpus.ordered(0).seen(unique // CONTEXT)
         assert seen.unique == seen.rows == corpus.train.n_rows
         assert [one.epochs for one in seen.sources.values()] == [1.0, 1.0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    n_rows=st.lists(st.integers(1, 300_000), min_size=5, max_size=5),
+)
+def test_planning_finds_the_first_row_that_repeats_as_the_order_takes_it(
+    parts: list[int], n_rows: list[int]
+) -> None:
+    weights = {f"s{n}": part / sum(parts) for n, part in enumerate(parts)}
+    order = MixedOrder([rows_of(n) for n in n_rows[: len(parts)]], weights, seed=0)
+    counts = mixture._cycle_counts(list(weights.values()))
+    first = min(mixture._place_of(counts, i, n_rows[i]) for i in range(len(parts)))
+    assert order.seen(first).unique == first
+    assert order.seen(first + 1).unique == first
 
 
 def test_every_weight_that_is_allowed_gets_a_row() -> None:

@@ -304,6 +304,18 @@ def test_more_runs_than_anyone_reads_are_refused_before_they_are_made(tmp_path):
     assert time.monotonic() - begin < 5  # seconds; making them takes minutes
 
 
+def test_repetition_is_counted_in_rows_and_not_in_tokens_that_no_row_has(tmp_path):
+    data = {"source": "shards", "path": "web", "val_tokens": 64}
+    model = MODEL | {"vocab": 8}
+    (tmp_path / "web").mkdir()
+    for name in ("train_0", "train_1", "val"):
+        (tmp_path / "web" / f"{name}.bin").write_bytes(bytes(2 * 2048))
+    # A row is 64 tokens and the one after them, so that each file of 2048 has 31.
+    said = refusal(tmp_path, {"steps": 4}, model, data=data)
+    assert "4,096 training tokens are 1.032 epochs of the 3,968 different ones" in said
+    assert sweep(tmp_path, {"steps": 62, "batch_tokens": 64}, model, data=data).runs
+
+
 def test_repetition_must_be_asked_for_by_name(tmp_path):
     train = {"steps": 4}
     data = {"unique_tokens": 2048}

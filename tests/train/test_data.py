@@ -82,6 +82,15 @@ def test_repetition_of_any_source_has_to_be_allowed(root: Path, planned, tmp_pat
         train_run(spec, SweepFolder(tmp_path), device="cpu")
 
 
+def test_a_row_more_than_there_is_has_to_be_allowed(root: Path, planned, tmp_path: Path) -> None:
+    # 12 steps of 128 tokens are 96 rows of 16; without the token after its last row there are 95.
+    for name in ("train.bin", "val.bin"):
+        np.zeros(1536, dtype=np.uint16).tofile(tmp_path / name)
+    spec = planned(data={"source": "shards", "path": str(tmp_path), "val_tokens": 160})
+    with pytest.raises(InputError, match=r"1,536 training tokens are asked of 1,520 different"):
+        train_run(spec, SweepFolder(tmp_path / "runs"), device="cpu")
+
+
 def test_a_mixture_goes_on_after_a_kill_as_if_nothing_had_been(
     root: Path, planned, tmp_path: Path
 ) -> None:
