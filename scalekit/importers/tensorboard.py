@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from scalekit.errors import InputError
@@ -18,6 +19,9 @@ from scalekit.importers._history import History
 from scalekit.importers._protobuf import fields, real, signed
 from scalekit.importers._tfrecord import HEAD, Records, length
 from scalekit.importers.base import Imported, Importer, Source
+
+Scalar = tuple[str, int, float]
+"""A tag, a step and a value."""
 
 _NAME = ".tfevents."
 _VERSION = b"brain.Event:"
@@ -39,7 +43,7 @@ def _recognise(source: Source) -> bool:
 class _Told:
     """What one file holds."""
 
-    scalars: list[tuple[str, int, float]] = field(default_factory=list)
+    scalars: list[Scalar] = field(default_factory=list)
     hparams: dict[str, Any] = field(default_factory=dict)
     other: Counter[str] = field(default_factory=Counter)
     order: float = float("inf")
@@ -61,7 +65,9 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
                 f"{source.path}: the last {one.torn} bytes are no whole record, as a killed "
                 "program leaves them; they are left out"
             )
-    rows, history.superseded = _rows(scalar for one, _ in told for scalar in one.scalars)
+    written, abandoned = _without_abandoned([one.scalars for one, _ in told])
+    rows, history.superseded = _rows(scalar for scalars in written for scalar in scalars)
+    history.superseded += abandoned
     for step in sorted(rows):
         history.add(step, where, rows[step])
     if other:
@@ -75,11 +81,50 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     )
 
 
-def _rows(scalars: Iterable[tuple[str, int, float]]) -> tuple[dict[int, dict[str, float]], int]:
+def _without_abandoned(files: Sequence[list[Scalar]]) -> tuple[list[list[Scalar]], int]:
+    """Cut files, in the order of writing, where a newer one takes the run up again.
+
+    An evaluation that was written after that place is of the run that was given up, also where
+    the newer file has none of that step yet.
+
+    Returns:
+        The files, and how many scalars were cut off that the newer one does not replace by tag.
+    """
+    found: list[list[Scalar]] = []
+    lost = 0
+    for scalars in files:
+        first = {tag: step for tag, step, _ in reversed(scalars)}
+        for place, old in enumerate(found):
+            end = _taken_up(old, first)
+            lost += sum(tag not in first or step < first[tag] for tag, step, _ in old[end:])
+            # What the newer file writes again is left to `_rows`, which counts it.
+            found[place] = old[:end] + [s for s in old[end:] if s[1] >= first.get(s[0], inf)]
+        found.append(scalars)
+    return found, lost
+
+
+def _taken_up(old: Sequence[Scalar], first: Mapping[str, int]) -> int:
+    """Find where in a file the run was that a newer file goes on from; its end unless it goes back.
+
+    Every tag of both files may say it, and the latest place counts, since a tag such as
+    `hp_metric` is written at step 0 by every start. One step makes no curve, and says nothing.
+    """
+    places: dict[str, int] = {}
+    steps: dict[str, set[int]] = {}
+    for place, (tag, step, _) in enumerate(old):
+        steps.setdefault(tag, set()).add(step)
+        if step >= first.get(tag, inf):
+            places.setdefault(tag, place)
+    shared = [tag for tag, known in steps.items() if tag in first and len(known) > 1]
+    return max((places.get(tag, len(old)) for tag in shared), default=len(old))
+
+
+def _rows(scalars: Iterable[Scalar]) -> tuple[dict[int, dict[str, float]], int]:
     """Put scalars, in the order of writing, into rows by step.
 
     Where a tag goes back, the run was resumed: what the tag had from there on is forgotten. Other
-    tags are not, since evaluations may be written to a file of their own.
+    tags are not, since evaluations may be written to a file of their own; see `_without_abandoned`
+    for those of the same file.
 
     Returns:
         The rows, and how many values were forgotten.

@@ -108,6 +108,72 @@ def test_a_resumed_run_replaces_what_it_logs_again(tmp_path: Path) -> None:
     assert "was resumed; 2 steps" in told.notes[0]
 
 
+RESTARTS = {
+    # Evaluated at 20 and 40, killed, and started again from 20, with the next evaluation to come.
+    "before the next evaluation": (
+        [(30, {"train": 3.0}), (40, {"train": 2.5}), (40, {"val": 9.0}), (50, {"train": 2.0})],
+        [(30, {"train": 3.25}), (35, {"train": 3.0})],
+        {"val": {20: 4.5}, "train": {10: 5.0, 20: 4.0, 30: 3.25, 35: 3.0}},
+    ),
+    # Lightning writes hp_metric at step 0 whenever it starts: it says nothing of the step.
+    "where a tag begins anew at every start": (
+        [(30, {"train": 3.0}), (40, {"val": 9.0})],
+        [(0, {"hp_metric": -1.0}), (30, {"train": 3.25})],
+        {"val": {20: 4.5}, "train": {10: 5.0, 20: 4.0, 30: 3.25}, "hp_metric": {0: -1.0}},
+    ),
+    # The steps of another tag may count something else, here epochs, and stand for themselves.
+    "with a tag in other steps": (
+        [(1, {"epoch": 7.0}), (30, {"train": 3.0}), (2, {"epoch": 6.0})],
+        [(30, {"train": 3.25})],
+        {"epoch": {1: 7.0}, "val": {20: 4.5}, "train": {10: 5.0, 20: 4.0, 30: 3.25}},
+    ),
+    "that goes on from its end": (
+        [(40, {"val": 4.0})],
+        [(0, {"hp_metric": -1.0}), (30, {"train": 3.0}), (40, {"train": 2.0})],
+        {
+            "hp_metric": {0: -1.0},
+            "val": {20: 4.5, 40: 4.0},
+            "train": {10: 5.0, 20: 4.0, 30: 3.0, 40: 2.0},
+        },
+    ),
+    "that has logged nothing but its start": (
+        [(40, {"val": 4.0})],
+        [(0, {"hp_metric": -1.0})],
+        {"hp_metric": {0: -1.0}, "val": {20: 4.5, 40: 4.0}, "train": {10: 5.0, 20: 4.0}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("rest", "again", "truth"), RESTARTS.values(), ids=RESTARTS.keys())
+def test_a_restarted_run_has_no_value_of_what_it_gave_up(
+    tmp_path: Path, rest: list, again: list, truth: dict[str, dict[int, float]]
+) -> None:
+    first, second = tmp_path / "events.out.tfevents.1.a", tmp_path / "events.out.tfevents.2.a"
+    start = [(10, {"train": 5.0}), (20, {"train": 4.0}), (20, {"val": 4.5})]
+    if any("hp_metric" in values for _, values in again):
+        start.insert(0, (0, {"hp_metric": -1.0}))
+    first.write_bytes(events(*start, *rest, time=1.0))
+    second.write_bytes(events(*again, time=2.0))
+    columns = read(first, second).columns
+    found = {
+        name: {
+            step: value
+            for step, value in zip(columns["step"], columns[name], strict=True)
+            if value is not None
+        }
+        for name in columns.keys() - {"run", "step"}
+    }
+    assert found == truth
+
+
+def test_values_of_what_a_run_gave_up_are_counted_once(tmp_path: Path) -> None:
+    first, second = tmp_path / "events.out.tfevents.1.a", tmp_path / "events.out.tfevents.2.a"
+    lines = [(10, {"train": 5.0}), (20, {"train": 4.0}), (20, {"val": 9.0}), (30, {"train": 3.0})]
+    first.write_bytes(events(*lines, time=1.0))
+    second.write_bytes(events((20, {"train": 4.1}), time=2.0))
+    assert "was resumed; 3 steps" in read(first, second).notes[0]
+
+
 def test_an_evaluation_in_a_file_of_its_own_forgets_nothing(tmp_path: Path) -> None:
     first, second = tmp_path / "events.out.tfevents.1.a", tmp_path / "events.out.tfevents.2.a"
     first.write_bytes(events((10, {"train": 5.0}), (20, {"train": 4.0}), time=1.0))
