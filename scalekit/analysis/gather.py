@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,11 @@ _EVAL_COLUMNS = ("tokens", "flops", "val_loss")
 
 
 def gather(
-    source: Path, reading: Reading = _PLAIN, *, skip: Path | None = None
+    source: Path,
+    reading: Reading = _PLAIN,
+    *,
+    skip: Path | None = None,
+    drop: Sequence[str] = (),
 ) -> tuple[Study, list[str]]:
     """Read a study from a `fit.json`, a sweep's folder, or what others' training left.
 
@@ -36,6 +40,7 @@ def gather(
         source: The path that the user named.
         reading: What the user said of it.
         skip: A folder below the source that is not read: the output.
+        drop: Columns or expressions whose true rows a fit will leave out.
 
     Returns:
         The study, and in sentences what a reader of it must know.
@@ -46,8 +51,8 @@ def gather(
     if source.suffix.lower() == ".json" and _is_fit(source):
         return _from_fit(source)
     if SweepFolder(source).plan_file.exists():
-        return _from_sweep(source, reading)
-    table = collect([source], reading, skip=skip)
+        return _from_sweep(source, reading, drop)
+    table = collect([source], reading, skip=skip, drop=drop)
     return Study(table, name=source.stem), list(table.meta.get("notes", ()))
 
 
@@ -87,9 +92,9 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
     return replace(study, fit=fit), notes
 
 
-def _from_sweep(root: Path, reading: Reading) -> tuple[Study, list[str]]:
+def _from_sweep(root: Path, reading: Reading, drop: Sequence[str] = ()) -> tuple[Study, list[str]]:
     folder = SweepFolder(root)
-    table = collect([root], reading)
+    table = collect([root], reading, drop=drop)
     lines = tuple(folder.plan_lines())
     curves, records = [], []
     for line in lines:

@@ -109,7 +109,7 @@ def analyze(
         importer=importer,
     )
     check_laws(law or ("chinchilla",))
-    study, notes = gather(source, reading, skip=folder)
+    study, notes = gather(source, reading, skip=folder, drop=drop or ())
     if study.table is None or study.fit is not None:
         raise UsageError(f"{source}: is a fit; name the table or the sweep that it was made from")
     tell_assumed(study.table)

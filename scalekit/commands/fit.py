@@ -103,7 +103,7 @@ def fit(
         facts=facts,
         importer=importer,
     )
-    table = read(data, reading, laws=laws)
+    table = read(data, reading, laws=laws, drop=drop or ())
     tell(table)
     result = fit_table(
         table,
@@ -138,7 +138,9 @@ def fit(
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
 
 
-def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
+def read(
+    data: Path, reading: Reading, *, laws: Sequence[str] = (), drop: Sequence[str] = ()
+) -> RunTable:
     """Read what laws are fitted to: the runs of a source, or their curves for laws of curves.
 
     Raises:
@@ -162,6 +164,7 @@ def read(data: Path, reading: Reading, *, laws: Sequence[str] = ()) -> RunTable:
         reading,
         response="loss" if "loss" in responses else min(responses),
         needs_params=any("params" in law.columns for law in found),
+        drop=drop,
     )
 
 

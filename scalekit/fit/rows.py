@@ -14,7 +14,7 @@ from scalekit.fit.identify import count_distinct
 from scalekit.laws.base import COLUMN_OF, Array
 from scalekit.quantities import count_words
 from scalekit.results.columns import require
-from scalekit.results.mapping import evaluate
+from scalekit.results.mapping import holds
 from scalekit.results.table import TRUNK, RunTable
 
 
@@ -141,11 +141,7 @@ def run_names(table: RunTable) -> list[str]:
 
 def matches(table: RunTable, expression: str, option: str) -> np.ndarray:
     """Say for every row (n,) whether an expression holds, or whether a column's cell is true."""
-    where = f"{table.meta.get('path', 'table')}: {option}"
-    found = evaluate(expression, table.columns, where)
-    if found.dtype == object:
-        return np.array([str(cell).strip().lower() in ("true", "yes", "1") for cell in found])
-    return np.nan_to_num(np.asarray(found, dtype=float)) != 0
+    return holds(expression, table.columns, f"{table.meta.get('path', 'table')}: {option}")
 
 
 def _reasons(table: RunTable, columns: Sequence[str], drop: Sequence[str], where: str) -> list[str]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalekit.results.doubts import doubts, join_doubts, mixed_code
+from scalekit.results.doubts import doubts, join_doubts, mixed_code, partly_stated
 from scalekit.results.facts import Facts
 from scalekit.results.foreign import join_histories, read_files, settle_table
+from scalekit.results.mapping import kept_rows
 from scalekit.results.meaning import Wanted
 from scalekit.results.reading import Reading
 from scalekit.results.rows import sweep_rows
@@ -34,7 +35,11 @@ _PLAIN = Reading()
 
 
 def collect(
-    sources: Iterable[Path | str], reading: Reading = _PLAIN, *, skip: Path | None = None
+    sources: Iterable[Path | str],
+    reading: Reading = _PLAIN,
+    *,
+    skip: Path | None = None,
+    drop: Sequence[str] = (),
 ) -> RunTable:
     """Make one table of the runs of all sources.
 
@@ -42,6 +47,8 @@ def collect(
         sources: Folders of sweeps, tables, logs, folders of these, and patterns.
         reading: What the user said of them.
         skip: A file that is not read although it lies there: the output.
+        drop: Columns or expressions whose true rows a fit will leave out. They stay in the table,
+            and nothing is doubted of them.
 
     Returns:
         The runs, by source in the order given, planned order within. `meta["assumed"]` says in
@@ -55,8 +62,7 @@ def collect(
     """
     sources = [str(source) for source in sources]
     where = ", ".join(sources)
-    tables, notes = _tables(sources, reading.checked(), skip, where, Wanted())
-    table = _joined(tables, notes, reading, where)
+    table = _table(sources, reading, skip, where, Wanted(drop=drop))
     return replace(table, meta={**table.meta, "sha256": text_hash(table)})
 
 
@@ -66,6 +72,7 @@ def read_runs(
     *,
     response: str = "loss",
     needs_params: bool = True,
+    drop: Sequence[str] = (),
 ) -> RunTable:
     """Read what one fit is made from.
 
@@ -76,17 +83,58 @@ def read_runs(
         reading: What the user said of it.
         response: The column that is fitted; another than `loss` is taken as it stands.
         needs_params: Whether the fit is of params, so that they must be known.
+        drop: As `collect`.
 
     Raises:
         InputError: As `collect`.
         UsageError: As `collect`.
     """
-    wanted = Wanted(response, needs_params)
-    tables, notes = _tables([source], reading.checked(), None, str(source), wanted)
-    table = _joined(tables, notes, reading, str(source))
+    wanted = Wanted(response, needs_params, drop)
+    table = _table([source], reading, None, str(source), wanted)
     path = Path(source)
     found = file_hash(path) if path.is_file() else text_hash(table)
     return replace(table, meta={**table.meta, "sha256": found, "response": response})
+
+
+def _table(
+    sources: Iterable[Path | str],
+    reading: Reading,
+    skip: Path | None,
+    where: str,
+    wanted: Wanted,
+) -> RunTable:
+    tables, notes = _tables(sources, reading.checked(), skip, where, wanted)
+    table = _joined(tables, reading, where)
+    told = [note for one in tables for note in one.meta.get("notes", ())]
+    found = (*notes, *told, *_doubts(tables, table, wanted.drop, where))
+    return replace(table, meta={**table.meta, "notes": found})
+
+
+def _doubts(
+    tables: Sequence[RunTable], joined: RunTable, drop: Sequence[str], where: str
+) -> list[str]:
+    """Say what is doubtful about the rows that nobody drops."""
+    import numpy as np
+
+    kept = kept_rows(joined.columns, drop, where)
+    parts = np.split(kept, np.cumsum([len(table) for table in tables])[:-1])
+    used = [_restated(one, part) for one, part in zip(tables, parts, strict=True) if part.any()]
+    # Of a sweep, states tell what is missing: only the numbers of others are doubted.
+    foreign = [np.full(len(table), "assumed" in table.meta) for table in tables]
+    rows = np.flatnonzero(kept & np.concatenate(foreign))
+    found = doubts(joined.columns, where, rows) if len(rows) else []
+    for one in used:
+        found += partly_stated(one.columns, one.meta["path"]) if "assumed" in one.meta else []
+    found += join_doubts(used) if len(used) > 1 else []
+    return found + mixed_code(joined.where(kept).columns, where)
+
+
+def _restated(table: RunTable, kept: np.ndarray) -> RunTable:
+    """Keep rows of a table, and say anew how those count."""
+    if kept.all():
+        return table
+    part = table.where(kept)
+    return replace(part, meta={**part.meta, **stated_kinds(part.columns)})
 
 
 def _tables(
@@ -107,7 +155,7 @@ def _tables(
         read = read_files(one, reading, facts)
         key = one.importer.name if read.is_history else place
         groups.setdefault(key, []).append((one, read))  # type: ignore[union-attr]
-    tables, foreign = [], []
+    tables = []
     for group in groups.values():
         if isinstance(group, SweepFolder):
             tables.append(_sweep(group, reading))
@@ -115,13 +163,10 @@ def _tables(
         (files, read), place = group[0], where if len(group) > 1 else group[0][0].where
         if read.is_history:
             read = join_histories(group, reading.mapping.get("run", "run"))
-        table = settle_table(files.importer, read, reading, facts=facts, wanted=wanted, where=place)
-        foreign.append(table)
-        tables.append(table)
-    notes += facts.left_over() if facts else []
-    if foreign:
-        notes += doubts(foreign[0].columns if len(foreign) == 1 else _stacked(foreign), where)
-    return tables, notes
+        tables.append(
+            settle_table(files.importer, read, reading, facts=facts, wanted=wanted, where=place)
+        )
+    return tables, [*notes, *(facts.left_over() if facts else ())]
 
 
 def _sweep(folder: SweepFolder, reading: Reading) -> RunTable:
@@ -130,19 +175,11 @@ def _sweep(folder: SweepFolder, reading: Reading) -> RunTable:
     return make_table(rows, {"path": str(folder.root), "notes": notes})
 
 
-def _joined(
-    tables: Sequence[RunTable], notes: Sequence[str], reading: Reading, path: str
-) -> RunTable:
+def _joined(tables: Sequence[RunTable], reading: Reading, path: str) -> RunTable:
     columns = tables[0].columns if len(tables) == 1 else _stacked(tables)
     assumed = [(t.meta["path"], told) for t in tables for told in t.meta.get("assumed", ())]
     meta = {
         "path": path,
-        "notes": (
-            *notes,
-            *(note for t in tables for note in t.meta.get("notes", ())),
-            *(join_doubts(tables) if len(tables) > 1 else ()),
-            *mixed_code(columns, path),
-        ),
         "assumed": _told_once(assumed, len(tables)),
         "mapping": dict(reading.mapping),
         "reading": {k: v for k, v in reading.to_json().items() if k != "mapping"},

@@ -23,8 +23,13 @@ _FEWEST = {"params": 1e3, "tokens": 1e3}
 """Fewer than a run has: the smallest of a sweep that is counted in millions or billions."""
 
 
-def doubts(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
+def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
     """List what a reader of a table must know of its numbers.
+
+    Args:
+        columns: By name, (n,).
+        where: What a message names.
+        rows: Positions of the rows that are looked at.
 
     Raises:
         InputError: A column that must be numbers holds a word.
@@ -33,21 +38,21 @@ def doubts(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
 
     present = [name for name in _NUMBERS if name in columns]
     require(RunTable(columns, {"path": where}), present)
+    used = {name: columns[name][rows] for name in present}
     found = []
-    for name in present:
-        values = columns[name]
+    for name, values in used.items():
         finite = np.isfinite(values)
         if not finite.all():
-            rows = count_words(int((~finite).sum()), "row")
-            found.append(f"{where}: {name} is missing or not finite in {rows}")
+            missing = count_words(int((~finite).sum()), "row")
+            found.append(f"{where}: {name} is missing or not finite in {missing}")
         bad = np.flatnonzero(finite & (values <= 0))
         if len(bad):
             found.append(
                 f"{where}: {name} is not positive in {count_words(len(bad), 'row')}, the first is "
-                f"row {bad[0] + 1} with {values[bad[0]]:g}"
+                f"row {rows[bad[0]] + 1} with {values[bad[0]]:g}"
             )
         found += _scale(name, values[finite & (values > 0)], where)
-    return found + _repeats(columns, present, where)
+    return found + _repeats(used, present, where)
 
 
 def _scale(name: str, values: np.ndarray, where: str) -> list[str]:

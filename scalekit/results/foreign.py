@@ -9,7 +9,6 @@ from scalekit.errors import InputError
 from scalekit.importers._history import join_columns
 from scalekit.importers.base import Imported, Importer
 from scalekit.results.columns import require
-from scalekit.results.doubts import partly_stated
 from scalekit.results.facts import Facts
 from scalekit.results.history import CURVE, FINAL, choose, parse_at
 from scalekit.results.meaning import Wanted, settle
@@ -91,7 +90,7 @@ def settle_table(
         cells |= facts.of(cells, reading.mapping.get("run", "run"), where)
     settled = settle(map_columns(cells, reading.mapping, where), read, reading, where, wanted)
     columns: Mapping[str, np.ndarray] = settled.columns
-    assumed, notes = settled.assumed, [*read.notes, *partly_stated(columns, where)]
+    assumed, notes = settled.assumed, [*read.notes]
     if not importer.is_general:
         assumed.insert(0, f"read as {importer.name}, {importer.about}")
     if read.is_history or _is_history(columns, reading, where):

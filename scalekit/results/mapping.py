@@ -103,6 +103,34 @@ def evaluate(expression: str, columns: Mapping[str, np.ndarray], where: str) -> 
     return np.full(rows, value) if np.ndim(value) == 0 else value
 
 
+def holds(expression: str, columns: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    """Say for every row (n,) whether an expression holds, or whether a column's cell is true.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    import numpy as np
+
+    found = evaluate(expression, columns, where)
+    if found.dtype == object:
+        return np.array([str(cell).strip().lower() in ("true", "yes", "1") for cell in found])
+    return np.nan_to_num(np.asarray(found, dtype=float)) != 0
+
+
+def kept_rows(columns: Mapping[str, np.ndarray], drop: Iterable[str], where: str) -> np.ndarray:
+    """Say for every row (n,) whether no `--drop` takes it away.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    import numpy as np
+
+    kept = np.ones(len(next(iter(columns.values()), ())), dtype=bool)
+    for expression in drop:
+        kept &= ~holds(expression, columns, f"{where}: --drop")
+    return kept
+
+
 def uses(
     expression: str, columns: Mapping[str, np.ndarray], where: str
 ) -> tuple[list[str], set[str]]:

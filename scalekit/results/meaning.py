@@ -30,10 +30,12 @@ class Wanted:
     Attributes:
         response: The column that is fitted; another than `loss` means what its name says.
         params: Whether the number of parameters must be known, unless FLOPs are.
+        drop: Columns or expressions whose true rows will be left out: nothing is doubted of them.
     """
 
     response: str = "loss"
     params: bool = True
+    drop: Sequence[str] = ()
 
 
 @dataclass

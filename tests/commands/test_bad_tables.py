@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalekit import errors
+from scalekit.analysis.gather import gather
 from scalekit.cli import run
+from scalekit.results.collect import read_runs
 from scalekit.results.table import read_table
 
 # Ten runs of L = 1.8 + 480 N^-0.35 + 2000 D^-0.36, which a law of five parameters can be fitted to.
@@ -293,6 +295,43 @@ def test_a_million_rows_are_read_in_little_memory(tmp_path: Path) -> None:
     assert float(last) == pytest.approx(numbers[-1, -1], abs=1e-6)
     # Measured 160 MB: the floats while chunks are joined, and a million names.
     assert int(grown_mb) < 320
+
+
+DOUBTED = {
+    "a repeated row": (f"{ROWS[0]},ours,bpb", "1 row repeats the loss, params, tokens, flops of"),
+    "a missing loss": ("3e8,4e8,,ours,bpb", "loss is missing or not finite in 1 row"),
+    "a loss below zero": ("3e8,4e8,-1,ours,bpb", "loss is not positive in 1 row, the first is"),
+    "a size in millions": ("3,4e8,4,ours,bpb", "params jump from 3 to 1e+07"),
+    "another code": ("3e8,4e8,3.5,other,bpb", "mixes runs of 2 states of the code"),
+    "no unit": ("3e8,4e8,3.5,ours,", "loss_unit is stated in 10 rows and not in 1"),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTED)
+def test_a_row_that_is_dropped_is_not_doubted(tmp_path: Path, case: str) -> None:
+    row, says = DOUBTED[case]
+    path = tmp_path / "runs.csv"
+    rows = [f"{one},ours,bpb,0" for one in ROWS]
+    path.write_text("\n".join([f"{HEADER},code,loss_unit,is_odd", *rows, f"{row},1", ""]))
+    for drop in ([], ["is_odd"], ["params<0", "is_odd==1"]):
+        notes = [read_runs(path, drop=drop).meta["notes"], gather(path, drop=drop)[1]]
+        for told in notes:
+            assert any(says in note for note in told) != ("is_odd" in "".join(drop)), drop
+
+
+def test_rows_are_numbered_as_they_stand_where_some_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(GOOD + "1e8,4e8,-1\n")
+    (told,) = [n for n in read_runs(path, drop=["params<2e7"]).meta["notes"] if "positive" in n]
+    assert "the first is row 11 with -1" in told
+
+
+def test_a_fit_says_nothing_of_repeats_that_it_drops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = GOOD.replace("\n", ",0\n").replace("loss,0", "loss,copy") + f"{ROWS[0]},1\n"
+    assert exits(tmp_path, twice, "fit", "--drop", "copy")[0] == errors.OK
+    assert "repeat" not in capsys.readouterr().err
 
 
 def test_a_run_that_stands_twice_is_said_to_narrow_the_intervals(
