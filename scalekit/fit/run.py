@@ -23,8 +23,9 @@ from scalekit.fit.prepare import law_of, prepare
 from scalekit.fit.result import SCHEMA, FitResult
 from scalekit.fit.rows import Runs, select
 from scalekit.laws.base import Array
+from scalekit.results.mapping import kept_rows
 from scalekit.results.store import write_whole
-from scalekit.results.table import RunTable
+from scalekit.results.table import KINDS, MIXED, UNSTATED, RunTable, stated_kinds
 
 APPROACHES = ("parametric", "isoflop", "envelope")
 
@@ -78,7 +79,7 @@ def fit(
     for name in approaches:
         if name not in APPROACHES:
             raise UsageError(f"--approach {name}: unknown; {did_you_mean(name, APPROACHES)}")
-    _check_kinds(table)
+    table = _of_one_kind(table, drop)
     _check_given(laws, given or {})
     options = Options(
         find_objective(objective, delta), dict(fix or {}), n_starts, bootstrap, hold_out,
@@ -139,15 +140,25 @@ def _stamped(fit: FitResult, table: RunTable, asked: Mapping[str, Any], seed: in
     return replace(fit, diagnostics=diagnostics, **stamps)
 
 
-def _check_kinds(table: RunTable) -> None:
-    """Refuse a table that mixes counts or units: no law holds across them."""
-    for name in ("params_kind", "flops_kind", "loss_unit"):
-        if table.meta.get(name) == "mixed":
-            kinds = sorted({str(cell) for cell in table[name]} - {""})
+def _of_one_kind(table: RunTable, drop: Sequence[str]) -> RunTable:
+    """Refuse kept rows that mix counts or units, for no law holds across them; say how they count.
+
+    A table that mixes them says nothing of the rows that are kept.
+    """
+    mixed = [name for name in KINDS.values() if table.meta.get(name) == MIXED]
+    if not mixed:
+        return table
+    where = str(table.meta.get("path", "table"))
+    kept = kept_rows(table.columns, drop, where)
+    found = stated_kinds({name: table[name][kept] for name in mixed})
+    for name in mixed:
+        if found[name] == MIXED:
+            kinds = sorted({str(cell) for cell in table[name][kept]} - {"", UNSTATED})
             raise InputError(
-                f"{table.meta.get('path', 'table')}: {name} mixes {', '.join(kinds)}; fit runs of "
-                f"one kind, with --drop \"{name}=='{kinds[-1]}'\""
+                f"{where}: {name} mixes {', '.join(kinds)}; fit runs of one kind, with --drop "
+                f"\"{name}=='{kinds[-1]}'\""
             )
+    return replace(table, meta={**table.meta, **{name: found[name] for name in mixed}})
 
 
 def _check_given(laws: Sequence[str], given: Mapping[str, float]) -> None:

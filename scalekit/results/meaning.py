@@ -15,7 +15,7 @@ from scalekit.errors import InputError
 from scalekit.results.columns import columns_like
 from scalekit.results.losses import settle_loss
 from scalekit.results.reading import Reading
-from scalekit.results.table import KINDS, UNSTATED, stated_kinds
+from scalekit.results.table import KINDS, MIXED, UNSTATED, stated_kinds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,9 +198,14 @@ def _compute_flops(settled: Settled, asked: str | None, where: str) -> None:
             f"{kind}; map them with --map flops=COLUMN"
         )
     columns["flops"] = 6.0 * params * tokens
-    settled.state("flops_kind", asked or f"6N_{kind}")
+    rule = asked or f"6N_{kind}"
+    settled.state("flops_kind", rule)
+    if asked is None and kind == MIXED:
+        rule = "each row's own count"
+        kinds = columns["params_kind"].tolist()
+        columns["flops_kind"][:] = [f"6N_{kind or UNSTATED}" for kind in kinds]
     settled.assumed.append(
-        f"flops are computed, by {asked or f'6N_{kind}'}: FLOPs are counted as 6 x params x tokens"
+        f"flops are computed, by {rule}: FLOPs are counted as 6 x params x tokens"
     )
 
 

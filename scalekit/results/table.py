@@ -67,6 +67,9 @@ KINDS = {"params": "params_kind", "flops": "flops_kind", "loss": "loss_unit"}
 UNSTATED = "unstated"
 """What stands where a table does not say how its numbers were counted."""
 
+MIXED = "mixed"
+"""What is said of a table whose rows count in several ways."""
+
 
 @dataclass(frozen=True)
 class RunTable:
@@ -221,12 +224,12 @@ def in_order(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stated_kinds(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Say how params, flops and loss are counted: the one kind stated, `mixed`, or `unstated`."""
+    """Say how params, flops and loss are counted: the one kind stated, `MIXED`, or `UNSTATED`."""
     found = {}
     for kind in KINDS.values():
         cells = columns[kind].tolist() if kind in columns else ()
         stated = sorted({str(cell) for cell in set(cells)} - {"", UNSTATED})
-        found[kind] = stated[0] if len(stated) == 1 else "mixed" if stated else UNSTATED
+        found[kind] = stated[0] if len(stated) == 1 else MIXED if stated else UNSTATED
     return found
 
 

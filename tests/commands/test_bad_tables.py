@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from scalekit import errors
 from scalekit.analysis.gather import gather
 from scalekit.cli import run
+from scalekit.fit.run import read_fit
 from scalekit.results.collect import read_runs
 from scalekit.results.table import read_table
 
@@ -332,6 +334,37 @@ def test_a_fit_says_nothing_of_repeats_that_it_drops(
     twice = GOOD.replace("\n", ",0\n").replace("loss,0", "loss,copy") + f"{ROWS[0]},1\n"
     assert exits(tmp_path, twice, "fit", "--drop", "copy")[0] == errors.OK
     assert "repeat" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "kinds", "found"),
+    [
+        ("params_kind", ("non_embedding", "total"), ("non_embedding", "6N_non_embedding")),
+        ("flops_kind", ("6N_total", "exact"), ("unstated", "6N_total")),
+    ],
+)
+def test_a_table_of_two_kinds_is_fitted_by_the_words_of_its_refusal(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    column: str,
+    kinds: tuple[str, str],
+    found: tuple[str, str],
+) -> None:
+    path, out = tmp_path / "runs.csv", tmp_path / "fit.json"
+    flops = [f"{6 * n * d:.0f}" for n, d in SIZES]
+    has_flops = column == "flops_kind"
+    rows = [
+        f"{row},{cost if has_flops else ''},{kind}"
+        for kind in kinds
+        for row, cost in zip(ROWS, flops, strict=True)
+    ]
+    path.write_text("\n".join([f"{HEADER},flops,{column}", *rows, ""]))
+    assert run(["fit", str(path), "-o", str(out)]) == errors.REFUSED
+    advice = capsys.readouterr().err.partition("with --drop ")[2].strip()
+    assert run(["fit", str(path), "-o", str(out), "--drop", *shlex.split(advice)]) == errors.OK
+    fit = read_fit(out)
+    assert (fit.data["params_kind"], fit.data["flops_kind"]) == found
+    assert fit.n_runs == len(ROWS)
 
 
 def test_a_run_that_stands_twice_is_said_to_narrow_the_intervals(
