@@ -14,9 +14,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "plots"))
 from study_examples import SOME_FIGURES, isoflop_table  # pyright: ignore[reportMissingImports]
 
-from scalekit import cli
+from scalekit import cli, errors
 from scalekit.analysis.gather import envelope_curves, gather
-from scalekit.errors import InputError
+from scalekit.errors import FitError, InputError
+from scalekit.fit import run as fit_run
 from scalekit.plots import _write
 from scalekit.results.reading import Reading
 from scalekit.results.record import SCHEMA, RecordWriter
@@ -143,6 +144,32 @@ def test_a_fit_without_its_table_still_gives_the_fit(tmp_path: Path) -> None:
     assert study.table is None
     assert study.fit is not None
     assert "is not here" in notes[0]
+
+
+def test_what_a_fit_is_asked_is_handed_on(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def fit(table: RunTable, **options: Any) -> None:
+        asked.update(options)
+        raise FitError("enough")
+
+    write_table(isoflop_table(), tmp_path / "runs.csv")
+    words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
+    words += ["--law", "repeat_exp", "--hold-out", "none", "--predict", "1e20", "--seed", "3"]
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_run, "fit", fit)
+        assert (
+            cli.run([*words, "--given", "U=25B", "--drop", "params<1e6"]) == errors.NOT_IDENTIFIED
+        )
+    assert asked["given"] == {"U": 25e9}
+    assert asked["drop"] == ("params<1e6",)
+    assert (asked["laws"], asked["predict"], asked["seed"]) == (("repeat_exp",), (1e20,), 3)
+    capsys.readouterr()
+    for given, says in (("w=3", "no input of repeat_exp; choose from U"), ("U", "not NAME=NUMBER")):
+        assert cli.run([*words, "--given", given]) == errors.USAGE
+        assert says in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
