@@ -82,8 +82,15 @@ def reading_of(
 
 
 def tell_assumed(table: RunTable) -> None:
-    """Tell on stderr what the numbers of others are taken to be."""
+    """Tell on stderr what the numbers of others are taken to be, and what was done with files."""
     for sentence in table.meta.get("assumed", ()):
+        print(f"note: {sentence}", file=sys.stderr)
+    tell_remarks(table)
+
+
+def tell_remarks(table: RunTable) -> None:
+    """Tell on stderr what was done with files, as with those left out."""
+    for sentence in table.meta.get("remarks", ()):
         print(f"note: {sentence}", file=sys.stderr)
 
 

@@ -122,9 +122,11 @@ def analyze(
         read_pairs("--given", given, "U=25e9"),
         seed,
     )
-    study, more = _fitted(study, asked)
+    study, done, more = _fitted(study, asked)
     assert study.fit is not None
     _write_all(study, folder, kinds, _command())
+    for remark in done:
+        print(f"note: {remark}", file=sys.stderr)
     for note in dict.fromkeys([*notes, *more, *study.fit.warnings]):
         print(f"warning: {note}", file=sys.stderr)
     if output_format is Format.TABLE:
@@ -184,17 +186,22 @@ def _command() -> str:
     return shlex.join(["scalekit", *sys.argv[1:]])
 
 
-def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
-    """Fit every approach that the runs allow; return the study with its fit, and notes."""
+def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str], list[str]]:
+    """Fit every approach that the runs allow.
+
+    Returns:
+        The study with its fit, and in sentences what the runs do not allow, and what is doubtful.
+    """
     import numpy as np
 
     from scalekit.results.columns import require
 
-    notes = []
+    remarks: list[str] = []
+    notes: list[str] = []
     approaches = ["parametric", "isoflop", "envelope"]
     if study.budgets.size == 0:
         approaches.remove("isoflop")
-        notes.append("approach isoflop is left out: no run names a planned budget")
+        remarks.append("approach isoflop is left out: no run names a planned budget")
     used = study.flops[study.is_used]
     if used.size == 0:
         assert study.table is not None
@@ -206,7 +213,7 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
     rule = None if asked.hold_out == NO_HOLD_OUT else asked.hold_out
     if rule == "largest-budget" and study.budgets.size == 1:
         rule = None
-        notes.append("no run is held out: all runs have one budget")
+        remarks.append("no run is held out: all runs have one budget")
     try:
         fit = _fit(study, replace(asked, predict=predict), approaches, rule)
     except FitError as error:
@@ -214,7 +221,7 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str]]:
             raise
         fit = _fit(study, replace(asked, predict=predict), approaches, None)
         notes.append(f"no run is held out: {error}")
-    return replace(study, fit=fit), notes
+    return replace(study, fit=fit), remarks, notes
 
 
 def _fit(study: Study, asked: Asked, approaches: Sequence[str], rule: str | None) -> FitResult:

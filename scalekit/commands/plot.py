@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from scalekit.commands._source import tell_remarks
 from scalekit.errors import InputError
 
 
@@ -35,8 +36,10 @@ def plot(
     chosen = _write.chosen_names(asked)
     kinds = _write.chosen_formats(formats)
     study, notes = gather(source)
+    if study.table is not None:
+        tell_remarks(study.table)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"warning: {note}", file=sys.stderr)
     skipped = []
     for drawn in _write.draw_all(chosen, study, kinds):
         if isinstance(drawn, _write.Skipped):

@@ -32,7 +32,8 @@ class History:
         where: What a message names.
         run: What the run is called.
         facts: What holds for the whole run, by column.
-        notes: What a reader must know, in sentences.
+        remarks: What was done and leaves nothing to doubt, in sentences.
+        notes: What a reader must doubt, in sentences.
         superseded: How many steps were logged again by a resumed run.
     """
 
@@ -40,6 +41,7 @@ class History:
         self.where = where
         self.run = run
         self.facts: dict[str, Any] = {}
+        self.remarks: list[str] = []
         self.notes: list[str] = []
         self._rows: dict[int, dict[str, Any]] = {}
         self._last = 0

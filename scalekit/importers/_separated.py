@@ -25,7 +25,7 @@ def read_separated(
     """Read a table of cells separated by commas, or by tabs where the name ends in .tsv.
 
     Returns:
-        The columns, and in sentences what a reader must know.
+        The columns, and in sentences what was done with the file.
 
     Raises:
         InputError: The file is empty, is not text, has no rows, a header that repeats or lacks a
@@ -34,10 +34,10 @@ def read_separated(
     columns = gather(lambda: _chunks(source), text)
     if not columns:
         raise InputError(f"{source.path}: a header and no rows; collect the runs again")
-    notes = []
+    remarks = []
     if header(source)[:1] == [""]:
-        notes.append(f"{source.path}: its first column has no name and is called {INDEX!r}")
-    return columns, notes
+        remarks.append(f"{source.path}: its first column has no name and is called {INDEX!r}")
+    return columns, remarks
 
 
 def header(source: Source) -> list[str]:

@@ -106,7 +106,8 @@ class Imported:
         loss_units: The columns that are a loss, with the unit, or nothing where it is not known.
         flops_kind: How `flops` is counted, where there is such a column and the format says it.
         about: What a reader must know of a column, in words, by its name.
-        notes: What a reader must know besides: lines left out, damage forgiven.
+        remarks: What was done with the files and leaves nothing to doubt, in sentences.
+        notes: What a reader must doubt or see to, in sentences: numbers left out, damage forgiven.
         is_history: Whether rows are checkpoints, several a run, instead of runs.
     """
 
@@ -114,6 +115,7 @@ class Imported:
     loss_units: Mapping[str, str] = field(default_factory=dict)
     flops_kind: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
     notes: Sequence[str] = ()
     is_history: bool = False
 

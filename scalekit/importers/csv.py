@@ -10,8 +10,8 @@ from scalekit.importers.base import Imported, Importer, Source
 
 def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     (source,) = sources
-    columns, notes = read_separated(source, text)
-    return Imported(columns, notes=notes)
+    columns, remarks = read_separated(source, text)
+    return Imported(columns, remarks=remarks)
 
 
 IMPORTER = Importer(

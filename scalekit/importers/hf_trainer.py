@@ -44,7 +44,7 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     state, source = max(states, key=lambda found: found[0]["global_step"])
     history = History(str(source.path), source.run)
     if len(sources) > 1:
-        history.notes.append(
+        history.remarks.append(
             f"{source.path}: read for run {source.run!r}; the {len(sources) - 1} earlier "
             "checkpoints of the run hold a part of it"
         )
@@ -73,6 +73,7 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
             "flops": "total_flos at the run's end: 6 x tokens x parameters outside embeddings, the "
             "head counted where it is untied",
         },
+        remarks=history.remarks,
         notes=history.notes,
         is_history=True,
     )

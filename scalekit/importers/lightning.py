@@ -27,21 +27,22 @@ def _recognise(source: Source) -> bool:
 
 def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     (source,) = sources
-    columns, notes = read_separated(source, text)
+    columns, remarks = read_separated(source, text)
     if "step" not in columns:
         raise InputError(f"{source.path}: no column 'step'; name a {_FILE} of Lightning")
-    facts, more = _hparams(source.path.with_name(_HPARAMS))
+    facts, notes = _hparams(source.path.with_name(_HPARAMS))
     n_rows = len(columns["step"])
     given: dict[str, Any] = {f"hparams.{name}": [value] * n_rows for name, value in facts.items()}
     losses = loss_names(columns)
     words, _ = read_separated(source, losses)
     if lost := find_divergence({name: words[name] for name in losses}):
         given["status"] = ["diverged"] * n_rows
-        more.append(f"{source.path}: the run ends with {lost}; it is called diverged")
+        notes.append(f"{source.path}: the run ends with {lost}; it is called diverged")
     return Imported(
         {**columns, **given},
         about={"step": "Lightning's, the last batch's, counted from 0: step 49 is 50 batches"},
-        notes=[*notes, *more],
+        remarks=remarks,
+        notes=notes,
         is_history=True,
     )
 

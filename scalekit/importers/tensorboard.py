@@ -72,10 +72,11 @@ def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
         history.add(step, where, rows[step])
     if other:
         tags = ", ".join(list(other)[:5]) + (", ..." if len(other) > 5 else "")
-        history.notes.append(f"{where}: {len(other)} tags hold no scalars, left out: {tags}")
+        history.remarks.append(f"{where}: {len(other)} tags hold no scalars, left out: {tags}")
     return Imported(
         history.columns(),
         about={"step": "the step that the program gave TensorBoard"},
+        remarks=history.remarks,
         notes=history.notes,
         is_history=True,
     )

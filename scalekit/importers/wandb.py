@@ -67,16 +67,16 @@ def _is_chart(names: set[str]) -> bool:
 
 def _read(sources: Sequence[Source], text: Collection[str]) -> Imported:
     (source,) = sources
-    columns, notes = _columns(source, {*text, "Name", "ID"})
+    columns, remarks = _columns(source, {*text, "Name", "ID"})
     names = set(columns)
     if _is_table(names):
-        return _read_table(source, columns, notes)
+        return _read_table(source, columns, remarks)
     if _is_history(names):
-        return _read_history(source, columns, notes)
+        return _read_history(source, columns, remarks)
     if names >= _SCRIPT:
-        return _read_script(source, columns, notes)
+        return _read_script(source, columns, remarks)
     if _is_chart(names):
-        return _read_chart(source, columns, notes)
+        return _read_chart(source, columns, remarks)
     raise InputError(
         f"{source.path}: none of what W&B exports; name a table of runs, a chart's CSV, or a "
         "history with _step and _timestamp"
@@ -91,9 +91,10 @@ def _columns(source: Source, text: Collection[str]) -> tuple[dict[str, np.ndarra
     return read_separated(source, text)
 
 
-def _read_table(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+def _read_table(source: Source, columns: dict[str, np.ndarray], remarks: list[str]) -> Imported:
     names = [str(name) for name in columns["Name"]]
     ids = columns.get("ID")
+    notes = []
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice and ids is not None:
         names = [f"{name} {run}" for name, run in zip(names, ids, strict=True)]
@@ -108,12 +109,17 @@ def _read_table(source: Source, columns: dict[str, np.ndarray], notes: list[str]
         given["status"] = [_STATES.get(word, word) for word in states]
     return Imported(
         {**given, **columns},
-        notes=[*notes, f"{source.path}: a value is a run's summary, the last one logged as a rule"],
+        remarks=[
+            *remarks,
+            f"{source.path}: a value is a run's summary, the last one logged as a rule",
+        ],
+        notes=notes,
     )
 
 
-def _read_history(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+def _read_history(source: Source, columns: dict[str, np.ndarray], remarks: list[str]) -> Imported:
     """Take the script's own `step` where every row has one, else W&B's."""
+    notes: list[str] = []
     own = columns.get("step")
     is_whole = own is not None and own.dtype != object and not any(map(isnan, own))
     about = "the script's own" if is_whole else "W&B's _step, which counts calls of its log"
@@ -130,7 +136,7 @@ def _read_history(source: Source, columns: dict[str, np.ndarray], notes: list[st
                     "count as logged last"
                 )
         found |= _divergence(source, columns, notes)
-    return Imported(found, about={"step": about}, notes=notes, is_history=True)
+    return Imported(found, about={"step": about}, remarks=remarks, notes=notes, is_history=True)
 
 
 def _is_one_run(columns: Mapping[str, np.ndarray]) -> bool:
@@ -153,7 +159,7 @@ def _divergence(
     return {"status": ["diverged"] * len(columns["_step"])}
 
 
-def _read_script(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+def _read_script(source: Source, columns: dict[str, np.ndarray], remarks: list[str]) -> Imported:
     rows = []
     for number in range(len(columns["name"])):
         row: dict[str, Any] = {"run": str(columns["name"][number])}
@@ -161,7 +167,7 @@ def _read_script(source: Source, columns: dict[str, np.ndarray], notes: list[str
             value = _literal(str(columns[part][number]), f"{source.path}: {part} {number + 1}")
             row |= dict(flatten({str(k): v for k, v in value.items()}, f"{part}."))
         rows.append({name: [value] for name, value in row.items()})
-    return Imported(join_columns(rows), notes=notes)
+    return Imported(join_columns(rows), remarks=remarks)
 
 
 def _literal(words: str, where: str) -> Mapping[str, Any]:
@@ -187,7 +193,7 @@ class _Numbers(ast.NodeTransformer):
         return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
 
 
-def _read_chart(source: Source, columns: dict[str, np.ndarray], notes: list[str]) -> Imported:
+def _read_chart(source: Source, columns: dict[str, np.ndarray], remarks: list[str]) -> Imported:
     """Turn a column a run into rows a run and step."""
     names = list(columns)
     metrics = [n for n in names if " - " in n and {n + _LOW, n + _HIGH} <= columns.keys()]
@@ -202,12 +208,12 @@ def _read_chart(source: Source, columns: dict[str, np.ndarray], notes: list[str]
     rest = [name for name in names if name not in known]
     if rest:
         shown = ", ".join(rest[:5]) + (", ..." if len(rest) > 5 else "")
-        notes.append(f"{source.path}: {len(rest)} columns are no metric of a run: {shown}")
-    notes.append(f"{source.path}: a chart's points are sampled by W&B, and smoothed if it was")
+        remarks.append(f"{source.path}: {len(rest)} columns are no metric of a run: {shown}")
     return Imported(
         join_columns(list(parts.values())),
         about={"step": f"the chart's axis {axis!r}"},
-        notes=notes,
+        remarks=remarks,
+        notes=[f"{source.path}: a chart's points are sampled by W&B, and smoothed if it was"],
         is_history=True,
     )
 

@@ -52,9 +52,9 @@ def collect(
 
     Returns:
         The runs, by source in the order given, planned order within. `meta["assumed"]` says in
-        sentences what the numbers of others are taken to be, `meta["notes"]` what a reader of
-        them must know: unreadable records, runs and files left out. `meta["sha256"]` is the hash
-        that the written table will have.
+        sentences what the numbers of others are taken to be, `meta["remarks"]` what else was done,
+        as with files left out, and `meta["notes"]` what a reader must doubt or see to: unreadable
+        records, runs left out. `meta["sha256"]` is the hash that the written table will have.
 
     Raises:
         InputError: A source cannot be read, or leaves something open that an option settles.
@@ -103,11 +103,13 @@ def _table(
     where: str,
     wanted: Wanted,
 ) -> RunTable:
-    tables, notes = _tables(sources, reading.checked(), skip, where, wanted)
+    tables, remarks, notes = _tables(sources, reading.checked(), skip, wanted, where)
     table = _joined(tables, reading, where)
-    told = [note for one in tables for note in one.meta.get("notes", ())]
-    found = (*notes, *told, *_doubts(tables, table, wanted.drop, where))
-    return replace(table, meta={**table.meta, "notes": found})
+    remarks += [remark for one in tables for remark in one.meta.get("remarks", ())]
+    notes += [note for one in tables for note in one.meta.get("notes", ())]
+    notes += _doubts(tables, table, wanted.drop, where)
+    told = {"remarks": tuple(remarks), "notes": tuple(notes)}
+    return replace(table, meta={**table.meta, **told})
 
 
 def _doubts(
@@ -141,11 +143,15 @@ def _tables(
     sources: Iterable[Path | str],
     reading: Reading,
     skip: Path | None,
-    where: str,
     wanted: Wanted,
-) -> tuple[list[RunTable], list[str]]:
-    """Read every source: a table a sweep or foreign table, and one for all logs of a format."""
-    found, notes = find_sources(sources, importer=reading.importer, skip=skip)
+    where: str,
+) -> tuple[list[RunTable], list[str], list[str]]:
+    """Read every source: a table a sweep or foreign table, and one for all logs of a format.
+
+    Returns:
+        The tables, and in sentences what was left out and what is doubtful.
+    """
+    found, remarks = find_sources(sources, importer=reading.importer, skip=skip)
     facts = None if reading.facts is None else Facts(reading.facts)
     groups: dict[object, SweepFolder | list[tuple[Files, Imported]]] = {}
     for place, one in enumerate(found):
@@ -166,7 +172,7 @@ def _tables(
         tables.append(
             settle_table(files.importer, read, reading, facts=facts, wanted=wanted, where=place)
         )
-    return tables, [*notes, *(facts.left_over() if facts else ())]
+    return tables, remarks, facts.left_over() if facts else []
 
 
 def _sweep(folder: SweepFolder, reading: Reading) -> RunTable:

@@ -62,6 +62,7 @@ def join_histories(told: Sequence[tuple[Files, Imported]], run: str) -> Imported
         units,
         flops_kind=told[0][1].flops_kind,
         about=about,
+        remarks=[remark for _, read in told for remark in read.remarks],
         notes=[note for _, read in told for note in read.notes],
         is_history=True,
     )
@@ -80,7 +81,7 @@ def settle_table(
 
     Returns:
         One row a run, unless the reading asks for more. `meta["assumed"]` and `meta["notes"]` say
-        what it rests on and what is doubtful about it.
+        what it rests on and what is doubtful about it, `meta["remarks"]` what else was done.
 
     Raises:
         InputError: Something is open that an option settles.
@@ -102,7 +103,7 @@ def settle_table(
         notes += chosen.notes
     elif reading.at not in (None, CURVE) or reading.smooth > 1:
         notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
-    meta = {"path": where, "notes": notes, "assumed": assumed}
+    meta = {"path": where, "remarks": read.remarks, "notes": notes, "assumed": assumed}
     return RunTable(in_order(columns), {**meta, **stated_kinds(columns)})
 
 

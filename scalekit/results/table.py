@@ -122,7 +122,8 @@ def read_table(path: Path | str, mapping: Mapping[str, str] | None = None) -> Ru
     read = _table_importer(source).read([source], raw_names(mapping))
     columns = map_columns(read.columns, mapping, str(path))
     meta = {"path": str(path), "sha256": file_hash(source.path), "mapping": dict(mapping)}
-    return RunTable(columns, {**meta, "notes": read.notes, **stated_kinds(columns)})
+    told = {"remarks": read.remarks, "notes": read.notes}
+    return RunTable(columns, {**meta, **told, **stated_kinds(columns)})
 
 
 def file_hash(path: Path) -> str:

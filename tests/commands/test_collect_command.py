@@ -55,6 +55,23 @@ def test_foreign_tables_need_a_name_for_the_result(tmp_path: Path, capsys) -> No
     assert read_table(out).meta["params_kind"] == "total"
 
 
+def test_what_is_only_said_is_a_note_and_what_is_doubtful_a_warning(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "runs.csv").write_text(",params,tokens,loss\n0,1e6,2e7,3\n1,2e6,3e7,2.5\n")
+    (folder / "weights.pt").write_text("")
+    for command in (["collect", str(folder), "-o", str(tmp_path / "o.csv")], ["plot", str(folder)]):
+        assert run([*command, *(["-o", str(tmp_path)] if command[0] == "plot" else [])]) == 0
+        said = capsys.readouterr().err.splitlines()
+        for told in ("1 files that are not read: 1 .pt", "first column has no name"):
+            assert [line.split()[0] for line in said if told in line] == ["note:"], command
+        assert not [line for line in said if line.startswith("warning:")]
+    (folder / "runs.csv").write_text("params,tokens,loss\n1e6,2e7,3\n2e6,3e7,-1\n")
+    assert run(["collect", str(folder), "-o", str(tmp_path / "o.csv")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in said if "not positive" in line] == ["warning:"]
+
+
 def test_a_refused_table_leaves_the_older_result(tmp_path: Path, capsys) -> None:
     path, out = tmp_path / "a.csv", tmp_path / "out.csv"
     path.write_text("N,loss\n1\n")

@@ -115,6 +115,7 @@ def test_logs_are_analysed_into_a_report_that_says_what_was_assumed(
         assert run(["analyze", str(logs), *words]) == errors.OK
         captured = capsys.readouterr()
         assert "note: read as nanogpt" in captured.err
+        assert "note: approach isoflop is left out" in captured.err
         fit = read_fit(folder / "fit.json")
         assert fit.n_runs == 18
         assert fit.data["path"] == "data.csv"

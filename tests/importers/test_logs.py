@@ -148,7 +148,7 @@ def test_of_a_runs_checkpoints_the_last_one_counts(tmp_path: Path) -> None:
     assert {importer.run_folder(path) for path in paths} == {tmp_path / "run1"}
     told = importer.read([Source(path, "run1") for path in paths], ())
     assert told.columns["step"] == [10, 20]
-    assert "the 1 earlier checkpoints" in told.notes[0]
+    assert "the 1 earlier checkpoints" in told.remarks[0]
 
 
 def test_a_stopped_trainer_is_stopped(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_history_has_its_own_steps_and_pandas_index(tmp_path: Path) -> None:
     told = read("wandb history", tmp_path)
     assert told.columns["step"].tolist() == [0, 10, 20]
     assert told.columns["index"].tolist() == [0, 1, 2]
-    assert "no name and is called 'index'" in told.notes[0]
+    assert "no name and is called 'index'" in told.remarks[0]
 
 
 def test_a_history_with_whole_steps_of_its_own_keeps_them(tmp_path: Path) -> None:

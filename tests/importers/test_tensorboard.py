@@ -219,7 +219,7 @@ def test_a_tag_without_scalars_is_named_and_left_out(tmp_path: Path) -> None:
     path.write_bytes(events((7, {"loss": 2.5})) + tensor_event(7, "histogram", pair))
     told = read(path)
     assert "histogram" not in told.columns
-    assert "1 tags hold no scalars, left out: histogram" in told.notes[0]
+    assert "1 tags hold no scalars, left out: histogram" in told.remarks[0]
 
 
 def test_what_the_real_package_writes_is_read(tmp_path: Path) -> None:
@@ -294,4 +294,4 @@ def test_what_torch_writes_is_read(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     told = read(path)
     assert told.columns["val/loss"] == [4.0, 3.0, 2.0]
-    assert "left out: note" in told.notes[0]
+    assert "left out: note" in told.remarks[0]
