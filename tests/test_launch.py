@@ -119,9 +119,9 @@ def test_a_crash_and_a_divergence_do_not_stop_the_others(expansion, folder) -> N
 def test_the_same_command_again_continues_what_crashed(expansion, folder) -> None:
     sweep = expansion(2, r0={"crash": True})
     launch(sweep, folder)
-    mended = Expansion(
-        sweep.spec, (RunSpec.from_json({**sweep.runs[0].to_json(), "config": {"train": {}}}),)
-    )
+    line = sweep.runs[0].to_json()
+    whole = {**line, "config": {**line["config"], "train": {}}}
+    mended = Expansion(sweep.spec, (RunSpec.from_json(whole),))
     outcome = launch(Expansion(sweep.spec, (*mended.runs, sweep.runs[1])), folder)
     assert outcome.started == (ids(sweep)[0],)
     record = read_record(folder.record(ids(sweep)[0]))
