@@ -25,16 +25,15 @@ def write_manifest(
         folder: The submission's.
         group: The runs, and how a job works on them.
         limits: The cluster's, for the time limit that holds where none is asked for.
-        settings: Threads, and the interpreter of the profile.
+        settings: Threads; and where the profile names an interpreter, the script has its words.
         root: The sweep's folder, in full.
 
     Raises:
         OSError: The disk refuses.
     """
     common = _common_words([job.argv for job in group.jobs])
-    python = shlex.split(settings.profile.get("python") or "") or [common[0]]
     header = {
-        "argv": [*python, *common[1:]],
+        "argv": common[1:] if settings.profile.get("python") else common,
         "root": str(root),
         "pack": group.pack,
         "threads": settings.threads or 1,

@@ -4,7 +4,10 @@ Jobs own no runs. Each fills its slots from the board its submission shares, the
 and takes another when one ends and time is left; so no run waits behind a slow one, and what a job
 that ends early did not begin is left to the next. Started by the script that sbatch was given:
 
-    python -m scalekit.executors._slurm_worker FOLDER
+    python -m scalekit.executors._slurm_worker FOLDER [PYTHON...]
+
+The words of the interpreter that a profile names come from there: a shell has read them, for the
+runs as for their worker.
 """
 
 from __future__ import annotations
@@ -59,8 +62,10 @@ class _Running:
 class Worker:
     """One job's work on its submission."""
 
-    def __init__(self, folder: Folder, me: Self, board: Board, manifest: Manifest) -> None:
-        self.folder, self.me, self.board = folder, me, board
+    def __init__(
+        self, folder: Folder, me: Self, board: Board, manifest: Manifest, python: Sequence[str]
+    ) -> None:
+        self.folder, self.me, self.board, self.python = folder, me, board, python
         self.header, self.jobs = manifest
         self.runs = [frozenset((job["run"], *job.get("beside", ()))) for job in self.jobs]
         self.pack = int(self.header["pack"])
@@ -128,7 +133,7 @@ class Worker:
     def _start(self, number: int) -> None:
         job = self.jobs[number]
         self.asked.pop(number, None)
-        argv = [*self.header["argv"], *job["argv"]]
+        argv = [*self.python, *self.header["argv"], *job["argv"]]
         if self.board.is_begun_again(number) and len(self.runs[number]) > 1:
             # Of a run alone the board knows that it failed; of one of a stack, its record.
             argv.append("--no-retry")
@@ -277,7 +282,7 @@ def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> in
         me = find_self(environment)
         manifest = folder.read()
         with open_board(folder, me.job, find_company(manifest[1])) as board:
-            worker = Worker(folder, me, board, manifest)
+            worker = Worker(folder, me, board, manifest, argv[1:])
             code = worker.work(signals)
     if code == OK and worker.is_quiet:
         with suppress(OSError):

@@ -209,6 +209,7 @@ class Slurm:
         )
         module = "scalekit.executors._slurm_worker"
         worker = f"exec {python_words(profile)} -u -m {module} {shlex.quote(str(folder.path))}"
+        worker += f" {profile['python']}" if profile.get("python") else ""
         return writer._make_submission_file_text(worker, name)
 
     # --- asking and stopping -------------------------------------------------------------------

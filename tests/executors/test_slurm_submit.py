@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scalekit.executors._slurm_board import Folder
 from scalekit.executors.base import Handle, Job, Settings
 from scalekit.executors.slurm import Slurm
 
@@ -47,7 +50,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def submit(root: Path, **profile: Any) -> tuple[str, Path]:
     """Submit a run and return the submission's name and folder."""
     folder, watch = root / "sw ee" / "slurm", Nobody()
-    job = Job("r0", ("python", "-m", "scalekit", "r0"), root / "r0.log", {"time_s": 5400.0}, 1.0)
+    argv = (sys.executable, str(root / "train.py"), "r0")
+    job = Job("r0", argv, root / "r0.log", {"time_s": 5400.0}, 1.0)
     Slurm(Settings(folder=folder, profile=profile)).start([job], watch)
     return watch.name, folder / watch.name
 
@@ -67,3 +71,28 @@ def test_no_variable_of_a_persons_changes_what_the_script_asks_for(
     assert "--hold" not in words
     # Said last, it counts: where the jobs write is spelt for the folder as it is.
     assert [word for word in words if word.startswith("--output")][-1].endswith("/%A_%a.out")
+
+
+@pytest.mark.parametrize("python", [None, '"$NODE"/python', f"env NOTHING= {sys.executable}"])
+@pytest.mark.usefixtures("programs")
+def test_the_interpreter_is_words_of_a_shell_for_the_runs_as_for_their_worker(
+    tmp_path: Path, python: str | None
+) -> None:
+    (tmp_path / "no de").mkdir()
+    (tmp_path / "no de" / "python").symlink_to(sys.executable)
+    (tmp_path / "train.py").write_text("import sys; print('trained', *sys.argv[1:])")
+    profile = {} if python is None else {"python": python}
+    _, folder = submit(tmp_path, **profile)
+    job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+    environment = {**os.environ, **job, "NODE": str(tmp_path / "no de")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    ended = subprocess.run(
+        ["bash", str(folder / "job.sh")],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert [line.state for line in Folder(folder).lines()] == ["d"]
+    assert (tmp_path / "r0.log").read_text() == "trained r0 --threads 1\n"
