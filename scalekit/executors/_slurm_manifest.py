@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from scalekit.executors._slurm_board import Folder
-from scalekit.executors._slurm_limits import Limits
 from scalekit.executors._slurm_options import Group
 from scalekit.executors.base import Settings
 
 
-def write_manifest(
-    folder: Folder, group: Group, limits: Limits, settings: Settings, root: Path
-) -> None:
+def write_manifest(folder: Folder, group: Group, settings: Settings, root: Path) -> None:
     """Write the manifest and the empty board of a group of runs.
 
     Args:
         folder: The submission's.
         group: The runs, and how a job works on them.
-        limits: The cluster's, for the time limit that holds where none is asked for.
         settings: Threads; and where the profile names an interpreter, the script has its words.
         root: The sweep's folder, in full.
 
@@ -37,7 +33,7 @@ def write_manifest(
         "root": str(root),
         "pack": group.pack,
         "threads": settings.threads or 1,
-        "limit_s": limits.default_seconds if group.limit is None else group.limit,
+        "limit_s": group.seconds,
         "lead_s": group.lead,
         "safety": settings.safety,
     }

@@ -35,6 +35,7 @@ class Group:
         memory_gb: Memory a job, as the cores, or None for the partition's default.
         nodes: Nodes a job.
         processes: Processes a run.
+        default: Seconds a job may take where `limit` is None, or None where that has no end.
     """
 
     jobs: tuple[Job, ...]
@@ -45,6 +46,7 @@ class Group:
     memory_gb: float | None
     nodes: int
     processes: int = 1
+    default: float | None = None
 
     @property
     def cpus_per_node(self) -> int:
@@ -53,9 +55,14 @@ class Group:
         return math.ceil(math.ceil(self.cpus / self.nodes) / on_each) * on_each
 
     @property
+    def seconds(self) -> float | None:
+        """How long a job may take, or None where that has no end."""
+        return self.default if self.limit is None else self.limit
+
+    @property
     def lead(self) -> int:
         """How many seconds before its limit a job is told to save and stop."""
-        return LEAD_SECONDS if self.limit is None else min(LEAD_SECONDS, int(self.limit / 4))
+        return LEAD_SECONDS if self.seconds is None else min(LEAD_SECONDS, int(self.seconds / 4))
 
 
 def group_jobs(jobs: Sequence[Job], settings: Settings, limits: Limits) -> list[Group]:
@@ -86,6 +93,7 @@ def _group(jobs: Sequence[Job], settings: Settings, limits: Limits) -> Group:
         memory_gb=None if memory is None else float(memory) * pack,
         nodes=nodes,
         processes=processes,
+        default=limits.default_seconds,
     )
 
 

@@ -103,7 +103,7 @@ class Slurm:
         name = f"{sweep}-{secrets.token_hex(4)}"
         folder = Folder(self.folder / name)
         try:
-            write_manifest(folder, group, limits, self.settings, self.folder.parent)
+            write_manifest(folder, group, self.settings, self.folder.parent)
             folder.script.write_text(self._script(group, name, folder), encoding="utf-8")
         except OSError as error:
             raise SystemTroubleError(

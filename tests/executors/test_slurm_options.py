@@ -126,6 +126,14 @@ def test_a_job_is_told_before_its_limit_and_has_most_of_its_time_before(limit: f
     assert told <= limit / 4
 
 
+def test_a_partitions_short_default_is_a_limit_like_one_that_is_asked_for() -> None:
+    minute = Limits(array=1000, jobs=20_000, seconds=None, default_seconds=60.0, room=None)
+    unknown = group(job("a", None), limits=minute)
+    assert (unknown.limit, unknown.seconds, unknown.lead) == (None, 60.0, 15)
+    endless = group(job("a", None))
+    assert (endless.seconds, endless.lead) == (None, 120)
+
+
 @given(
     n_runs=st.integers(1, 400),
     pack=st.integers(1, 9),

@@ -200,7 +200,7 @@ def test_an_array_has_a_worker_a_trunk_and_the_manifest_says_who_waits(make, tmp
     (group,) = group_jobs(jobs, settings, limits)
     assert Slurm(settings)._sizes(group, limits, 0) == [3]
     folder = Folder(tmp_path / "slurm" / "demo")
-    write_manifest(folder, group, limits, settings, tmp_path)
+    write_manifest(folder, group, settings, tmp_path)
     _, lines = folder.read()
     waits = {line["run"]: (line.get("after"), line.get("needs")) for line in lines}
     assert waits["b10"] == ("t1", "b10.checkpoints")
