@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ class Limits:
     Attributes:
         array: Jobs in an array.
         jobs: Jobs that the controller keeps of everybody.
-        seconds: Longest time limit of the partition, or None.
-        default_seconds: Its time limit where none is asked for, or None.
+        seconds: Longest time limit of the partition, or None; of several the shortest, for a job
+            starts in any of them.
+        default_seconds: Its time limit where none is asked for, or None; of several as well.
         room: Jobs that this person may still submit, or None where nothing limits them.
     """
 
@@ -40,15 +41,14 @@ def read_limits(profile: Mapping[str, Any]) -> Limits:
     """
     said = call(["scontrol", "show", "config"])
     config = dict(re.findall(r"^(\w+) *= (.*?) *$", said, re.MULTILINE))
-    partition = _partition(profile.get("partition"))
+    partitions = _partitions(profile.get("partition"))
     array = int(config.get("MaxArraySize", 1001))
     return Limits(
         # An index must be smaller than MaxArraySize.
         array=max(1, min(array, profile.get("max_array_size") or array) - 1),
         jobs=int(config.get("MaxJobCount", 10000)),
-        seconds=_seconds(partition.get("MaxTime")),
-        default_seconds=_seconds(partition.get("DefaultTime"))
-        or _seconds(partition.get("MaxTime")),
+        seconds=_shortest(partitions, "MaxTime"),
+        default_seconds=_shortest(partitions, "DefaultTime", "MaxTime"),
         room=_room(profile) if "limits" in config.get("AccountingStorageEnforce", "") else None,
     )
 
@@ -88,20 +88,24 @@ def _rows(said: str) -> list[list[str]]:
     return [line.split("|") for line in said.splitlines() if line]
 
 
-def _partition(name: str | None) -> dict[str, str]:
+def _partitions(names: str | None) -> list[dict[str, str]]:
+    """Return the partitions of these names, or the default one; none where there is no default."""
     said = call(["scontrol", "show", "partition", "--oneliner"])
     found = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in said.splitlines() if line]
-    for partition in found:
-        is_default = name is None and partition.get("Default") == "YES"
-        if is_default or partition.get("PartitionName") == name:
-            return partition
-    if name is None:
-        return {}
-    names = [partition.get("PartitionName", "") for partition in found]
-    raise SystemTroubleError(
-        f"partition {name!r}: not on this cluster; {did_you_mean(name, names)}"
-    )
+    if names is None:
+        return [partition for partition in found if partition.get("Default") == "YES"]
+    known = {partition.get("PartitionName", ""): partition for partition in found}
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in known:
+            raise SystemTroubleError(
+                f"partition {name!r}: not on this cluster; {did_you_mean(name, list(known))}"
+            )
+    return [known[name] for name in chosen]
 
 
-def _seconds(text: str | None) -> float | None:
-    return None if text is None else read_left(text)
+def _shortest(partitions: Sequence[Mapping[str, str]], *keys: str) -> float | None:
+    """Return the least of the partitions' limits: each one's first that is a number."""
+    each = ([read_left(one[key]) for key in keys if key in one] for one in partitions)
+    known = (next((seconds for seconds in some if seconds is not None), None) for some in each)
+    return min((seconds for seconds in known if seconds is not None), default=None)

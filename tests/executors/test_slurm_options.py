@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalekit.errors import InputError
-from scalekit.executors._slurm_limits import Limits
+from scalekit.errors import InputError, SystemTroubleError
+from scalekit.executors._slurm_limits import Limits, read_limits
 from scalekit.executors._slurm_options import Group, check_group, group_jobs
 from scalekit.executors.base import Job, Settings, stack_jobs
 from scalekit.executors.slurm import Slurm
@@ -157,3 +158,38 @@ def test_the_arrays_fit_every_limit_and_there_is_always_a_worker(
             assert len(sizes) == 1, "a throttle holds within one array"
         elif room is None:
             assert sum(sizes) == min(150, full)
+
+
+SCONTROL = """#!/bin/bash
+if [ "$2" = config ]; then echo 'MaxArraySize = 11'; exit; fi
+echo 'PartitionName=main Default=YES MaxTime=2-00:00:00 DefaultTime=01:00:00'
+echo 'PartitionName=short Default=NO MaxTime=01:00:00 DefaultTime=NONE'
+echo 'PartitionName=low Default=NO MaxTime=UNLIMITED DefaultTime=NONE'
+"""
+
+
+@pytest.mark.parametrize(
+    ("partition", "seconds", "default"),
+    [
+        (None, 172800, 3600),
+        ("main", 172800, 3600),
+        ("short", 3600, 3600),
+        ("low", None, None),
+        ("low,main", 172800, 3600),
+        ("main,short", 3600, 3600),
+    ],
+)
+def test_of_several_partitions_the_shortest_limits_hold(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    partition: str | None,
+    seconds: float | None,
+    default: float | None,
+) -> None:
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    limits = read_limits({"partition": partition})
+    assert (limits.array, limits.seconds, limits.default_seconds) == (10, seconds, default)
+    with pytest.raises(SystemTroubleError, match="partition 'lwo': not on this cluster; did you"):
+        read_limits({"partition": "main,lwo"})
