@@ -6,8 +6,7 @@ that ends early did not begin is left to the next. Started by the script that sb
 
     python -m scalekit.executors._slurm_worker FOLDER [PYTHON...]
 
-The words of the interpreter that a profile names come from there: a shell has read them, for the
-runs as for their worker.
+The words of a profile's interpreter come from there, for runs too: a shell has read them.
 """
 
 from __future__ import annotations
@@ -44,6 +43,9 @@ POLL_SECONDS = 0.1
 CANCEL_SECONDS = 2.0
 """How often the worker looks for runs that a person cancelled."""
 
+FREE_SECONDS = 2.0
+"""How often it reads the board for another run while its own go on: for many that takes long."""
+
 GHOST_SECONDS = 2.0
 """How often it looks whether the lock of its own run, held by an earlier life of it, is free."""
 
@@ -73,7 +75,7 @@ class Worker:
         self.turns = BoardTurns(self.jobs, Path(self.header["root"]), board)
         self.running: list[_Running] = []
         self.cancelled: frozenset[str] = frozenset()
-        self.looked = 0.0
+        self.looked = self.found_none = 0.0
         self.asked: dict[int, float] = {}
         self.codes: list[int] = []
         self.is_quiet = True
@@ -100,9 +102,12 @@ class Worker:
     # --- starting and ending runs ------------------------------------------------------------
 
     def _fill(self) -> None:
+        if self.running and time.monotonic() - self.found_none < FREE_SECONDS:
+            return
         while len(self.running) < self.pack:
             number = self.board.claim([n for n in self._wanted() if self._fits(n)])
             if number is None:
+                self.found_none = time.monotonic()
                 return
             self.fresh -= 1
             self._start(number)
@@ -159,6 +164,7 @@ class Worker:
                     signal_group(one.process, signal.SIGKILL)
                 continue
             self.running.remove(one)
+            self.found_none = 0.0
             self.turns.look_again()
             self.codes.append(code)
             if code == OK:

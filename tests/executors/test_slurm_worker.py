@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from scalekit.executors._slurm_board import Folder
+from scalekit.executors._slurm_board import Board, Folder, open_board
+from scalekit.executors._slurm_self import Self
+from scalekit.executors._slurm_worker import Worker
 
 TRAIN = """
 import os, signal, sys, time
@@ -348,6 +350,24 @@ def test_a_board_that_is_cut_under_a_worker_leaves_runs_at_work_alone(stage: Sta
     # What it held it writes again; what nobody holds stays unknown.
     assert [(line.run, line.state) for line in stage.folder.lines()] == [("r0", "d"), ("r1", "d")]
     assert sorted(stage.began()) == ["r0", "r1"]
+
+
+def test_while_its_runs_go_on_it_seldom_reads_the_board_for_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.plan({"takes": 1.5}, {}, {}, pack=2)
+    asked: list[int | None] = []
+    claim = Board.claim
+    monkeypatch.setattr(
+        Board, "claim", lambda board, wanted: asked.append(claim(board, wanted)) or asked[-1]
+    )
+    with open_board(stage.folder, "7_3") as board:
+        me = Self("7_3", "70", None)
+        assert Worker(stage.folder, me, board, stage.folder.read(), []).work([]) == 0
+    assert stage.states() == "ddd"
+    # Once for each run, once for each slot that an end leaves free; and once to no purpose.
+    assert asked[:3] == [0, 1, 2]
+    assert len(asked) <= 6
 
 
 def test_a_submission_that_was_given_up_is_left_at_once(stage: Stage) -> None:
