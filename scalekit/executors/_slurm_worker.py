@@ -70,8 +70,7 @@ class Worker:
         self.folder, self.me, self.board, self.python = folder, me, board, python
         self.header, self.jobs = manifest
         self.runs = [frozenset((job["run"], *job.get("beside", ()))) for job in self.jobs]
-        self.pack = int(self.header["pack"])
-        self.fresh = self.pack
+        self.pack = self.fresh = int(self.header["pack"])
         self.turns = BoardTurns(self.jobs, Path(self.header["root"]), board)
         self.running: list[_Running] = []
         self.cancelled: frozenset[str] = frozenset()
@@ -189,9 +188,9 @@ class Worker:
         self.asked.setdefault(one.number, time.monotonic())
         signal_group(one.process, signal.SIGTERM)
 
-    def _look_for_cancels(self) -> None:
+    def _look_for_cancels(self, *, seldom: bool = True) -> None:
         now = time.monotonic()
-        if now - self.looked < CANCEL_SECONDS:
+        if seldom and now - self.looked < CANCEL_SECONDS:
             return
         self.looked = now
         before = {one.number for one in self.running if self._is_cancelled(one.number)}
@@ -212,8 +211,7 @@ class Worker:
 
     def _stop(self, why: str) -> int:
         """Let the runs save, then leave as the scheduler allows."""
-        self.looked = 0.0
-        self._look_for_cancels()
+        self._look_for_cancels(seldom=False)
         for one in self.running:
             self._ask_to_stop(one)
         state = self.me.ask()
@@ -222,6 +220,7 @@ class Worker:
         # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
         stopped = SAVED if state.is_running else KILLED
         while self.running:
+            self._look_for_cancels()
             self._reap(stopped)
             time.sleep(POLL_SECONDS)
         at_limit = state.left is not None and state.left <= self.header["lead_s"] + 90
@@ -229,6 +228,7 @@ class Worker:
 
     def _leave(self, *, is_asked: bool, at_limit: bool = False) -> int:
         """Requeue this job if runs are left that nobody else would take, and say how it went."""
+        self._look_for_cancels(seldom=False)
         left = sum(len(self.runs[number]) for number in self.board.free(list(self._wanted())))
         if not left or (not is_asked and self.me.has_waiting_siblings()):
             return self._code()

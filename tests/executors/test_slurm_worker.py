@@ -23,7 +23,8 @@ import os, signal, sys, time
 from pathlib import Path
 notes, run, seconds, code = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 if code == 143:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    saving = float(os.environ.get("SAVING", 0))
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(saving), sys.exit(143)))
 with open(notes, "a") as file:
     file.write(f"{run} {os.environ['OMP_NUM_THREADS']} {' '.join(sys.argv[5:])}\\n")
 end = time.monotonic() + seconds
@@ -338,6 +339,21 @@ def test_cancelled_whole_it_leaves_without_going_back(stage: Stage) -> None:
     worker.send_signal(signal.SIGUSR2)
     assert worker.wait(timeout=30) == 0
     assert stage.states() == "c.."
+    assert not stage.is_requeued
+
+
+def test_cancelled_while_its_runs_save_it_leaves_without_going_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAVING", "4")
+    stage.plan(*jobs(2, takes=30.0, code=143))
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    time.sleep(0.5)
+    stage.folder.cancel(["r0", "r1"])
+    assert worker.wait(timeout=30) == 0
+    assert stage.states() == "c."
     assert not stage.is_requeued
 
 
