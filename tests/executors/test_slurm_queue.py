@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 from collections.abc import Sequence
@@ -336,6 +337,27 @@ def test_what_neither_knows_is_lost(programs: Path, folder: Path) -> None:
     (state, *_) = judge_runs(folder, place(1))
     assert state.cause == "lost"
     assert state.why == "neither the queue nor the accounting knows its job"
+
+
+def test_what_only_the_accounting_takes_to_live_is_lost_and_not_waited_for(
+    programs: Path, folder: Path
+) -> None:
+    """A controller that forgot jobs tells nobody that they ended (`sacctmgr show runawayjobs`)."""
+    put_program(programs, "squeue", "")
+    put_program(
+        programs,
+        "sacct",
+        "printf 'demo-1|12_0|COMPLETED|0:0\\ndemo-1|12_[1-4]|PENDING|0:0\\n'\n"
+        "printf 'demo-2|13_[0-4]|PENDING|0:0\\n'",
+    )
+    mine = [(run, {**handle, "user": getpass.getuser()}) for run, handle in place(1)]
+    first, second = judge_runs(folder, mine)
+    assert (first.word, first.why) == ("gone", "its jobs ended before its turn")
+    assert (second.word, second.cause) == ("gone", "lost")
+    assert "Slurm lost it" in second.why
+    # Another person's jobs the queue may hide from us.
+    other = [(run, {**handle, "user": "somebody-else"}) for run, handle in place(1)]
+    assert [state.word for state in judge_runs(folder, other)] == ["pending", "pending"]
 
 
 def test_a_killed_run_that_nobody_explains_keeps_its_exit_code(
