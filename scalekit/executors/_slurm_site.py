@@ -43,7 +43,7 @@ def read_partitions() -> list[Partition]:
         if line.count("|") != 5:
             continue
         name, gres, cpus, memory, limit, nodes = line.split("|")
-        gpu = re.search(r"gpu:(?:([A-Za-z][^:,(]*):)?(\d+)", gres)
+        gpu = re.search(r"gpu:(?:([^:,(]+):)?(\d+)", gres)
         one = Partition(
             name.rstrip("*"),
             name.endswith("*"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._slurm_limits import Limits, read_limits
 from scalekit.executors._slurm_options import Group, check_group, group_jobs
+from scalekit.executors._slurm_site import read_partitions
 from scalekit.executors.base import Job, Settings, stack_jobs
 from scalekit.executors.slurm import Slurm
 
@@ -193,3 +194,25 @@ def test_of_several_partitions_the_shortest_limits_hold(
     assert (limits.array, limits.seconds, limits.default_seconds) == (10, seconds, default)
     with pytest.raises(SystemTroubleError, match="partition 'lwo': not on this cluster; did you"):
         read_limits({"partition": "main,lwo"})
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus", "gpu"),
+    [
+        ("gpu:4", 4, "gpu"),
+        ("gpu:a100:8(S:0-1)", 8, "a100"),
+        ("gpu:3090:8", 8, "3090"),
+        ("gpu:2080ti:4(S:0),shard:16", 4, "2080ti"),
+        ("gpu:1g.5gb:7", 7, "1g.5gb"),
+        ("shard:4,gpu:2,nic:1", 2, "gpu"),
+        ("(null)", 0, ""),
+    ],
+)
+def test_a_gpus_name_may_begin_with_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gres: str, gpus: int, gpu: str
+) -> None:
+    (tmp_path / "sinfo").write_text(f"#!/bin/bash\necho 'main*|{gres}|32+|64000|infinite|2'\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (only,) = read_partitions()
+    assert (only.gpus, only.gpu, only.cpus) == (gpus, gpu, 32)
