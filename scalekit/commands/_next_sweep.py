@@ -164,6 +164,7 @@ def _laid_out(
         base=Option(base, spec.base.places),
         grid=(),
         zip=None,
+        ladder=None,
         cases=(),
         isoflop=Isoflop(
             Axis((BUDGET,), tuple(Option({BUDGET: b}, {BUDGET: place}) for b in budgets)),
@@ -227,6 +228,7 @@ def _chose(fit: FitResult, template: Template, family: Family, counted: str) -> 
     left = [
         *(f"grid {', '.join(axis.keys)}" for axis in spec.grid),
         *([f"zip {', '.join(spec.zip.keys)}"] if spec.zip else []),
+        *(["ladder"] if spec.ladder else []),
         *(["cases"] if spec.cases else []),
         *(["where"] if spec.where else []),
     ]

@@ -116,6 +116,20 @@ def test_a_template_gives_base_rules_and_shapes(tmp_path: Path, capsys, template
     assert found.spec.executor.max_parallel == 2
 
 
+def test_rungs_of_a_template_give_way_to_budgets(tmp_path: Path, capsys, template: Path) -> None:
+    sections = TEMPLATE.replace("budgets: [1e10]", "").replace("isoflop:", "zip:")
+    sections = sections.replace("sizes: {d_model: [16, 32, 64]}", "d_model: [16, 32, 64]")
+    sections = sections.replace("constant", "wsd").replace("C / 2e11", "N / 5e4")
+    template.write_text(sections + "ladder: {tokens: [64k, 128k]}\n")
+    assert load_sweep(template).ladder is not None
+    text, found, entries = laid(
+        tmp_path, capsys, small(), "--flops", "1e11", "--template", str(template)
+    )
+    check_frames(found, entries)
+    assert "# left out of the template: grid train.seed; ladder; where" in text
+    assert not [run for run in found.runs if "parent" in run.plan]
+
+
 def test_the_file_says_of_every_valley_what_was_chosen(tmp_path: Path, capsys) -> None:
     text, found, entries = laid(tmp_path, capsys, chinchilla(), "--flops", "1e21")
     notes = [line for line in text.splitlines() if line.startswith("#")]
