@@ -14,7 +14,7 @@ from scalekit.sweep.point import RunProblemError
 from scalekit.sweep.propose import follow, unit_of
 from scalekit.sweep.sweep_spec import Axis, Option, SweepSpec
 
-WIDTH, DEPTH = "model.d_model", "model.n_layers"
+WIDTH, HEADS, DEPTH = "model.d_model", "model.n_heads", "model.n_layers"
 
 _FINENESS = 1.02
 """Neighbours of a ladder, in its first key, above the sizes at which whole units are coarser."""
@@ -29,7 +29,7 @@ _UNITS = (64, 32, 16, 8)
 class Shaped:
     """A shape: the keys that make it, its params by the sweep's own count, layers off the rule."""
 
-    values: Mapping[str, int]
+    values: Mapping[str, Any]
     params: float
     off: int = 0
 
@@ -53,7 +53,7 @@ class Family:
     aspect: float = 0.0
     unit: int = 1
 
-    def ladder(self) -> Iterator[tuple[dict[str, int], int]]:
+    def ladder(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Walk the family by rising size in steps of some per cent: keys, and layers off its rule.
 
         Where width and depth go together the depth may also be a layer off, without which small
@@ -85,8 +85,7 @@ def family_of(spec: SweepSpec) -> Family:
     axes = [axis for axis in (spec.isoflop and spec.isoflop.sizes, spec.zip, *spec.grid) if axis]
     for axis in axes:
         if {WIDTH, DEPTH} & set(axis.keys) and all(k.startswith("model.") for k in axis.keys):
-            # Width first: it is the finer of the two.
-            keys = tuple(sorted(axis.keys, key=lambda key: key != WIDTH))
+            keys = _leading_first(axis)
             words = f"{_named(keys)} as the template's sizes, log-linear between and beyond them"
             heads = spec.base.values.get("model.head_dim") if keys[0] == WIDTH else None
             unit = heads or unit_of(axis, keys[0])
@@ -107,6 +106,14 @@ def family_of(spec: SweepSpec) -> Family:
         f"{spec.path}: says no d_model from which sizes could be made; give base.model a d_model "
         "and n_layers, or isoflop.sizes"
     )
+
+
+def _leading_first(axis: Axis) -> tuple[str, ...]:
+    """Put first what varies of width, heads and depth: widths are the finest of them."""
+    sizing = [key for key in (WIDTH, HEADS, DEPTH) if key in axis.keys]
+    varied = [key for key in sizing if len(set(axis.column(key))) > 1]
+    first = (varied or sizing)[0]
+    return (first, *(key for key in axis.keys if key != first))
 
 
 def _named(keys: Sequence[str]) -> str:
@@ -158,7 +165,7 @@ def _counter(spec: SweepSpec) -> Any:
     )
     resolve = resolver(bare)
 
-    def count(values: Mapping[str, int]) -> float:
+    def count(values: Mapping[str, Any]) -> float:
         return float(resolve(values)["N"])
 
     return count

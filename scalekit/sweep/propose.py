@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from scalekit.errors import InputError
 from scalekit.sweep.expand import expand
@@ -38,7 +39,12 @@ def available_sizes(spec: SweepSpec) -> dict[float, str]:
 
 
 def _is_whole(sizes: Axis) -> bool:
-    return all(isinstance(v, int) for key in sizes.keys for v in sizes.column(key))
+    return all(is_whole(sizes, key) for key in sizes.keys)
+
+
+def is_whole(sizes: Axis, key: str) -> bool:
+    """Whether a key holds whole numbers; true and false, which Python takes for such, are none."""
+    return all(type(value) is int for value in sizes.column(key))
 
 
 def _only_at(spec: SweepSpec, size: Option) -> SweepSpec:
@@ -81,9 +87,15 @@ def unit_of(sizes: Axis, key: str) -> int:
     return 2 ** int(math.log2(max(8, min(sizes.column(key)) / 8)))
 
 
-def follow(sizes: Axis, first: str, key: str, value: int) -> int:
-    """Read another key at `value` of the first, log-linear between and beyond the sizes."""
-    known = sorted(zip(sizes.column(first), sizes.column(key), strict=True))
+def follow(sizes: Axis, first: str, key: str, value: int) -> Any:
+    """Read another key at `value` of the first, log-linear between and beyond the sizes.
+
+    One that does not hold whole numbers, or the same everywhere, has the nearest size's value.
+    """
+    pairs = zip(sizes.column(first), sizes.column(key), strict=True)
+    known = sorted(pairs, key=lambda pair: pair[0])
+    if not is_whole(sizes, key) or len(set(sizes.column(key))) == 1:
+        return min(known, key=lambda pair: abs(math.log(pair[0] / value)))[1]
     unit = unit_of(sizes, key)
     lines = [
         (x0, y0, math.log(y1 / y0) / math.log(x1 / x0))

@@ -70,6 +70,28 @@ def test_the_family_follows_the_templates_proportions(tmp_path: Path) -> None:
         assert abs(depth - width / 64) <= 1
 
 
+def test_what_does_not_grow_with_the_sizes_is_taken_from_the_nearest(tmp_path: Path) -> None:
+    sizes = "{mlp: [gelu, relu2], n_layers: [2, 8], d_model: [64, 256], tied: [true, false],"
+    text = FAMILIES["sizes of two keys"].split("isoflop")[0]
+    text += f"isoflop: {{budgets: [1e13], sizes: {sizes} ffn_mult: [4, 2.5], n_kv_heads: [1, 1]}}}}"
+    sweep = spec(tmp_path, text)
+    for shape in shapes_near(sweep, family_of(sweep), [1e5, 3e7]):
+        width = shape.values["model.d_model"]
+        assert abs(shape.values["model.n_layers"] - width / 32) <= 1
+        kept = {key: shape.values[f"model.{key}"] for key in ("mlp", "tied", "ffn_mult")}
+        small, large = ("gelu", True, 4), ("relu2", False, 2.5)
+        assert tuple(kept.values()) == (small if width < 128 else large)
+        assert shape.values["model.n_kv_heads"] == 1
+
+
+def test_sizes_of_one_width_differ_in_depth(tmp_path: Path) -> None:
+    text = FAMILIES["sizes of two keys"].replace("[64, 128, 256]", "[160, 160, 160]")
+    sweep = spec(tmp_path, text)
+    shapes = shapes_near(sweep, family_of(sweep), [1e6, 3e6, 1e7])
+    assert [shape.values["model.d_model"] for shape in shapes] == [160] * 3
+    assert [shape.values["model.n_layers"] for shape in shapes] == [3, 10, 32]
+
+
 def test_shapes_that_heads_do_not_divide_are_passed_over(tmp_path: Path) -> None:
     text = "base:\n  model: {n_layers: 2, n_heads: 6, d_model: 96, context: 64}\n" + DATA
     sweep = spec(tmp_path, text)

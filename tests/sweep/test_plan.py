@@ -140,6 +140,12 @@ def test_a_size_that_heads_do_not_divide_is_not_proposed(tmp_path: Path) -> None
     assert all(width % 24 == 0 for (width,), _ in proposed(text, "d_model"))
 
 
+def test_sizes_that_differ_in_more_than_whole_numbers_are_named_by_params(tmp_path: Path) -> None:
+    sizes = {"d_model": [16, 32], "n_layers": [2, 2], "tied": [False, True]}
+    text = said(plan_sweep(sweep(tmp_path, isoflop=isoflop(FOUR, **sizes))), "sizes")
+    assert re.search(r"; add sizes near [\d.]+k, .* params$", text), text
+
+
 def test_where_no_setting_gives_a_size_its_params_are_named(tmp_path: Path) -> None:
     grid = {"model.d_model": [32, 64], "train.flops": FOUR}
     plan = plan_sweep(sweep(tmp_path, base={"model.n_layers": 2}, grid=grid))
