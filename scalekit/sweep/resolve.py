@@ -17,7 +17,7 @@ from scalekit.sweep.point import (
 )
 from scalekit.sweep.supply import vocab
 from scalekit.sweep.sweep_spec import BUDGET
-from scalekit.sweep.width import d_ff_at, horizon, too_many, width_for
+from scalekit.sweep.width import choose_a_size, d_ff_at, horizon, too_many, width_for
 
 
 def _d_model(p: Point) -> int:
@@ -68,8 +68,8 @@ def _asked(p: Point) -> float:
             "set one of train.tokens, steps, flops, tokens_per_param, or isoflop",
         )
     if len(given) > 1:
-        from_both = len(given) == 2 and ("train.flops" in given) != (BUDGET in given)
-        if not from_both or p.is_given("model.d_model") or p.is_given("model.n_heads"):
+        has_heads = p.is_given("model.n_heads") and p.is_given("model.head_dim")
+        if not choose_a_size(given) or p.is_given("model.d_model") or has_heads:
             raise too_many(given)
         p["model.d_model"]  # chosen so that what was asked goes together
     if "train.tokens" in given:

@@ -24,6 +24,11 @@ def horizon(p: Point) -> dict[str, float]:
     return {key: value for key, value in given.items() if value is not None}
 
 
+def choose_a_size(given: Mapping[str, float]) -> bool:
+    """Whether these are FLOPs and tokens, which leave one size that takes both."""
+    return len(given) == 2 and ("train.flops" in given) != (BUDGET in given)
+
+
 def too_many(given: Mapping[str, float]) -> RunProblemError:
     """Say that more than one setting says how long to train."""
     words = ["isoflop.budgets" if key == BUDGET else key for key in given]
@@ -50,9 +55,9 @@ def width_for(p: Point) -> int:
     else:
         raise RunProblemError("model.d_model", "is open and so is head_dim", "set model.head_dim")
     given = horizon(p)
-    wanted = given["train.flops"] if "train.flops" in given else p[BUDGET]
-    if wanted is None:
+    if not choose_a_size(given):
         raise too_many(given)
+    wanted = given["train.flops"] if "train.flops" in given else given[BUDGET]
 
     def flops(width: int) -> float:
         shape = _counted_at(p, width)

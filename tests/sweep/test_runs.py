@@ -88,6 +88,16 @@ def test_a_horizon_is_said_once(tmp_path, train, said):
     assert said in refusal(tmp_path, train)
 
 
+@pytest.mark.parametrize("more", [{}, {"tokens": 2048}, {"tokens": 2048, "steps": 2}], ids=str)
+def test_two_words_for_flops_leave_no_width_open(tmp_path, more):
+    isoflop = {"budgets": [1e9], "sizes": {"n_layers": [1]}}
+    said = refusal(
+        tmp_path, {"flops": 1e9} | more, {"head_dim": 16, "context": 64}, isoflop=isoflop
+    )
+    assert "says twice how long to train, found" in said
+    assert "train.flops and isoflop.budgets" in said
+
+
 def test_a_budget_and_tokens_do_not_go_with_a_given_size(tmp_path):
     isoflop = {"budgets": [1e9], "sizes": {"n_layers": [1]}}
     said = refusal(tmp_path, {"tokens": 2048}, isoflop=isoflop)
@@ -108,6 +118,15 @@ def test_tokens_and_flops_choose_the_width(tmp_path, asked):
     assert run.config["model"] == wide.config["model"]
     assert run.plan["steps"] == wide.plan["steps"]
     assert run.plan["budget"] == flops * 1.01
+
+
+def test_tokens_and_flops_choose_the_width_of_so_many_heads(tmp_path):
+    open_shape = {"n_layers": 4, "n_heads": 6, "context": 64}
+    wide = sweep(tmp_path, {"steps": 400}, open_shape | {"d_model": 96}).runs[0]
+    (run,) = sweep(tmp_path, {"steps": 400, "flops": wide.plan["flops"]["exact"]}, open_shape).runs
+    assert run.config["model"] == wide.config["model"]
+    said = refusal(tmp_path, {"steps": 400, "flops": 1e9}, open_shape | {"head_dim": 16})
+    assert "says twice how long to train" in said
 
 
 def test_a_budget_and_tokens_choose_a_width_a_budget(tmp_path):
