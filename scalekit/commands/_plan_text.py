@@ -9,6 +9,7 @@ from typing import Any
 from scalekit.commands._output import format_table
 from scalekit.quantities import LARGEST_WHOLE, write_count, write_duration, write_flops
 from scalekit.sweep.cost import Cost
+from scalekit.sweep.keys import HORIZON, SPANS
 from scalekit.sweep.ladder import Saving
 from scalekit.sweep.plan import Plan
 from scalekit.sweep.spec import RunSpec
@@ -35,10 +36,15 @@ COLUMNS = (
 )
 
 
+_SAME_AS = {**SPANS, "model.ffn_mult": "model.d_ff"}
+"""Settings that are resolved in others, which then tell runs apart."""
+
+
 def plan_rows(spec: SweepSpec, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """Return a row a run: its numbers, and every swept setting under its dotted key."""
+    """Return a row a run: its numbers, and every other swept setting under its dotted key."""
     known = {"model.n_layers", "model.d_model", "train.batch_tokens", "train.lr", "train.seed"}
-    swept = [key for key in swept_keys(spec) if key not in known]
+    said = dict.fromkeys(_SAME_AS.get(key, key) for key in swept_keys(spec))
+    swept = [key for key in said if key not in known and key not in HORIZON]
     return [_row(run) | {key: _at(run.config, key) for key in swept} for run in runs]
 
 

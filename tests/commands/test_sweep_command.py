@@ -109,6 +109,27 @@ def test_csv_lists_every_run_with_its_swept_settings(
     assert len({row["run"] for row in rows}) == 40
 
 
+def test_swept_settings_that_are_resolved_in_others_are_told_by_those(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RAY.replace("tokens_per_param: 20, ", "")
+    text += "  train.warmup_tokens: [2048, 4096]\n  train.tokens_per_param: [200, 400]\n"
+    text = text.replace("{model.d_model: [32, 48, 64, 96]}", "\n  model.ffn_mult: [2, 4]")
+    (here / "a.yaml").write_text(text)
+    one_width = ["-s", "base.model.d_model=32"]
+    assert run(["sweep", "a.yaml", "-n", *one_width, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(StringIO(capsys.readouterr().out)))
+    assert len(rows) == 8
+    assert {row["model.d_ff"] for row in rows} == {"64", "128"}
+    spans = {round(float(r["train.warmup_frac"]) * float(r["tokens"])) for r in rows}
+    assert spans == {2048, 4096}
+    assert {key for key in rows[0] if rows[0][key] == ""} == {"budget"}
+    assert run(["sweep", "a.yaml", "-n", *one_width]) == 0
+    (header,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("run  ")]
+    assert {"d_ff", "warmup_frac"} <= set(header.split())
+    assert len(set(header.split())) == len(header.split())
+
+
 def test_set_changes_the_plan(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sweep", "a.yaml", "-n", "-s", "isoflop.budgets=[8e11]"]) == 0
     out = capsys.readouterr().out
