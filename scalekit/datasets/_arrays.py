@@ -55,11 +55,13 @@ def limit_training(available: int, data: Mapping[str, Any]) -> int:
     return limit
 
 
-def count_rows(lengths: Iterable[int], context: int, data: Mapping[str, Any]) -> int:
-    """Return the rows that `ArrayRows` cuts out of token arrays of these lengths for training."""
-    n_rows = sum(max(0, length - 1) // context for length in lengths)
+def count_rows(
+    train: Iterable[int], val: Iterable[int], data: Mapping[str, Any], context: int
+) -> tuple[int, int]:
+    """Return the rows of `split_corpus` in both splits, from the lengths of their arrays."""
+    n_train, n_val = (sum(max(0, n - 1) // context for n in split) for split in (train, val))
     limit = data.get("unique_tokens")
-    return n_rows if limit is None else min(n_rows, limit // context)
+    return n_train if limit is None else min(n_train, limit // context), n_val
 
 
 def check_held_out(asked: int, available: int, source: str) -> None:

@@ -121,9 +121,10 @@ class Dataset:
         facts: From a resolved `data` config to `vocab`, `train_tokens`, `val_tokens`,
             `bytes_per_token` and `fingerprint`, without numpy or torch and in well under a second;
             None where that is not known so cheaply, or where the source never ends.
-        train_rows: From (data config, context) to the rows that a run may take before it takes one
-            for the second time, as cheaply; None where the source never ends. Fewer than its tokens
-            would make: a row has a token more than the context, and ends where its array does.
+        n_rows: From (data config, context) to the rows that a run may take before it takes one for
+            the second time, and to the held-out rows, as cheaply; None where the source never ends.
+            Fewer than its tokens would make: a row has a token more than the context, and ends
+            where its array does.
         open: From (data config, context, seed) to a `Corpus`. The seed draws a fresh sample where
             the source is a generator; it changes nothing else.
         coder: From a `data` config to the opened tokenizer of the source's tokens, or None where it
@@ -132,7 +133,7 @@ class Dataset:
 
     name: str
     facts: Callable[[Mapping[str, Any]], dict[str, Any]]
-    train_rows: Callable[[Mapping[str, Any], int], int | None]
+    n_rows: Callable[[Mapping[str, Any], int], tuple[int | None, int | None]]
     open: Callable[[Mapping[str, Any], int, int], Corpus]
     coder: Callable[[Mapping[str, Any]], Coder | None] = no_coder
 

@@ -144,14 +144,15 @@ def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int
     return int(min(available / weight for available, weight in sources.values()) + 1e-6)
 
 
-def train_rows(data: Mapping[str, Any], context: int) -> int:
-    """Count the rows after which the first source has been seen once."""
+def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:
+    """Count the rows after which the first source has been seen once, and what all hold out."""
     sources = _sources({**data, "unique_tokens": None})
     counts = _cycle_counts([weight for weight, _ in sources.values()])
-    there = [shards.train_rows(own, context) for _, own in sources.values()]
-    most = min(_place_of(counts, number, n_rows) for number, n_rows in enumerate(there))
+    there = [shards.n_rows(own, context) for _, own in sources.values()]
+    most = min(_place_of(counts, number, train) for number, (train, _) in enumerate(there))
     unique = data.get("unique_tokens")
-    return most if unique is None else min(most, unique // context)
+    most = most if unique is None else min(most, unique // context)
+    return most, min(val for _, val in there)
 
 
 def _common(known: Mapping[str, Mapping[str, Any]], fact: str) -> Any:
@@ -310,4 +311,4 @@ def _place_of(counts: Sequence[int], number: int, nth: int) -> int:
     return cycles * CYCLE + before
 
 
-DATASET = Dataset("mixture", facts, train_rows, open_corpus, coder)
+DATASET = Dataset("mixture", facts, n_rows, open_corpus, coder)

@@ -194,10 +194,10 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def train_rows(data: Mapping[str, Any], context: int) -> int:
-    """Count the training rows; each shard loses what is left behind its last one."""
-    train, _ = find_shards(data)
-    return count_rows([shard.n_tokens for shard in train], context, data)
+def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:
+    """Count the rows of both splits; each shard loses what is left behind its last one."""
+    train, val = ([shard.n_tokens for shard in split] for split in find_shards(data))
+    return count_rows(train, val, data, context)
 
 
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
@@ -257,4 +257,4 @@ def _size(dtype: str) -> int:
     return {"uint16": 2, "uint32": 4}[dtype]
 
 
-DATASET = Dataset("shards", facts, train_rows, open_corpus, coder)
+DATASET = Dataset("shards", facts, n_rows, open_corpus, coder)

@@ -68,8 +68,9 @@ def _split(contents: Mapping[str, bytes]) -> tuple[bytes, bytes]:
     return train, val
 
 
-def _n_train(contents: Mapping[str, bytes]) -> int:
-    return sum(len(text) for digest, text in contents.items() if not is_held_out(digest))
+def _n_bytes(contents: Mapping[str, bytes]) -> tuple[int, int]:
+    train = sum(len(text) for digest, text in contents.items() if not is_held_out(digest))
+    return train, sum(map(len, contents.values())) - train
 
 
 def facts(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,20 +84,20 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data.tokenizer: {data['tokenizer']!r} is not available for 'stdlib'; use bytes"
         )
     contents = _contents(_library())
-    train = _n_train(contents)
-    total = sum(map(len, contents.values()))
+    train, val = _n_bytes(contents)
     return {
         "vocab": VOCAB,
         "train_tokens": limit_training(train, data),
-        "val_tokens": total - train,
+        "val_tokens": val,
         "bytes_per_token": 1.0,
         "fingerprint": hashlib.sha256("".join(contents).encode()).hexdigest()[:16],
     }
 
 
-def train_rows(data: Mapping[str, Any], context: int) -> int:
-    """Count the training rows."""
-    return count_rows([_n_train(_contents(_library()))], context, data)
+def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:
+    """Count the rows of both splits."""
+    train, val = _n_bytes(_contents(_library()))
+    return count_rows([train], [val], data, context)
 
 
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
@@ -118,4 +119,4 @@ def coder(data: Mapping[str, Any]) -> Coder:
     return open_named("bytes")
 
 
-DATASET = Dataset("stdlib", facts, train_rows, open_corpus, coder)
+DATASET = Dataset("stdlib", facts, n_rows, open_corpus, coder)

@@ -206,10 +206,10 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def train_rows(data: Mapping[str, Any], context: int) -> int | None:
-    """Count the training rows; without `data.unique_tokens` they never end."""
+def n_rows(data: Mapping[str, Any], context: int) -> tuple[int | None, None]:
+    """Count the training rows; without `data.unique_tokens` they never end, held-out ones never."""
     unique = data.get("unique_tokens")
-    return None if unique is None else unique // context
+    return None if unique is None else unique // context, None
 
 
 def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
@@ -223,15 +223,15 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
 
     spec = data["synthetic"]
     matrix = transition_matrix(spec)
-    n_rows = train_rows(data, context)
+    n_train, _ = n_rows(data, context)
     n_val = data["val_tokens"] // context
-    for key, rows in (("unique_tokens", n_rows), ("val_tokens", n_val)):
+    for key, rows in (("unique_tokens", n_train), ("val_tokens", n_val)):
         if rows == 0:
             raise InputError(
                 f"data.{key}: {data[key]} is less than one row of {context} tokens; ask for more, "
                 "or lower model.context"
             )
-    sample = (spec["seed"], 3, seed) if n_rows is None else (spec["seed"], 4)
+    sample = (spec["seed"], 3, seed) if n_train is None else (spec["seed"], 4)
     val = MarkovRows(matrix, context, (spec["seed"], 5), n_val)
     said = {
         **facts(data),
@@ -239,7 +239,7 @@ def open_corpus(data: Mapping[str, Any], context: int, seed: int) -> Corpus:
         "oracle_val_loss": float(oracle_losses(matrix, val.take(np.arange(n_val))).mean()),
         "val_tokens": n_val * context,
     }
-    return Corpus(MarkovRows(matrix, context, sample, n_rows), val, said)
+    return Corpus(MarkovRows(matrix, context, sample, n_train), val, said)
 
 
 def _reaches_all(edges: np.ndarray) -> bool:
@@ -255,4 +255,4 @@ def _reaches_all(edges: np.ndarray) -> bool:
     return bool(reached.all())
 
 
-DATASET = Dataset("synthetic", facts, train_rows, open_corpus)
+DATASET = Dataset("synthetic", facts, n_rows, open_corpus)

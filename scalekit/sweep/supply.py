@@ -26,10 +26,10 @@ def facts_rule() -> Rule:
     return _asked_once(_DATA, lambda dataset, data, _: dataset.facts(data))
 
 
-def train_rows_rule() -> Rule:
-    """Return a rule for the rows that a run may take before one repeats; None where none does."""
+def n_rows_rule() -> Rule:
+    """Return a rule for the rows that a run may take before one repeats, and the held-out ones."""
     keys = (*_DATA, "model.context")
-    return _asked_once(keys, lambda dataset, data, p: dataset.train_rows(data, p["model.context"]))
+    return _asked_once(keys, lambda dataset, data, p: dataset.n_rows(data, p["model.context"]))
 
 
 def _asked_once(keys: tuple[str, ...], question: _Question) -> Rule:
@@ -87,9 +87,17 @@ def check_supply(p: Point) -> None:
     if found is not None and named != "bytes" and not found.startswith(named):
         what = f"data.tokenizer is {named!r}, the data was prepared with {found!r}"
         raise RunProblemError("data.tokenizer", what, "leave it out")
-    held_out = facts.get("val_tokens")
-    if held_out is not None and p["data.val_tokens"] > held_out:
-        what = f"data.val_tokens {p['data.val_tokens']:,} are asked, the data has {held_out:,}"
+    _check_held_out(p)
+
+
+def _check_held_out(p: Point) -> None:
+    asked, context, (_, held_out) = p["data.val_tokens"], p["model.context"], p["n_rows"]
+    if asked < context:
+        what = f"data.val_tokens {asked:,} are not one row of {context} tokens"
+        raise RunProblemError("data.val_tokens", what, "ask for more, or lower model.context")
+    if held_out is not None and asked // context > held_out:
+        there = f"the data has {held_out * context:,} in rows of {context}"
+        what = f"data.val_tokens {asked:,} are asked, {there}"
         raise RunProblemError("data.val_tokens", what, "ask for fewer")
 
 
@@ -99,9 +107,10 @@ def check_repetition(p: Point) -> None:
     Raises:
         RunProblemError: More epochs than `data.max_epochs`.
     """
-    if p["train_rows"] is None:
+    n_rows, _ = p["n_rows"]
+    if n_rows is None:
         return
-    unique, most = max(1, p["train_rows"] * p["model.context"]), p["data.max_epochs"]
+    unique, most = max(1, n_rows * p["model.context"]), p["data.max_epochs"]
     epochs = p["D"] / unique
     if epochs > most:
         what = (

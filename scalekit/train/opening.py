@@ -60,7 +60,7 @@ def open_corpus(config: RunConfig) -> Corpus:
     corpus = member.open(data, config.model.context, config.train.seed)
     assert config.train.tokens is not None
     assert config.model.vocab is not None
-    n_rows = member.train_rows(data, config.model.context)
+    n_rows, _ = member.n_rows(data, config.model.context)
     check_supply(config.train.tokens, n_rows and n_rows * config.model.context, data)
     needed = corpus.facts["vocab"]
     if needed is not None and config.model.vocab < needed:

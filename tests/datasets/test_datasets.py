@@ -89,7 +89,7 @@ def test_planning_needs_neither_numpy_nor_torch(dataset: Dataset, data: dict[str
         "import sys\n"
         "from scalekit import registry\n"
         f"dataset = registry.find('datasets', {dataset.name!r})\n"
-        f"dataset.facts({data!r}), dataset.train_rows({data!r}, {CONTEXT})\n"
+        f"dataset.facts({data!r}), dataset.n_rows({data!r}, {CONTEXT})\n"
         "sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -199,7 +199,7 @@ def test_as_many_rows_as_planning_counts_are_different_and_the_next_is_not(
     # More than there is never asked, and what is left behind the last row of a file is no row.
     for unique in (None, 40 * CONTEXT, 63 * CONTEXT + 15, 8001 if dataset.name == "shards" else 9):
         data = resolved(dataset.name, tmp_path, unique_tokens=unique)
-        n_rows = dataset.train_rows(data, CONTEXT)
+        n_rows, _ = dataset.n_rows(data, CONTEXT)
         if not n_rows:
             assert (dataset.name, unique) == ("synthetic", None) or unique == 9
             continue
@@ -207,6 +207,18 @@ def test_as_many_rows_as_planning_counts_are_different_and_the_next_is_not(
         for rows, repeats in ((n_rows, False), (n_rows + 1, True)):
             seen = order.seen(rows)
             assert (seen.unique < seen.rows) == repeats, (unique, rows)
+
+
+def test_as_many_held_out_rows_as_planning_counts_can_be_asked_for(
+    dataset: Dataset, data: dict[str, Any]
+) -> None:
+    _, n_rows = dataset.n_rows(data, CONTEXT)
+    if n_rows is None:
+        return
+    every = dataset.open({**data, "val_tokens": n_rows * CONTEXT}, CONTEXT, 0)
+    assert every.val.n_rows == n_rows * (len(every.shares) or 1)
+    with pytest.raises(InputError, match=r"data\.val_tokens"):
+        dataset.open({**data, "val_tokens": (n_rows + 1) * CONTEXT}, CONTEXT, 0)
 
 
 def test_an_epoch_takes_every_row_once_and_the_next_one_in_another_order() -> None:

@@ -110,7 +110,7 @@ def test_a_source_has_the_same_held_out_rows_in_every_mixture(root: Path) -> Non
 def test_the_supply_ends_when_the_first_source_was_seen_once(root: Path) -> None:
     data = config(root, "books=0.5, web=0.5")
     assert mixture.facts(data)["train_tokens"] == 802
-    assert mixture.train_rows(data, CONTEXT) == 80
+    assert mixture.n_rows(data, CONTEXT) == (80, 50)
     corpus = mixture.open_corpus(config(root, "books=0.5, web=0.5"), CONTEXT, 0)
     seen = corpus.ordered(0).seen(80)
     assert seen.sources["books"].epochs == 1.0
@@ -131,7 +131,7 @@ def test_unique_tokens_are_shared_out_so_that_all_sources_repeat_equally(root: P
 def test_an_epoch_of_unique_tokens_is_allowed_and_repeats_no_row(root: Path, weights: str) -> None:
     for unique in (330, 410, 500, 1010):
         data = config(root, weights, unique_tokens=unique)
-        assert mixture.train_rows(data, CONTEXT) == unique // CONTEXT
+        assert mixture.n_rows(data, CONTEXT)[0] == unique // CONTEXT
         corpus = mixture.open_corpus(data, CONTEXT, seed=0)
         seen = corpus.ordered(0).seen(unique // CONTEXT)
         assert seen.unique == seen.rows == corpus.train.n_rows

@@ -335,6 +335,18 @@ def test_repetition_is_counted_in_rows_and_not_in_tokens_that_no_row_has(tmp_pat
     assert sweep(tmp_path, {"steps": 62, "batch_tokens": 64}, model, data=data).runs
 
 
+def test_more_held_out_rows_than_there_are_and_less_than_one_are_refused(tmp_path):
+    (tmp_path / "web").mkdir()
+    for name in ("train", "val"):
+        (tmp_path / "web" / f"{name}.bin").write_bytes(bytes(2 * 4096))
+    data, model = {"source": "shards", "path": "web"}, MODEL | {"vocab": 8}
+    said = refusal(tmp_path, {"steps": 1}, model, data=data | {"val_tokens": 4096})
+    assert "data.val_tokens 4,096 are asked, the data has 4,032 in rows of 64; ask for" in said
+    assert sweep(tmp_path, {"steps": 1}, model, data=data | {"val_tokens": 4095}).runs
+    said = refusal(tmp_path, {"steps": 1}, model, data=data | {"val_tokens": 63})
+    assert "data.val_tokens 63 are not one row of 64 tokens; ask for more" in said
+
+
 def test_repetition_must_be_asked_for_by_name(tmp_path):
     train = {"steps": 4}
     data = {"unique_tokens": 2048}
