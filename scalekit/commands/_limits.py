@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from scalekit.errors import InputError, UsageError
 from scalekit.quantities import (
+    count_words,
     read_duration,
     read_number,
     write_count,
@@ -80,11 +81,12 @@ def _compare(cost: float, most: float, limit: str, said: str) -> None:
 def check_memory(start: Sequence[RunSpec], at_once: int) -> list[Check]:
     """Compare the largest runs that may go side by side on this machine's cores with its memory."""
     on_cores = [run for run in start if not run.resources.get("gpus")]
-    needs = sorted(memory_gb(on_cores), reverse=True)
-    need, have = sum(needs[:at_once]), _machine_gb()
+    needs = sorted(memory_gb(on_cores), reverse=True)[:at_once]
+    need, have = sum(needs), _machine_gb()
     if have is None or need <= have:
         return []
-    text = f"{at_once} runs at a time may need {need:.3g} GB of memory, this machine has {have:.3g}"
+    runs = count_words(len(needs), "run")
+    text = f"{runs} at a time may need {need:.3g} GB of memory, this machine has {have:.3g}"
     todo = "take fewer at a time with --max-parallel, or smaller batches"
     return [Check(Level.WARNING, "memory", text, todo)]
 

@@ -511,6 +511,12 @@ def test_runs_that_may_not_fit_the_memory_are_warned_of(
     assert run(["sweep", "a.yaml", "-n"]) == 0
     assert "warning: " in (out := capsys.readouterr().out)
     assert "GB of memory, this machine has 0.001" in out
+    # Ten runs in three stacks of up to four are no twelve.
+    stacks = RAY.split("grid:", maxsplit=1)[0] + "grid: {train.seed: {range: [0, 9], step: 1}}\n"
+    (here / "b.yaml").write_text(stacks + "resources: [{stack: 4}]\n")
+    width, many = ["-s", "base.model.d_model=32"], ["--max-parallel", "8"]
+    assert run(["sweep", "b.yaml", "-n", *width, *many]) == 0
+    assert "warning: 10 runs at a time may need" in capsys.readouterr().out
 
 
 TINY = """\
