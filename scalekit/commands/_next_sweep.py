@@ -77,7 +77,7 @@ def next_sweep(fit: FitResult, where: Path, entries: Sequence[Entry], template: 
     family = family_of(chosen.spec)
     shapes = shapes_near(chosen.spec, family, _sizes(entries))
     spec = _laid_out(chosen.spec, fit, where, entries, shapes)
-    runs = _expanded(spec, chosen.source, entries)
+    runs = _expanded(spec, chosen.source.partition(";")[0], entries)
     text = spec.resolved_yaml().split("\n", 1)[1]
     notes = [*_chose(fit, chosen, family, counted), *_valleys(entries, runs.runs)]
     return "".join(f"# {note}\n" for note in notes) + text.rstrip("\n")
@@ -201,7 +201,8 @@ def _expanded(spec: SweepSpec, source: str, entries: Sequence[Entry]) -> Expansi
     try:
         found = expand(spec)
     except InputError as error:
-        first = str(error).splitlines()[0]
+        # The built-in is read from a file that is gone when anyone looks for it.
+        first = str(error).splitlines()[0].replace(spec.place.source.name, str(spec.path))
         raise InputError(
             f"--yaml: {source} cannot train around this optimum, {first}; give another --template"
         ) from error

@@ -202,6 +202,15 @@ def test_a_loss_target_can_be_laid_out_too(tmp_path: Path, capsys) -> None:
     check_frames(found, entries)
 
 
+def test_what_the_built_in_cannot_train_is_told_without_a_file(tmp_path: Path, capsys) -> None:
+    fit = written(tmp_path, small())
+    assert run(["predict", str(fit), "--flops", "1e7", "--yaml"]) == errors.REFUSED
+    assert (
+        "error: --yaml: the built-in gpt on synthetic data cannot train around this optimum, "
+        "the built-in template:1:1: no run is left of "
+    ) in capsys.readouterr().err
+
+
 REFUSED = {
     "too little data": ("", ["--flops", "1e15"], "training tokens are"),
     "no shape": (
