@@ -39,12 +39,19 @@ def parse(where: str, raw: str) -> Any:
     """Parse JSON.
 
     Raises:
-        InputError: Not JSON, nested too deeply, or an object with a key twice.
+        InputError: Not JSON, nested too deeply, an object with a key twice, or text that cannot
+            be written again.
     """
     try:
-        return json.loads(raw, object_pairs_hook=_unique)
+        value = json.loads(raw, object_pairs_hook=_unique)
+        if "\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except _TwiceError as error:
         raise InputError(f"{where}: key {error.args[0]!r} stands twice; rename one") from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise InputError(f"{where}: holds {half!r}, half a character; mend it") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON, {error}; mend or drop the line") from error
 
@@ -68,7 +75,9 @@ def _chunks(source: Source) -> Iterator[Chunk]:
         is_empty = False
         if not isinstance(value, dict):
             raise InputError(f"{where}: not a JSON object; write one run a line")
-        pairs = list(flatten(value))
+        pairs = [(name.strip(), cell) for name, cell in flatten(value)]
+        if any(not name for name, _ in pairs):
+            raise InputError(f"{where}: a key without a name; name it")
         try:
             rows.append(_unique(pairs))
         except _TwiceError as error:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = (".csv", ".tsv")
+LONGEST_CELL = 1 << 30
+"""Characters of a cell; a longer one is a quote that is never closed."""
 INDEX = "index"
 """What a first column without a name is called: pandas writes its index so."""
 
@@ -60,6 +62,8 @@ def _delimiter(source: Source) -> str:
 
 def _chunks(source: Source) -> Iterator[Chunk]:
     with open_text(source, newline="") as file:
+        # A cell may be a whole configuration; the module's own limit refuses it, and for all.
+        csv.field_size_limit(LONGEST_CELL)
         reader = csv.reader(file, delimiter=_delimiter(source), strict=True)
         try:
             yield from _named(source, reader, file)
@@ -97,8 +101,14 @@ def _named(source: Source, reader: csv.reader, file: TextIO) -> Iterator[Chunk]:
 def _checked(source: Source, line: int, names: list[str]) -> list[str]:
     if len(names) > 1 and not names[0]:
         names = [INDEX, *names[1:]]
+    if "\0" in "".join(names):
+        raise InputError(
+            f"{source.path}:{line}: holds zero bytes, as UTF-16 without its mark does, or a file "
+            "that a crash left; save it as UTF-8, or copy it again"
+        )
     check_names(f"{source.path}:{line}", names)
-    if len(names) == 1 and (mark := next((m for m in ";\t|" if m in names[0]), "")):
+    marks = ",;|" if source.suffix == ".tsv" else ";\t|"
+    if len(names) == 1 and (mark := next((m for m in marks if m in names[0]), "")):
         raise InputError(
             f"{source.path}:{line}: one column only, {names[0]!r}; cells separated by {mark!r} "
             "are not read: separate them by commas, or by tabs in a file that ends in .tsv, and "

@@ -8,6 +8,7 @@ columns, `results.collect`, from what the user asked for. This file imports no m
 from __future__ import annotations
 
 import gzip
+import stat
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,9 +78,15 @@ class Source:
         """Open for reading, gzip undone.
 
         Raises:
-            InputError: The file cannot be read, or its gzip is damaged.
+            InputError: The file cannot be read, is a pipe, or its gzip is damaged.
         """
         try:
+            # A pipe without a writer would be waited for, and a file is read more than once.
+            if not stat.S_ISREG(mode := self.path.stat().st_mode) and not stat.S_ISDIR(mode):
+                raise InputError(
+                    f"{self.path}: a pipe or a device, found no file; write it to a file and name "
+                    "that"
+                )
             with self.path.open("rb") as raw:
                 mark = raw.read(len(_GZIP))
                 raw.seek(0)

@@ -9,6 +9,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+LONGEST_SHOWN = 60
+"""Characters of a cell that a message shows: a cell may be a whole page."""
+
+
+def shown(cell: object) -> str:
+    """Write a cell as a message quotes it.
+
+    >>> shown("oops"), len(shown("x" * 1000)) < 100
+    ("'oops'", True)
+    """
+    words = str(cell)
+    return repr(words if len(words) <= LONGEST_SHOWN else words[:LONGEST_SHOWN] + "...")
+
+
 def texts(column: np.ndarray) -> list[str]:
     """Write the cells of a column (n,): numbers read back equal, whole ones without a point."""
     import numpy as np

@@ -9,6 +9,7 @@ from typing import Any
 from scalekit.errors import InputError, did_you_mean
 from scalekit.importers._cells import as_column
 from scalekit.quantities import read_number
+from scalekit.results.cells import shown
 from scalekit.results.table import TEXT_COLUMNS, RunTable
 
 _WITH_COMMAS = re.compile(r"[-+]?\d+(,\d+)+(\.\d+)?([eE][-+]?\d+)?")
@@ -33,12 +34,12 @@ def require(table: RunTable, names: Iterable[str]) -> None:
             row = next((i for i, cell in cells if not _reads_as_number(cell)), None)
             if row is None:
                 raise InputError(
-                    f"{where}: column {name!r} is text, {str(table[name][0])!r} in row 1, though "
+                    f"{where}: column {name!r} is text, {shown(table[name][0])} in row 1, though "
                     f"it reads as a number; map numeric columns with --map {name}=COLUMN"
                 )
             cell = str(table[name][row])
             raise InputError(
-                f"{where}: column {name!r} is not numeric, {cell!r} in row {row + 1}; "
+                f"{where}: column {name!r} is not numeric, {shown(cell)} in row {row + 1}; "
                 f"{_mending(cell)}, or map another column with --map {name}=COLUMN"
             )
 

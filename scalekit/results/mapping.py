@@ -13,6 +13,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from scalekit.errors import InputError, UsageError, did_you_mean
+from scalekit.results.cells import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +201,7 @@ class _Reader:
             is_word = (row for row, c in enumerate(cells) if as_column([c]).dtype == object)
             row = next(is_word, None)
             if row is not None:
-                return f", {name} is {str(cells[row])!r} in row {row + 1}"
+                return f", {name} is {shown(cells[row])} in row {row + 1}"
         return ""
 
     def _value(self, node: ast.expr) -> Any:

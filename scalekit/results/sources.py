@@ -161,6 +161,8 @@ def _walked(
             sweeps.append(SweepFolder(path))
         elif path.resolve() in seen:
             other["named already"] += 1
+        elif path.is_fifo() or path.is_socket():
+            other["pipe"] += 1
         elif (found := choice.recognise(Source(path))) is not None:
             read.append(_Entry(found, Source(path), folder))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shlex
 import subprocess
 import sys
@@ -95,6 +96,8 @@ BAD_FOR_BOTH = {
     "no params": (GOOD.replace("params", "parms"), "no column 'params'"),
     "two losses": (GOOD.replace("tokens,loss", "val_loss,train_loss"), "say which is meant"),
     "damaged gzip": (gzip.compress(GOOD.encode())[:-20], "damaged gzip"),
+    "UTF-16 without its mark": (GOOD.encode("utf-16-le"), ":1: holds zero bytes"),
+    "zeros": (bytes(500), ":1: holds zero bytes"),
     "zstd": (b"\x28\xb5\x2f\xfd" + GOOD.encode(), "packed by zstd"),
 }
 
@@ -111,6 +114,55 @@ def test_a_table_that_cannot_be_read_is_refused_before_anything_is_written(
     assert path in said
     assert says in said
     assert "Traceback" not in said
+
+
+LINE = '{"params": 1e8, "tokens": 4e8, "loss": 3.5'
+BAD_BY_NAME = {
+    "commas in a .tsv": ("runs.tsv", GOOD, ":1: one column only, 'params,tokens,loss'; cells"),
+    "half a character": (
+        "runs.jsonl",
+        LINE + ', "note": "\\ud800"}',
+        ":1: holds '\\ud800', half a",
+    ),
+    "a key without a name": ("runs.jsonl", LINE + ', " ": 1}', ":1: a key without a name"),
+    "a key twice but for spaces": ("runs.jsonl", LINE + ', " loss": 1}', "'loss' stands twice"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BY_NAME)
+def test_what_could_not_be_read_again_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    name, data, says = BAD_BY_NAME[case]
+    assert exits(tmp_path, data, "collect", name=name)[0] == errors.REFUSED
+    assert says in capsys.readouterr().err
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "runs.csv"
+    os.mkfifo(pipe)
+    for command in ("collect", "fit"):
+        assert run([command, str(pipe), "-o", str(tmp_path / "out")]) == errors.REFUSED
+        assert f"{pipe}: a pipe or a device" in capsys.readouterr().err
+    (tmp_path / "more.csv").write_text(GOOD)
+    assert run(["collect", str(tmp_path), "-o", str(tmp_path / "out.csv")]) == errors.OK
+
+
+def test_a_long_cell_is_read_and_not_quoted_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = "x" * 200_000
+    assert exits(tmp_path, with_column("note", [page] * len(ROWS)), "collect")[0] == errors.OK
+    capsys.readouterr()
+    assert exits(tmp_path, changed(f"3e8,4e8,{page}"), "fit")[0] == errors.REFUSED
+    said = capsys.readouterr().err
+    assert "xxx...' in row 4; mend the cell" in said
+    mixed = ["--map", "loss=loss+0"]
+    assert exits(tmp_path, changed(f"3e8,4e8,{page}"), "fit", *mixed)[0] == errors.REFUSED
+    assert "loss is 'xxx" in (also := capsys.readouterr().err)
+    assert max(len(said), len(also)) < 1000
 
 
 BAD_FOR_FIT = {
