@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ class Files:
     def where(self) -> str:
         """What a message names: the file, or the folder of several."""
         first = self.sources[0].path
-        return str(first if len(self.sources) == 1 else self._folder(first))
+        return _words(first if len(self.sources) == 1 else self._folder(first))
 
     @property
     def run(self) -> str:
@@ -232,13 +233,18 @@ def _run_name(entry: _Entry) -> str:
     """Name a run by its place below what the user named, without the suffix of a file."""
     place, base = entry.place, entry.base
     if not place.is_relative_to(base):
-        return place.name
+        return _words(place.name)
     below = place.relative_to(base)
     if not below.parts:
-        return base.resolve().name
+        return _words(base.resolve().name)
     if place != entry.source.path:
-        return str(below)
-    return str(below.with_name(entry.source.name).with_suffix(""))
+        return _words(below)
+    return _words(below.with_name(entry.source.name).with_suffix(""))
+
+
+def _words(path: Path | str) -> str:
+    """Write a path so that a table can hold it, whatever bytes its name has."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _with_names(found: list[SweepFolder | Files]) -> list[SweepFolder | Files]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "importers"))
 from log_examples import EXAMPLES, NANOGPT  # pyright: ignore[reportMissingImports]
 
 from scalekit.errors import InputError, UsageError
+from scalekit.results.collect import collect
+from scalekit.results.reading import Reading
 from scalekit.results.sources import Files, find_sources
 from scalekit.results.store import SweepFolder
+from scalekit.results.table import read_table, write_table
 
 CSV = "params,tokens,loss\n1,2,3\n"
 
@@ -109,6 +113,19 @@ def test_runs_that_would_have_one_name_get_their_whole_paths(tmp_path: Path) -> 
     paths = [put(tmp_path / x / "train.log", NANOGPT) for x in "ab"]
     found, _ = find_sources(paths)
     assert names(found) == [("nanogpt", str(path)) for path in paths]
+
+
+def test_names_that_are_no_text_are_told_apart_and_written(tmp_path: Path) -> None:
+    for byte in (b"\xe9", b"\xff"):
+        path = Path(os.fsdecode(bytes(tmp_path) + b"/run" + byte + b".log"))
+        try:
+            path.write_text(NANOGPT)
+        except OSError:
+            pytest.skip("this file system takes names of text only")
+    table = collect([tmp_path], Reading({"loss": "val_loss"}, params_kind="total"))
+    assert table["run"].tolist() == ["run\\xe9", "run\\xff"]
+    write_table(table, tmp_path / "out.csv")
+    assert read_table(tmp_path / "out.csv")["source"].tolist() == table["source"].tolist()
 
 
 def test_a_pattern_without_a_match_is_refused(tmp_path: Path) -> None:
