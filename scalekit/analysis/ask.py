@@ -134,7 +134,8 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
     """Return the fit's law with its numbers, or with another `theta` and no covariance.
 
     Raises:
-        FitError: The fit is not of a law (approaches 1 and 2), or its runs do not identify one.
+        FitError: The fit is not of a law (approaches 1 and 2), or its runs do not identify one, or
+            a parameter of the law has no number.
     """
     if fit.approach != "parametric":
         raise FitError(
@@ -142,12 +143,17 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
         )
     if fit.status is FitStatus.UNIDENTIFIED:
         raise FitError(f"{fit.law}: {fit.message}")
+    law, numbers = law_of(fit), dict(theta or fit.theta)
+    if open_ones := [name for name in law.names if numbers.get(name) is None]:
+        raise FitError(
+            f"{fit.law}: the fit has no number for {', '.join(open_ones)}; fit the table again"
+        )
     matrix = None
     if fit.covariance is not None and theta is None:
         matrix = np.array(fit.covariance, dtype=float)
     return Fitted(
-        law_of(fit),
-        dict(theta or fit.theta),
+        law,
+        numbers,
         fit.cost or SIX_N_D,
         matrix,
         float(fit.diagnostics.get("dof") or np.inf),

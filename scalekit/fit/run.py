@@ -205,9 +205,27 @@ def read_fit(path: Path | str) -> FitResult:
         found = value.get("schema") if isinstance(value, dict) else type(value).__name__
         raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; name a file of scalekit fit")
     try:
-        return FitResult.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
+        return _whole(FitResult.from_json(value))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole fit, {error}; fit the table again") from error
+
+
+def _whole(fit: FitResult) -> FitResult:
+    """Check what every reader of a fit relies on; who wrote it by hand may have left it out.
+
+    Raises:
+        ValueError: A parameter is no number, or a part is of another kind.
+    """
+    for name in ("theta", "data", "holdout", "diagnostics", "exponents"):
+        if not isinstance(getattr(fit, name), Mapping):
+            raise ValueError(f"{name} holds no names and values")
+    for name, number in fit.theta.items():
+        # One that was not finite is null.
+        if number is not None and type(number) not in (int, float):
+            raise ValueError(f"theta.{name} is {number!r}")
+    for one in fit.others:
+        _whole(one)
+    return fit
 
 
 def _plain(value: Any) -> Any:

@@ -333,6 +333,29 @@ def test_what_does_not_fit_is_refused_with_the_reason(fit: Path, capsys, name: s
     assert taken.out == ""
 
 
+NOT_WHOLE = {
+    "no parameter": ({"theta": {**THETA, "E": None}}, "has no number for E; fit"),
+    "one left out": ({"theta": {"E": 1.8}}, "no number for A, B, alpha, beta"),
+    "a word": ({"theta": {**THETA, "A": "big"}}, "not a whole fit, theta.A is 'big'"),
+    "a list": ({"intervals": []}, "not a whole fit"),
+    "a number": ({"diagnostics": 1}, "not a whole fit, diagnostics holds no names and values"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_WHOLE)
+def test_a_fit_that_was_changed_by_hand_is_refused_in_words(
+    fit: Path, tmp_path: Path, capsys, name: str
+) -> None:
+    changes, says = NOT_WHOLE[name]
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps({**json.loads(fit.read_text()), **changes}))
+    for command in (["predict"], ["forecast", "-o", str(tmp_path / "forecast.json")]):
+        code = run([command[0], str(path), "--flops", "1e21", *command[1:]])
+        assert code in (errors.REFUSED, errors.NOT_IDENTIFIED)
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "forecast.json").exists()
+
+
 def test_a_law_of_repeated_data_asks_for_its_unique_tokens(tmp_path: Path, capsys) -> None:
     path = written(tmp_path, repeats())
     assert run(["predict", str(path), "--flops", "1e22"]) == errors.USAGE
