@@ -125,7 +125,7 @@ def analyze(
     study, done, more = _fitted(study, asked)
     assert study.fit is not None
     _write_all(study, folder, kinds, _command())
-    for remark in done:
+    for remark in (*done, *study.fit.remarks):
         print(f"note: {remark}", file=sys.stderr)
     for note in dict.fromkeys([*notes, *more, *study.fit.warnings]):
         print(f"warning: {note}", file=sys.stderr)

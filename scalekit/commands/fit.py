@@ -130,6 +130,8 @@ def fit(
         write_fit(result, output)
     show(result, output_format)
     for one in (result, *result.others):
+        for remark in one.remarks:
+            print(f"note: {one.law}: {remark}", file=sys.stderr)
         for warning in one.warnings:
             print(f"warning: {one.law}: {warning}", file=sys.stderr)
         if not one.is_trusted:

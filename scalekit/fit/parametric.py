@@ -89,6 +89,7 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         cost=fitted.cost,
         starts=solution.starts,
         seed=options.seed,
+        remarks=runs.remarks,
         warnings=tuple(warnings(solution, fitted, draws, known)),
     )
     if options.predict and not allocates and solution.status is not FitStatus.UNIDENTIFIED:

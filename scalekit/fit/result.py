@@ -75,6 +75,7 @@ class FitResult:
         influence: Beside draws: what each run, or cluster of runs, adds to theta to first order,
             (n_clusters, n_params). An interval's acceleration (BCa) comes from it.
         cost: How FLOPs follow from N and D in this table.
+        remarks: What was done with the runs and leaves nothing to doubt, a sentence each.
         warnings: Doubts, a sentence each.
         others: Fits of the same table by other laws or approaches.
     """
@@ -100,6 +101,7 @@ class FitResult:
     starts: int = 0
     seed: int = 0
     version: str = ""
+    remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     others: tuple[FitResult, ...] = ()
 
@@ -121,6 +123,7 @@ class FitResult:
         fields["cost"] = CostLaw(**fields["cost"]) if fields.get("cost") else None
         for name in ("dropped", "optimum", "warnings"):
             fields[name] = tuple(fields[name])
+        fields["remarks"] = tuple(fields.get("remarks", ()))  # older files have none
         for name in ("covariance", "draws", "influence"):
             rows = fields.get(name)
             fields[name] = None if rows is None else tuple(tuple(row) for row in rows)

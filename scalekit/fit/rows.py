@@ -31,7 +31,8 @@ class Runs:
         cluster: (n,), whole numbers: runs of one cluster are resampled together.
         rows: (n,), positions in the table.
         dropped: One entry a row left out: run, row, reason.
-        notes: What was assumed, in sentences.
+        remarks: What was done and leaves nothing to doubt, in sentences.
+        notes: What is to be doubted, in sentences.
         sem: (n,), standard errors of the evaluation relative to the loss, NaN where unknown.
         is_serial: Whether rows are lines of curves whose errors are to be taken as lasting.
     """
@@ -44,6 +45,7 @@ class Runs:
     cluster: np.ndarray
     rows: np.ndarray
     dropped: tuple[Mapping[str, Any], ...] = ()
+    remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sem: Array | None = None
     is_serial: bool = False
@@ -127,7 +129,8 @@ def select(
         clusters,
         kept,
         tuple(dropped),
-        (*notes, *together),
+        together,
+        notes,
         _relative_errors(table, kept, loss),
     )
 

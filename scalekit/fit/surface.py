@@ -80,10 +80,16 @@ def tuned_runs(law: Law, table: RunTable, *, drop: Sequence[str], cluster: str |
             f"was tried, {cells[0].doubt}; widen the sweep"
         )
     found = _as_runs(runs, kept, law)
-    notes = [*_notes(cells, len(kept), swept), *_window_note(runs, swept, kept, law)]
+    remarks = (_summary(cells, len(kept), swept), *_window_note(runs, swept, kept, law))
+    notes = [
+        f"{cell.doubt}; {'extend the sweep there' if cell.best else 'left out'}"
+        for cell in cells
+        if cell.doubt
+    ]
     if cluster is not None:
         notes.append(f"--cluster {cluster} is not used: each cell stands for itself")
-    return replace(found, dropped=(*runs.dropped, *_left(runs, cells)), notes=tuple(notes))
+    dropped = (*runs.dropped, *_left(runs, cells))
+    return replace(found, dropped=dropped, remarks=remarks, notes=tuple(notes))
 
 
 def cells_of(N: Array, D: Array) -> list[Array]:
@@ -200,16 +206,12 @@ def _left(runs: Runs, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return found
 
 
-def _notes(cells: Sequence[Cell], n_kept: int, swept: Mapping[str, Array]) -> list[str]:
-    notes = [
+def _summary(cells: Sequence[Cell], n_kept: int, swept: Mapping[str, Array]) -> str:
+    return (
         f"{n_kept} of {len(cells)} cells of params and tokens have an optimum, each the bottom of "
         f"a quadratic in log {' and log '.join(swept)} through its runs within {WINDOW:.3g} of its "
         "best loss"
-    ]
-    for cell in cells:
-        if cell.doubt:
-            notes.append(f"{cell.doubt}; {'extend the sweep there' if cell.best else 'left out'}")
-    return notes
+    )
 
 
 def _window_note(

@@ -30,6 +30,8 @@ def provenance(study: Study) -> list[tuple[str, str]]:
     fit = study.fit
     data = dict(fit.data) if fit is not None else {}
     meta = study.table.meta if study.table is not None else {}
+    assumed = data.get("assumed") or meta.get("assumed") or ()
+    remarks = fit.remarks if fit is not None else ()
     return [
         ("code of the runs", counted(code_states(study), "run")),
         ("code of the fit", f"scalekit {fit.version}" if fit and fit.version else UNKNOWN),
@@ -47,7 +49,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
         ("energy", energy(study, _field(attempts, "energy_by"))),
         ("training compute", compute(study)),
         ("data", str(data.get("path") or meta.get("path") or UNKNOWN)),
-        ("read as", "; ".join(data.get("assumed") or meta.get("assumed") or ()) or "as it stands"),
+        ("read as", "; ".join([*assumed, *remarks]) or "as it stands"),
         ("sha256 of the data", str(data.get("sha256") or meta.get("sha256") or UNKNOWN)),
         ("training data", _training_data(study)),
         ("seeds of the runs", _seeds(study)),

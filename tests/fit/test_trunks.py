@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fit_examples import CHINCHILLA, isoflop_table, with_columns
 
+from scalekit.cli import run
 from scalekit.fit.prepare import prepare
 from scalekit.fit.rows import select
-from scalekit.fit.run import fit
+from scalekit.fit.run import fit, read_fit
 from scalekit.results.collect import collect
 from scalekit.results.curves import curve_table
 from scalekit.results.record import SCHEMA, RecordWriter
@@ -84,12 +86,13 @@ def test_runs_of_one_trunk_are_resampled_together_without_being_asked() -> None:
     named = with_columns(table, trunk=words(*(f"t{k}" for k in trunk)))
     runs = select(named, ("N", "D"))
     assert runs.cluster.tolist() == trunk.tolist()
-    (note,) = [note for note in runs.notes if "trunk" in note]
+    (note,) = [note for note in runs.remarks if "trunk" in note]
     assert "48 runs of 6 trunks" in note
     asked = fit(named, laws=[LAW], cluster="trunk")
     found = fit(named, laws=[LAW])
     assert found.intervals == asked.intervals
-    assert any("6 trunks" in sentence for sentence in found.warnings)
+    assert found.remarks == (note,)
+    assert not any("trunks" in sentence for sentence in found.warnings)
 
 
 def test_a_named_column_goes_over_the_trunk() -> None:
@@ -98,7 +101,7 @@ def test_a_named_column_goes_over_the_trunk() -> None:
     named = with_columns(table, trunk=words(*map(str, trunk)), row=row)
     _, runs = prepare(LAW, named, cluster="row")
     assert len(set(runs.cluster.tolist())) == 48
-    assert not [note for note in runs.notes if "trunk" in note]
+    assert not [note for note in runs.remarks if "trunk" in note]
 
 
 def test_runs_that_name_no_trunk_stand_for_themselves() -> None:
@@ -113,4 +116,18 @@ def test_runs_of_which_each_is_its_own_trunk_are_as_without_the_column() -> None
     table, _ = four_on_each_trunk()
     runs = select(with_columns(table, trunk=words(*(f"t{k}" for k in range(48)))), ("N", "D"))
     assert runs.cluster.tolist() == list(range(48))
-    assert not runs.notes
+    assert not (*runs.notes, *runs.remarks)
+
+
+def test_what_was_done_with_trunks_is_a_note_and_kept_in_the_fit(tmp_path: Path, capsys) -> None:
+    table, trunk = four_on_each_trunk()
+    write_table(with_columns(table, trunk=words(*(f"t{k}" for k in trunk))), tmp_path / "runs.csv")
+    out = tmp_path / "fit.json"
+    assert run(["fit", str(tmp_path / "runs.csv"), "--law", LAW, "-o", str(out)]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "6 trunks" in line]
+    assert [line.split()[0] for line in said] == ["note:"]
+    assert "6 trunks" in read_fit(out).remarks[0]
+    older = json.loads(out.read_text())
+    del older["remarks"]
+    out.write_text(json.dumps(older))
+    assert read_fit(out).remarks == ()

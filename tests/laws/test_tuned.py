@@ -117,7 +117,7 @@ def test_a_sweep_of_the_rate_alone_needs_no_batch() -> None:
 
 def test_the_exponents_at_other_windows_are_said() -> None:
     result = fit(sweep(noise=0.0005), laws=["lr_power"])
-    told = [w for w in result.warnings if w.startswith("lr by least squares within 0.005: N^")]
+    told = [w for w in result.remarks if w.startswith("lr by least squares within 0.005: N^")]
     assert len(told) == 1
     assert "within 0.01: N^" in told[0]
     assert "within 0.02: N^" in told[0]
