@@ -15,6 +15,7 @@ from scalekit.laws.base import COLUMN_OF, Array
 from scalekit.quantities import count_words
 from scalekit.results.columns import require
 from scalekit.results.mapping import holds
+from scalekit.results.states import STATES
 from scalekit.results.table import TRUNK, RunTable
 
 
@@ -99,11 +100,7 @@ def select(
     reasons = _reasons(table, [response, *column_of.values()], drop, where)
     kept = np.flatnonzero([not reason for reason in reasons])
     if not len(kept):
-        told = ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).items())
-        raise InputError(
-            f"{where}: no run is left to fit, {told or 'the table is empty'}; finish or keep some "
-            "runs"
-        )
+        raise InputError(f"{where}: no run is left to fit, {_all_left_out(table, reasons)}")
     inputs = {s: np.asarray(table[c], dtype=float)[kept] for s, c in column_of.items()}
     loss = np.asarray(table[response], dtype=float)[kept]
     for column, values in [(response, loss), *((column_of[s], v) for s, v in inputs.items())]:
@@ -133,6 +130,20 @@ def select(
         notes,
         _relative_errors(table, kept, loss),
     )
+
+
+def _all_left_out(table: RunTable, reasons: Sequence[str]) -> str:
+    """Count the reasons, and say what to do; who made the table may call done otherwise."""
+    counts = Counter(reasons)
+    told = ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "the table is empty"
+    words = {str(word) for word in table["status"]} if "status" in table else set()
+    other = sorted((words & counts.keys()) - {*STATES})
+    if other:
+        return (
+            f"{told}; {other[0]!r} is no status that is known here, so say which runs are done, as "
+            "with --map \"status='done'\""
+        )
+    return f"{told}; finish or keep some runs"
 
 
 def run_names(table: RunTable) -> list[str]:

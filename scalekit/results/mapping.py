@@ -101,7 +101,10 @@ def evaluate(expression: str, columns: Mapping[str, np.ndarray], where: str) -> 
     # Rows that cannot be computed become NaN; whoever needs the column sees and says so.
     with np.errstate(all="ignore"):
         value = reader.value(tree)
-    return np.full(rows, value) if np.ndim(value) == 0 else value
+    if np.ndim(value):
+        return value
+    # A column of words is one of objects, whoever made it.
+    return np.full(rows, value, dtype=object if isinstance(value, str) else None)
 
 
 def holds(expression: str, columns: Mapping[str, np.ndarray], where: str) -> np.ndarray:

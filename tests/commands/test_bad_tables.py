@@ -450,6 +450,21 @@ def test_all_that_leaves_no_run_is_named_with_its_count(
     assert "no run is left to fit, 2 --drop params<2e7, 8 --drop params>=2e7;" in said
 
 
+def test_a_status_of_other_words_is_named_and_mapped_as_advised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = with_column("status", ["finished"] * len(ROWS))
+    assert exits(tmp_path, table, "fit")[0] == errors.REFUSED
+    said = capsys.readouterr().err
+    assert "10 finished; 'finished' is no status that is known here" in said
+    advice = shlex.split(said.partition(", as with ")[2])
+    for command in ("fit", "collect"):
+        assert exits(tmp_path, table, command, *advice)[0] == errors.OK
+    assert set(read_table(tmp_path / "out-collect.csv")["status"]) == {"done"}
+    assert exits(tmp_path, table.replace("finished", "failed"), "fit")[0] == errors.REFUSED
+    assert "10 failed; finish or keep some runs" in capsys.readouterr().err
+
+
 def test_an_input_that_no_law_takes_is_refused_and_one_that_is_open_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
