@@ -98,8 +98,8 @@ class _Here:
 
 def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
     """Train a run as one of its processes; print its status and return it."""
+    from scalekit.train.meeting import device_of, join
     from scalekit.train.run import train_run
-    from scalekit.train.team import device_of, join
 
     where = device_of(mine, here.device, wants_gpu=bool(spec.resources.get("gpus")))
     team = join(mine, where)

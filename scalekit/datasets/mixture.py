@@ -12,23 +12,25 @@ is another target for other weights, and runs that differ in them compare by sou
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scalekit.datasets import shards
 from scalekit.datasets._arrays import JoinedRows
-from scalekit.datasets.base import Corpus, Dataset, Order, Rows, Seen, Share
+from scalekit.datasets._turns import (
+    CYCLE,
+    MixedOrder,
+    count_turns,
+    cycle_counts,
+    place_of,
+    places,
+    turns_of,
+)
+from scalekit.datasets.base import Corpus, Dataset, Share
 from scalekit.errors import InputError, did_you_mean
 from scalekit.quantities import read_number
 from scalekit.tokenizers.base import Coder
-
-if TYPE_CHECKING:
-    import numpy as np
-
-CYCLE = 1 << 16
-"""Rows after which the pattern of sources repeats; a weight is a whole number of rows of it."""
 
 SUM_TOLERANCE = 1e-6
 """How far the weights may be from summing to one: six digits written out, rounded."""
@@ -147,9 +149,9 @@ def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int
 def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:
     """Count the rows after which the first source has been seen once, and what all hold out."""
     sources = _sources({**data, "unique_tokens": None})
-    counts = _cycle_counts([weight for weight, _ in sources.values()])
+    counts = cycle_counts([weight for weight, _ in sources.values()])
     there = [shards.n_rows(own, context) for _, own in sources.values()]
-    most = min(_place_of(counts, number, train) for number, (train, _) in enumerate(there))
+    most = min(place_of(counts, number, train) for number, (train, _) in enumerate(there))
     unique = data.get("unique_tokens")
     most = most if unique is None else min(most, unique // context)
     return most, min(val for _, val in there)
@@ -201,12 +203,12 @@ def _whole_rows(
     """Share the rows of `unique` tokens out as the mixture takes them: an epoch repeats none."""
     if unique is None:
         return dict(sources)
-    turns = _places(_turns([weight for weight, _ in sources.values()]), len(sources))
+    turns = places(turns_of([weight for weight, _ in sources.values()]), len(sources))
     shared = {}
     for (name, (weight, own)), mine in zip(sources.items(), turns, strict=True):
         # A share by turns may be a row more than the one by weight, which was seen to be there.
         there = shards.facts({**own, "unique_tokens": None})["train_tokens"]
-        asked = _count(mine, unique // context) * context
+        asked = count_turns(mine, unique // context) * context
         shared[name] = (weight, {**own, "unique_tokens": min(asked, there)})
     return shared
 
@@ -216,99 +218,6 @@ def coder(data: Mapping[str, Any]) -> Coder | None:
     opened = [shards.coder(own) for _, own in _sources(data).values()]
     identities = {None if one is None else one.identity for one in opened}
     return opened[0] if len(identities) == 1 else None
-
-
-class MixedOrder:
-    """Rows of several sources in turn, each source in its own order.
-
-    Args:
-        rows: Each source's training rows.
-        weights: By name, in the order of `rows`.
-        seed: The orders' seed.
-    """
-
-    def __init__(self, rows: Sequence[Rows], weights: Mapping[str, float], seed: int) -> None:
-        self._starts = JoinedRows(rows).starts
-        self._names = list(weights)
-        # By its name, so that a source keeps its order in another mixture.
-        self._orders = [
-            Order(one.n_rows, seed, (zlib.crc32(name.encode()),))
-            for one, name in zip(rows, weights, strict=True)
-        ]
-        self._turns = _turns(list(weights.values()))
-        self._own = _places(self._turns, len(self._names))
-
-    def rows(self, step: int, batch: int) -> np.ndarray:
-        """Return the row indices (B,) of a step, counted from one."""
-        import numpy as np
-
-        places = np.arange((step - 1) * batch, step * batch, dtype=np.int64)
-        cycles, within = np.divmod(places, CYCLE)
-        out = np.empty(batch, dtype=np.int64)
-        for number, order in enumerate(self._orders):
-            own = self._own[number]
-            mine = self._turns[within] == number
-            turns = cycles[mine] * len(own) + np.searchsorted(own, within[mine])
-            out[mine] = self._starts[number] + order.at(turns)
-        return out
-
-    def seen(self, rows: int) -> Seen:
-        """Account for the first so many rows."""
-        sources = {
-            name: order.seen(_count(own, rows))
-            for name, order, own in zip(self._names, self._orders, self._own, strict=True)
-        }
-        unique = sum(one.unique for one in sources.values())
-        return Seen(rows, unique, rows / self._starts[-1], sources)
-
-
-def _places(turns: np.ndarray, n_sources: int) -> list[np.ndarray]:
-    """Return each source's places in a cycle, rising."""
-    import numpy as np
-
-    return [np.flatnonzero(turns == number) for number in range(n_sources)]
-
-
-def _count(own: np.ndarray, rows: int) -> int:
-    """Return how many of the first so many rows a source has whose places in a cycle these are."""
-    cycles, within = divmod(rows, CYCLE)
-    return cycles * len(own) + int(own.searchsorted(within))
-
-
-def _turns(weights: Sequence[float]) -> np.ndarray:
-    """Return whose turn each row of a cycle is, (CYCLE,), every source spread evenly over it."""
-    import numpy as np
-
-    counts = np.array(_cycle_counts(weights), dtype=np.int64)
-    sources = np.repeat(np.arange(len(counts)), counts)
-    nth = np.arange(CYCLE) - np.repeat(np.cumsum(counts) - counts, counts)
-    return sources[np.argsort((nth + 0.5) / counts[sources], kind="stable")]
-
-
-def _cycle_counts(weights: Sequence[float]) -> list[int]:
-    """Return how many rows of a cycle each source has."""
-    exact = [weight * CYCLE for weight in weights]
-    counts = [int(share) for share in exact]
-    # The largest remainders are rounded up, so that the cycle is full.
-    by_remainder = sorted(range(len(counts)), key=lambda number: counts[number] - exact[number])
-    for number in by_remainder[: CYCLE - sum(counts)]:
-        counts[number] += 1
-    return counts
-
-
-def _place_of(counts: Sequence[int], number: int, nth: int) -> int:
-    """Return at which place of a run a source's nth row stands, both counted from zero.
-
-    Without numpy, for planning: in the order of `_turns`, ties too, in whole numbers.
-    """
-    own = counts[number]
-    cycles, within = divmod(nth, own)
-    before = 0
-    for other, count in enumerate(counts):
-        # Rows m of the other with (m + 1/2) / count below (within + 1/2) / own.
-        ahead = (2 * within + 1) * count - own
-        before += ahead // (2 * own) + 1 if other < number else -(-ahead // (2 * own))
-    return cycles * CYCLE + before
 
 
 DATASET = Dataset("mixture", facts, n_rows, open_corpus, coder)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scalekit.errors import InputError
+from scalekit.results.arithmetic import uses
 from scalekit.results.columns import columns_like
-from scalekit.results.mapping import uses
 from scalekit.results.reading import LOSS_UNITS, Reading
 from scalekit.results.table import UNSTATED, stated_kinds
 

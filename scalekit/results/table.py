@@ -18,8 +18,8 @@ from scalekit import registry
 from scalekit.errors import InputError
 from scalekit.importers._cells import CHUNK_ROWS, as_column
 from scalekit.importers.base import Importer, Source
+from scalekit.results.arithmetic import evaluate
 from scalekit.results.cells import texts
-from scalekit.results.mapping import evaluate
 from scalekit.results.store import write_whole
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from scalekit.datasets import mixture
 from scalekit.datasets._arrays import ArrayRows
+from scalekit.datasets._turns import CYCLE, MixedOrder, cycle_counts, place_of
 from scalekit.datasets.base import Order
-from scalekit.datasets.mixture import CYCLE, MixedOrder, read_weights, write_weights
+from scalekit.datasets.mixture import read_weights, write_weights
 from scalekit.errors import InputError
 
 CONTEXT = 10
@@ -148,8 +149,8 @@ def test_planning_finds_the_first_row_that_repeats_as_the_order_takes_it(
 ) -> None:
     weights = {f"s{n}": part / sum(parts) for n, part in enumerate(parts)}
     order = MixedOrder([rows_of(n) for n in n_rows[: len(parts)]], weights, seed=0)
-    counts = mixture._cycle_counts(list(weights.values()))
-    first = min(mixture._place_of(counts, i, n_rows[i]) for i in range(len(parts)))
+    counts = cycle_counts(list(weights.values()))
+    first = min(place_of(counts, i, n_rows[i]) for i in range(len(parts)))
     assert order.seen(first).unique == first
     assert order.seen(first + 1).unique == first
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalekit.errors import InputError, UsageError
+from scalekit.results.arithmetic import FUNCTIONS, evaluate
 from scalekit.results.columns import require
-from scalekit.results.mapping import FUNCTIONS, evaluate, parse_mapping
+from scalekit.results.mapping import parse_mapping
 from scalekit.results.table import (
     COLUMNS,
     RunTable,

@@ -179,7 +179,7 @@ ENDS_WHILE_THEY_SPEAK = """
 import os, sys
 import torch, torch.distributed as dist
 from scalekit.executors._team import find_place, run_team
-from scalekit.train.team import join
+from scalekit.train.meeting import join
 
 place = find_place(os.environ)
 if place is None:
