@@ -1,6 +1,7 @@
 """What equal models trained together give: one batched model, processes side by side, in turn.
 
 Run: python benchmarks/replicas.py [--device cpu] [--sizes 0.2M 1M] [--runs 2 4 8] [--seconds 5]
+                                    [--cuda-graph]
 
 Aggregate tokens per second of training steps on random tokens, each model on its own: a model
 alone (`alone`: training several in turn takes no less time a token), `train.stack.Stack` of so many
@@ -32,20 +33,26 @@ from scalekit.counting import count_params
 from scalekit.models.base import build_seeded
 from scalekit.sweep.spec import TrainSpec
 from scalekit.train.device import Device, choose_device, keep_freed_memory
+from scalekit.train.gradients import gradients_of
 from scalekit.train.loop import Learner
 from scalekit.train.optimizer import build_optimizer
+from scalekit.train.spread import Spread
 from scalekit.train.stack import Stack
+from scalekit.train.team import SOLO
 
-WARM_STEPS = 3
+WARM_STEPS = 5
+"""More than come before a recording is replayed."""
 LR = 1e-3
 
 
-def learner(size: Size, device: Device, seed: int) -> Learner:
+def learner(size: Size, device: Device, seed: int, *, records: bool = False) -> Learner:
     """Build a model of a size with its optimizer."""
     config = {**vars(size.shape("swiglu")), "qk_norm": True, "rope_theta": 1e4}
     model = build_seeded(registry.find("models", "gpt"), config, seed).to(device.torch)
     train = TrainSpec(lr=LR, dtype=device.dtype)
-    return Learner(model, build_optimizer(model, train), device, train.clip)
+    spread = Spread(SOLO, False, "none", size.rows, size.rows, size.context, recorded=records)
+    gradients = gradients_of(model, device, spread, _note)
+    return Learner(model, build_optimizer(model, train), device, train.clip, gradients)
 
 
 def batch(size: Size, device: Device, n_models: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,20 +61,24 @@ def batch(size: Size, device: Device, n_models: int) -> tuple[torch.Tensor, torc
     return rows[..., :-1].contiguous(), rows[..., 1:].contiguous()
 
 
-def alone(size: Size, device: Device) -> Callable[[], object]:
+def alone(size: Size, device: Device, *, records: bool) -> Callable[[], object]:
     """Return a step of one model."""
-    one = learner(size, device, seed=0)
+    one = learner(size, device, seed=0, records=records)
     tokens, targets = (part[0] for part in batch(size, device, 1))
     return lambda: one.learn(tokens, targets, LR)
 
 
-def stacked(size: Size, device: Device, n_models: int) -> Callable[[], object]:
+def stacked(size: Size, device: Device, n_models: int, *, records: bool) -> Callable[[], object]:
     """Return a step of several models as one, each with a learning rate of its own."""
     learners = [learner(size, device, seed) for seed in range(n_models)]
-    stack = Stack(learners, size.rows, lambda rows: print(f"out of memory, {rows} rows at once"))
+    stack = Stack(learners, size.rows, _note, records=records)
     tokens, targets = batch(size, device, n_models)
     lrs = [LR * (1 + row / n_models) for row in range(n_models)]
     return lambda: stack.learn(tokens, targets, lrs)
+
+
+def _note(rows: int) -> None:
+    print(f"out of memory, {rows} rows at once")
 
 
 def _timed(step: Callable[[], object], device: Device, seconds: float) -> float:
@@ -96,6 +107,7 @@ def side_by_side(args: argparse.Namespace, size: str, n_models: int) -> float:
     """Return the aggregate tokens per second of so many processes."""
     words = [sys.executable, __file__, "--worker", "--sizes", size, "--device", args.device]
     words += ["--dtype", args.dtype, "--seconds", str(args.seconds), "--threads", str(args.threads)]
+    words += ["--cuda-graph"] * args.cuda_graph
     processes = [
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(n_models)
@@ -114,7 +126,7 @@ def side_by_side(args: argparse.Namespace, size: str, n_models: int) -> float:
 def work(args: argparse.Namespace, device: Device) -> None:
     """Be one of the processes: get warm, wait for the word, train, tell the speed."""
     size = SIZES[args.sizes[0]]
-    step = alone(size, device)
+    step = alone(size, device, records=args.cuda_graph)
     for _ in range(WARM_STEPS):
         step()
     device.synchronise()
@@ -133,7 +145,10 @@ def measure(args: argparse.Namespace, device: Device) -> list[tuple[float, int, 
         tokens = size.rows * size.context
         params = count_params(size.shape("swiglu"))["non_embedding"]
         for n_models in args.runs:
-            pairs = in_turns(args, device, alone(size, device), stacked(size, device, n_models))
+            records = args.cuda_graph
+            one = alone(size, device, records=records)
+            several = stacked(size, device, n_models, records=records)
+            pairs = in_turns(args, device, one, several)
             one, many = (statistics.median(column) * tokens for column in zip(*pairs, strict=True))
             ratio = n_models * statistics.median(b / a for a, b in pairs)
             apart = side_by_side(args, name, n_models)
@@ -156,11 +171,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cuda-graph", action="store_true", help="all replay recorded steps")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     device = choose_device(args.device, args.dtype)
+    if args.cuda_graph and device.torch.type != "cuda":
+        parser.error("--cuda-graph: a CPU records nothing; leave it out")
     if args.worker:
         return work(args, device)
     print(f"{device.name}, {args.dtype}, {args.threads} thread(s), torch {torch.__version__}\n")

@@ -222,7 +222,8 @@ class _Sections:
 
 def _needs(rule: ResourceRule) -> dict[str, Any]:
     """Return what a rule asks for; what few rules ask for stands there only where it is asked."""
-    rare = {"stack", "processes", "shard", "recompute", "micro_batch_tokens", "compile"}
+    spread = {"processes", "shard", "recompute", "micro_batch_tokens"}
+    rare = {"stack", "compile", "cuda_graph", *spread}
     asked = rule.model_dump(include=rare, exclude_defaults=True)
     return {**rule.model_dump(exclude={"when", *rare}), **asked}
 

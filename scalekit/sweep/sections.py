@@ -102,6 +102,9 @@ class ResourceRule(Part):
     compile: Literal["none", "blocks"] = Field(
         default="none", description="blocks by torch.compile, one for all, where they learn"
     )
+    cuda_graph: bool = Field(
+        default=False, description="the GPU replays a recording of a step's gradients"
+    )
 
     @field_validator("stack")
     @classmethod
@@ -124,6 +127,11 @@ class ResourceRule(Part):
             raise ValueError(
                 f"pack {self.pack} with gpus {self.gpus} and nodes {self.nodes}: runs share one "
                 "GPU or the cores of one node; leave pack out, or take one GPU"
+            )
+        if self.cuda_graph and many > 1:
+            raise ValueError(
+                f"cuda_graph with {many} processes: they wait for each other within a step, which "
+                "is not recorded; leave cuda_graph out, or take one process"
             )
         if many % self.nodes:
             raise ValueError(

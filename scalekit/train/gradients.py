@@ -24,6 +24,7 @@ from scalekit.errors import InputError
 from scalekit.models.base import LanguageModel
 from scalekit.train.device import Device
 from scalekit.train.micro_batch import learn_within_memory
+from scalekit.train.recorded import Recorded
 from scalekit.train.spread import Spread
 
 Gradients = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +49,10 @@ def gradients_of(
         alone = partial(_alone, model, device)
         params = _learning(model)
         return alone if spread.team.size == 1 else partial(_summed, alone, params, spread)
-    return _Accumulated(model, device, spread, note)
+    found = _Accumulated(model, device, spread, note)
+    if spread.recorded:
+        return Recorded(found.learn, found, list(model.parameters()))
+    return found
 
 
 def uses_kernels(model: LanguageModel, device: Device) -> bool:
@@ -133,7 +137,7 @@ class _Accumulated:
 
     def __call__(self, tokens: Tensor, targets: Tensor) -> Tensor:
         return learn_within_memory(
-            partial(self._learn, tokens, targets),
+            partial(self.learn, tokens, targets),
             self._halve,
             partial(self._too_much, tokens),
             may_halve=self.spread.team.size == 1 and self.micro_rows > 1,
@@ -151,7 +155,8 @@ class _Accumulated:
             f"{less:,} or less, recompute: blocks, or shard: true over more processes"
         )
 
-    def _learn(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def learn(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Learn from a batch; running out of memory is the caller's."""
         team = self.spread.team
         n_parts = -(-self.spread.most_rows // self.micro_rows)
         # The wrappers take the mean over processes where the sum is meant.

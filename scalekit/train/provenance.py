@@ -46,4 +46,5 @@ def describe_spread(spread: Spread, model: LanguageModel, device: Device) -> dic
         "micro_batch_tokens": spread.micro_batch_tokens if is_told else None,
         "recompute": spread.recompute if is_told else None,
         "compile": spread.compiled if is_told else None,
+        "cuda_graph": spread.recorded,
     }

@@ -34,6 +34,7 @@ class Spread:
         batch_rows: Rows of a step, all processes together.
         context: Tokens a row.
         compiled: What of the model is compiled, `blocks` or `none`.
+        recorded: Whether a GPU replays a recording of a step's gradients.
     """
 
     team: Team
@@ -43,6 +44,7 @@ class Spread:
     batch_rows: int
     context: int
     compiled: str = "none"
+    recorded: bool = False
 
     @property
     def micro_batch_tokens(self) -> int:
@@ -80,7 +82,9 @@ def plan_spread(
         n_shards = team.size if shards else 1
         micro = choose_rows(shape, rows, memory, n_shards=n_shards, recompute=recompute)
     compiled = resources.get("compile") or "none"
-    return Spread(team, shards, recompute, micro, batch_rows, shape.context, compiled)
+    # On CPUs there is nothing to record, and a sweep may be tried there.
+    recorded = bool(resources.get("cuda_graph")) and device.torch.type == "cuda"
+    return Spread(team, shards, recompute, micro, batch_rows, shape.context, compiled, recorded)
 
 
 def _processes_here(team: Team) -> int:
@@ -108,7 +112,9 @@ def _twice(plain: Forward) -> Forward:
     from torch.utils.checkpoint import checkpoint
 
     def forward(module: nn.Module, *inputs: Any) -> Tensor:
-        return cast(Tensor, checkpoint(plain, module, *inputs, use_reentrant=False))
+        # Nothing draws numbers on the way, and a recorded step may not ask for their state.
+        found = checkpoint(plain, module, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return cast(Tensor, found)
 
     return forward
 

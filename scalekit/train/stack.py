@@ -21,6 +21,7 @@ from scalekit.errors import InputError
 from scalekit.train.loop import Learner
 from scalekit.train.micro_batch import learn_within_memory
 from scalekit.train.optimizers.adamw import AdamW, Tensors, update
+from scalekit.train.recorded import Recorded
 
 # Not in torch's stubs.
 _add: Callable[..., None] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
@@ -49,12 +50,19 @@ class Stack:
         learners: The runs, of one shape and at whatever steps; they train with AdamW.
         micro_rows: Rows of each that are learnt from at once.
         note: Called with the rows at once when memory ran out and they were halved.
+        records: Whether the GPU replays a recording of their gradients.
     """
 
     def __init__(
-        self, learners: Sequence[Learner], micro_rows: int, note: Callable[[int], None]
+        self,
+        learners: Sequence[Learner],
+        micro_rows: int,
+        note: Callable[[int], None],
+        *,
+        records: bool = False,
     ) -> None:
         self.learners, self.micro_rows, self.note = list(learners), micro_rows, note
+        self.records = records
         self._places, length = _lay_out(learners[0])
         where = learners[0].device.torch
         self._weights, self._grads, self._first, self._second = (
@@ -72,10 +80,14 @@ class Stack:
         wholes = (self._weights, self._grads, self._first, self._second)
         self._parts = [self._by_group(whole) for whole in wholes]
         self._step_of = list(self._steps)
+        leaves = list(self._params.values())
+        self._gradients = (
+            Recorded(self._add_up, self._within_memory, leaves) if records else self._within_memory
+        )
 
     def only(self, learners: Sequence[Learner]) -> Stack:
         """Return the stack of some of the runs, as they stand."""
-        return Stack(learners, self.micro_rows, self.note)
+        return Stack(learners, self.micro_rows, self.note, records=self.records)
 
     def learn(self, tokens: Tensor, targets: Tensor, lrs: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Learn from a batch of each run, at a learning rate of its own.
@@ -100,7 +112,7 @@ class Stack:
         self._update(lrs)
         return losses, norms
 
-    def _gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def _within_memory(self, tokens: Tensor, targets: Tensor) -> Tensor:
         return learn_within_memory(
             partial(self._add_up, tokens, targets),
             self._halve,

@@ -207,8 +207,9 @@ def _stack_of(members: Sequence[_Member], before: Stack | None) -> Stack:
     """Return the stack of these runs: the one before where it is, made anew where some are gone."""
     learners = [member.learner for member in members]
     if before is None:
-        rows = members[0].job.spread.micro_rows
-        return Stack(learners, rows, partial(_note_memory, members))
+        spread = members[0].job.spread
+        note = partial(_note_memory, members)
+        return Stack(learners, spread.micro_rows, note, records=spread.recorded)
     return before if len(learners) == len(before.learners) else before.only(learners)
 
 

@@ -482,10 +482,10 @@ def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_as
     assert spread.config == plain.config
     assert rule.items() <= spread.resources.items()
     (one,) = sweep(tmp_path, {"steps": 2}, resources=[{"gpus": 1}]).runs
-    rare = {"processes", "shard", "recompute", "micro_batch_tokens", "compile"}
+    rare = {"processes", "shard", "recompute", "micro_batch_tokens", "compile", "cuda_graph"}
     assert not rare & set(one.resources)
     both = {"processes": 2, "shard": True, "compile": "blocks"}
-    for asked in ({"compile": "blocks"}, both):
+    for asked in ({"compile": "blocks"}, both, {"gpus": 1, "cuda_graph": True}):
         (compiled,) = sweep(tmp_path, {"steps": 2}, resources=[asked]).runs
         assert asked.items() <= compiled.resources.items()
         assert compiled.id == plain.id
@@ -496,6 +496,7 @@ def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_as
     [
         ({"gpus": 4, "processes": 2}, "processes 2 with gpus 4: each has a GPU of its own"),
         ({"nodes": 2, "processes": 3}, "3 processes are no whole number for each of 2 nodes"),
+        ({"gpus": 2, "cuda_graph": True}, "cuda_graph with 2 processes: they wait for each other"),
         ({"gpus": 2, "pack": 4}, "pack 4 with gpus 2 and nodes 1: runs share one GPU or the"),
         ({"nodes": 2, "pack": 3}, "pack 3 with gpus 0 and nodes 2: runs share one GPU or the"),
         ({"recompute": "block"}, "did you mean 'blocks'?"),
