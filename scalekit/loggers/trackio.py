@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextvars import Context
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +15,10 @@ class _Sink:
     def __init__(self, shown: Shown) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(shown.folder))  # read when it is imported
         self._trackio: Any = import_module("trackio")
-        self._trackio.init(
+        # It knows one current run a context, and a stack's runs are shown by one process.
+        self._context = Context()
+        self._context.run(
+            self._trackio.init,
             project=shown.sweep,
             name=shown.id,
             config=dict(shown.config),
@@ -25,10 +29,10 @@ class _Sink:
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._trackio.log(dict(values), step=step)
+        self._context.run(self._trackio.log, dict(values), step=step)
 
     def close(self, status: str) -> None:
-        self._trackio.finish()
+        self._context.run(self._trackio.finish)
 
 
 LOGGER = Logger("trackio", "trackio", _Sink)

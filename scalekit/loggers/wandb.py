@@ -22,6 +22,8 @@ class _Sink:
             dir=str(shown.folder),
             mode=os.environ.get("WANDB_MODE", "offline"),
             resume="allow",
+            # A stack's runs are shown by one process, and the second would get the first one's.
+            reinit="create_new",
             settings=wandb.Settings(console="off", silent=True),
         )
         # Its own counter refuses steps that come again; a resumed run has such.

@@ -6,7 +6,9 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +72,62 @@ def test_a_member_shows_a_run_and_goes_on_with_it(name: str, tmp_path: Path, mon
         sink.log(2, {"loss": 2.0, "tokens": 256})
         sink.close(status)
     assert any(path.is_file() for path in shown.folder.rglob("*"))
+
+
+class _Wandb(ModuleType):
+    """Stands in for W&B: a run that goes on is given again, unless a new one is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.runs: list[SimpleNamespace] = []
+
+    def Settings(self, **_: Any) -> None: ...  # noqa: N802
+
+    def init(self, *, id: str, reinit: str = "default", **_: Any) -> SimpleNamespace:
+        if self.runs and reinit != "create_new":
+            return self.runs[-1]
+        run = SimpleNamespace(id=id, rows=[], summary={})
+        run.define_metric = run.finish = lambda *_, **__: None
+        run.log = run.rows.append
+        self.runs.append(run)
+        return run
+
+
+class _Trackio(ModuleType):
+    """Stands in for trackio: one run a context, which the next one there ends."""
+
+    def __init__(self) -> None:
+        super().__init__("trackio")
+        self.runs: list[SimpleNamespace] = []
+        self.current: ContextVar[Any] = ContextVar("current", default=None)
+
+    def init(self, *, name: str, **_: Any) -> None:
+        self.runs.append(SimpleNamespace(id=name, rows=[]))
+        self.current.set(self.runs[-1])
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.current.get().rows.append({"step": step, **values})
+
+    def finish(self) -> None:
+        assert self.current.get() is not None
+        self.current.set(None)
+
+
+@pytest.mark.parametrize("service", [_Wandb, _Trackio])
+def test_runs_that_one_process_trains_are_shown_apart(service, tmp_path: Path, monkeypatch) -> None:
+    module = service()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    member = registry.find("loggers", module.__name__)
+    sinks = {run: member.open(Shown(run, "demo", {}, tmp_path)) for run in ("first", "second")}
+    for step, (run, sink) in enumerate(sinks.items()):
+        sink.log(step, {"loss": float(len(run))})
+    for sink in sinks.values():
+        sink.close("done")
+    assert {run.id: run.rows for run in module.runs} == {
+        "first": [{"step": 0, "loss": 5.0}],
+        "second": [{"step": 1, "loss": 6.0}],
+    }
 
 
 # --- What a run shows.
