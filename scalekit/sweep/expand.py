@@ -176,6 +176,8 @@ class _Expander:
         plan = _plan(point)
         needs = self._needs(point)
         check_processes(point, needs)
+        for key in self.spec.derive:
+            point[key]  # follows from what was asked, which is overwritten here
         point.update(_resolved(point))
         values = section_values(point)
         name = run_id(values)

@@ -261,6 +261,13 @@ def test_derived_keys_need_no_order_and_read_their_own_value_before(tmp_path):
     assert sweep(tmp_path, train, shape, derive=shuffled).runs[0].id == run.id
 
 
+@pytest.mark.parametrize("quantity", ["D", "C / flops_per_token", "steps * batch_tokens"])
+@pytest.mark.parametrize("asked", [{"steps": 100}, {"tokens": 102400}], ids=str)
+def test_a_rate_is_derived_from_tokens_whichever_words_say_how_long(tmp_path, asked, quantity):
+    (run,) = sweep(tmp_path, asked, derive={"train.lr": f"1e-8 * {quantity}"}).runs
+    assert run.config["train"]["lr"] == pytest.approx(1e-8 * 102400, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("derive", "said"),
     [
