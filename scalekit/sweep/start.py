@@ -144,6 +144,10 @@ def check_start(p: Point) -> None:
         raise RunProblemError(
             "start.targets", what, f"choose from {', '.join(count_maps(_shape(p)))}"
         )
+    if p["start.method"] == "lora" and p["train.optimizer"] == "muon":
+        what = "muon moves a model's own matrices, and lora's adapters learn by adamw either way"
+        todo = "leave it out, or set start.method full"
+        raise RunProblemError("train.optimizer", what, todo, also=("start.method",))
     if not weights_file(parent.folder, parent.run).is_file():
         raise RunProblemError(
             "start.run",

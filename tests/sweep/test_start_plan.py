@@ -128,6 +128,11 @@ def test_runs_that_start_anew_keep_their_ids(here: Path) -> None:
         ("cases: [{model.d_model: 32}]", "", "no run with this model in {first}, which has {ids}"),
         ("", ", run: zz", "no run 'zz' in {first}, which has {ids}"),
         ("", ", run: '{id}', method: lora, targets: [gate]", "which model.mlp 'relu2' has not"),
+        (
+            "grid: {train.optimizer: [adamw, muon]}",
+            ", run: '{id}', method: lora",
+            "muon moves a model's own matrices, and lora's adapters learn by adamw either way",
+        ),
         ("", ", run: '{id}', step: 3", "start.step is 3, run {id} ends at step 6"),
         ("cases: [{model.n_layers: 2}]", ", run: '{id}'", "n_layers is 2, but run {id}"),
         ("cases: [{data.tokenizer: gpt2}]", ", run: '{id}'", "data.tokenizer is 'gpt2'"),
