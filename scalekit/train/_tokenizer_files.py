@@ -29,12 +29,14 @@ class TokenizerFiles:
         checked_tokens: Held-out tokens on which a converted one was compared with the run's own;
             None where nothing was converted.
         note: What a person has to know, or why there is none.
+        end_of_text: The token that it ends a text with, if it names one.
     """
 
     identity: str | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     checked_tokens: int | None = None
     note: str | None = None
+    end_of_text: int | None = None
 
 
 def tokenizer_files(config: Mapping[str, Any], facts: Mapping[str, Any]) -> TokenizerFiles:
@@ -55,7 +57,7 @@ def tokenizer_files(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Toke
         files = coder.to_huggingface(config["model"]["context"])
         member = registry.find("tokenizers", parse(coder.identity)[0])
         if not member.is_converted:
-            return TokenizerFiles(coder.identity, files, note=_note(files))
+            return TokenizerFiles(coder.identity, files, None, _note(files), coder.end_of_text)
         rows = _held_out(config)
         assert rows.n_rows is not None
         differ, n_tokens = _compare(coder, files, rows)
@@ -68,7 +70,7 @@ def tokenizer_files(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Toke
             "the data"
         )
     note = f"{coder.identity} as tokenizer.json gives its {n_tokens:,} tokens of held-out text"
-    return TokenizerFiles(coder.identity, files, n_tokens, note)
+    return TokenizerFiles(coder.identity, files, n_tokens, note, coder.end_of_text)
 
 
 def _open(data: Mapping[str, Any], known: str | None) -> Coder | None:

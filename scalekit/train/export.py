@@ -66,6 +66,8 @@ def export_run(
     record = folder.record(spec.id)
     facts = read_record(record, steps=False).header.get("facts") if record.exists() else None
     tokenizer = tokenizer_files(spec.config, facts or {})
+    # Theirs generate until they meet this token, and without one as long as they are let.
+    model = {**layout.config, "eos_token_id": tokenizer.end_of_text}
     with _all_or_nothing(out) as room:
         save_file(layout.tensors, room / WEIGHTS, metadata={"format": "pt"})
         described = {
@@ -81,7 +83,7 @@ def export_run(
             },
             "sha256": {WEIGHTS: file_hash(room / WEIGHTS)},
         }
-        for name, value in (("config.json", layout.config), ("scalekit.json", described)):
+        for name, value in (("config.json", model), ("scalekit.json", described)):
             text = json.dumps(value, indent=2, ensure_ascii=False)
             (room / name).write_text(text + "\n", encoding="utf-8")
         for name, data in tokenizer.files.items():

@@ -83,6 +83,19 @@ def test_a_tiktoken_tokenizer_is_converted_and_compared_on_the_held_out_text(
     assert origin["tokenizer"]["checked_tokens"] >= 1024
 
 
+@pytest.mark.parametrize("kind", ["huggingface", "tiktoken"])
+def test_what_is_generated_ends_with_the_token_that_ends_a_text(
+    trained, tmp_path: Path, capsys, kind: str
+) -> None:
+    tokenizer = made(kind, tmp_path / "tokenizer")
+    spec, folder, _ = trained(tokenizer)
+    export(folder, spec, tmp_path / "out", capsys)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    token = open_tokenizer(tokenizer).token(END)
+    assert token is not None
+    assert (config["bos_token_id"], config["eos_token_id"]) == (None, token)
+
+
 def test_a_tokenizer_whose_conversion_differs_is_not_written(
     trained, tmp_path: Path, capsys
 ) -> None:
