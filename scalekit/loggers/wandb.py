@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -15,7 +16,8 @@ class _Sink:
         wandb: Any = import_module("wandb")
         shown.folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=shown.sweep,
+            # A folder's name may hold what a project's may not.
+            project=re.sub(r"[/\\#?%:]", "-", shown.sweep)[:128],
             id=shown.id,
             name=shown.id,
             config=dict(shown.config),

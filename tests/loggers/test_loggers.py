@@ -83,10 +83,12 @@ class _Wandb(ModuleType):
 
     def Settings(self, **_: Any) -> None: ...  # noqa: N802
 
-    def init(self, *, id: str, reinit: str = "default", **_: Any) -> SimpleNamespace:
+    def init(self, *, id: str, project: str, reinit: str = "default", **_: Any) -> SimpleNamespace:
+        if len(project) > 128 or any(sign in project for sign in "/\\#?%:"):
+            raise ValueError(f"invalid project name {project!r}")
         if self.runs and reinit != "create_new":
             return self.runs[-1]
-        run = SimpleNamespace(id=id, rows=[], summary={})
+        run = SimpleNamespace(id=id, project=project, rows=[], summary={})
         run.define_metric = run.finish = lambda *_, **__: None
         run.log = run.rows.append
         self.runs.append(run)
@@ -128,6 +130,19 @@ def test_runs_that_one_process_trains_are_shown_apart(service, tmp_path: Path, m
         "first": [{"step": 0, "loss": 5.0}],
         "second": [{"step": 1, "loss": 6.0}],
     }
+
+
+@pytest.mark.parametrize(
+    ("folder", "project"),
+    [("größe 2", "größe 2"), ("lr: 50% #2?", "lr- 50- -2-"), ("x" * 200, "x" * 128)],
+)
+def test_a_sweep_with_any_name_has_a_project_of_w_and_b(
+    tmp_path: Path, monkeypatch, folder: str, project: str
+) -> None:
+    module = _Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    registry.find("loggers", "wandb").open(Shown("first", folder, {}, tmp_path)).close("done")
+    assert [run.project for run in module.runs] == [project]
 
 
 # --- What a run shows.
