@@ -6,8 +6,8 @@ name, with its inputs in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Rule:
         fitted_on: How its authors count and train; elsewhere the rule is a first guess.
         compute: The formula.
         doubt: What of it was not checked against its source.
+        fitted_range: The least and the most that it was fitted on, of N, D or D/N, where known.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Rule:
     fitted_on: str
     compute: Callable[..., float]
     doubt: str = ""
+    fitted_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def call(self) -> str:

@@ -20,5 +20,6 @@ RULE = Rule(
     source="Bergsma et al. 2025, arXiv:2505.13738",
     fitted_on="one epoch of muP models at 20 to 1280 tokens a param",
     compute=decay,
+    fitted_range={"D/N": (20, 1280)},
     doubt="the factor 1.084 is quoted, not read in the paper",
 )

@@ -10,6 +10,7 @@ from scalekit.sweep.estimate import Estimate, Speed, estimate_runs
 from scalekit.sweep.expand import Dropped, Expansion
 from scalekit.sweep.ladder import Saving, saving
 from scalekit.sweep.propose import available_sizes
+from scalekit.sweep.ranges import check_ranges
 from scalekit.sweep.recipe import check_recipe
 from scalekit.sweep.review import (
     Budget,
@@ -126,6 +127,7 @@ def _check(
         *check_identified(points, prior),
         *check_budgets(budgets, lambda: available_sizes(expansion.spec), prior),
         *check_recipe(points),
+        *check_ranges((rule.text for rule in expansion.spec.derive.values()), points),
     ]
     order = list(Level)
     return tuple(sorted(found, key=lambda check: order.index(check.level)))

@@ -15,6 +15,8 @@ from scalekit import cli, errors, registry
 from scalekit.hyperparameters.base import Rule
 from scalekit.sweep.expand import expand
 from scalekit.sweep.load import load_sweep
+from scalekit.sweep.plan import plan_sweep
+from scalekit.sweep.review import Level
 
 RULES: list[Rule] = [
     registry.find("hyperparameters", name) for name in registry.names("hyperparameters")
@@ -145,6 +147,30 @@ def test_rules_are_called_by_name_in_derive(tmp_path: Path) -> None:
     assert train["batch_tokens"] == 64 * round(rule("step_law_batch")(102400) / 64) > 64
     expected = rule("power_lines_decay")(N, 102400, train["batch_tokens"], train["lr"])
     assert train["weight_decay"] == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tokens", "said"),
+    [
+        ([16, 32], 102400, "215M to 1.07B params, these runs have"),
+        ([1408, 2048], 20e9, ""),
+        ([1408, 2048], 1e9, "step_law_lr was fitted on 4B to 100B tokens, these runs have 1B"),
+    ],
+)
+def test_a_rule_outside_of_what_it_was_fitted_on_is_noted_in_the_plan(
+    tmp_path: Path, sizes: list[int], tokens: float, said: str
+) -> None:
+    file = sweep_file(tmp_path, {"train.lr": "0.5 * step_law_lr(N, D)"})
+    whole = yaml.safe_load(file.read_text())
+    whole["base"]["model"] |= {"n_layers": 8 if sizes[0] > 1000 else 2, "d_model": None}
+    whole["base"]["train"]["tokens"] = tokens
+    whole["base"]["data"]["max_epochs"] = 1e9
+    whole["grid"] = {"model.d_model": sizes}
+    file.write_text(yaml.safe_dump(whole))
+    checks = plan_sweep(expand(load_sweep(file))).checks
+    found = [check for check in checks if check.topic == "rule"]
+    assert [check.level for check in found] == ([Level.NOTE] if said else [])
+    assert all(said in check.text for check in found)
 
 
 @pytest.mark.parametrize(
