@@ -18,7 +18,8 @@ RULE = Rule(
     gives="weight decay, decoupled and multiplied by the rate",
     formula="B / (lr D t) with t = 1.084 (D/N)^-0.527",
     source="Bergsma et al. 2025, arXiv:2505.13738",
-    fitted_on="one epoch of muP models at 20 to 1280 tokens a param",
+    fitted_on="one epoch of muP models at 20 to 1280 tokens a param; lr is the hidden matrices' "
+    "own, with parametrization mup lr * base_width / d_model",
     compute=decay,
     fitted_range={"D/N": (20, 1280)},
     doubt="the factor 1.084 is quoted, not read in the paper",

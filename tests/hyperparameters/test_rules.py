@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scalekit import cli, errors, registry
 from scalekit.hyperparameters.base import Rule
+from scalekit.models._parametrization import rules_for
 from scalekit.sweep.expand import expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import plan_sweep
@@ -147,6 +148,27 @@ def test_rules_are_called_by_name_in_derive(tmp_path: Path) -> None:
     assert train["batch_tokens"] == 64 * round(rule("step_law_batch")(102400) / 64) > 64
     expected = rule("power_lines_decay")(N, 102400, train["batch_tokens"], train["lr"])
     assert train["weight_decay"] == expected
+
+
+@pytest.mark.parametrize(
+    ("parametrization", "lr"),
+    [("standard", "lr"), ("mup", "lr * base_width / d_model"), ("completep", "lr")],
+)
+def test_power_lines_holds_for_hidden_matrices_at_the_rate_that_it_names(
+    tmp_path: Path, parametrization: str, lr: str
+) -> None:
+    name = "power_lines_decay"
+    file = sweep_file(tmp_path, {"train.weight_decay": f"{name}(N, D, batch_tokens, {lr})"})
+    whole = yaml.safe_load(file.read_text())
+    scaled = {"parametrization": parametrization, "base_width": 8, "base_depth": 1}
+    whole["base"]["model"] |= scaled
+    file.write_text(yaml.safe_dump(whole))
+    (run,) = expand(load_sweep(file)).runs
+    rules, train = rules_for(run.config["model"]), run.config["train"]
+    rate = train["lr"] * rules.hidden_lr * train["weight_decay"] * rules.hidden_decay
+    N, D = run.plan["params"][run.plan["params_kind"]], run.plan["tokens"]
+    assert train["batch_tokens"] / (rate * D) == pytest.approx(1.084 * (D / N) ** -0.527)
+    assert lr in rule(name).describe()
 
 
 @pytest.mark.parametrize(
