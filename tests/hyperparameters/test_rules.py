@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_power_lines_holds_for_hidden_matrices_at_the_rate_that_it_names(
     N, D = run.plan["params"][run.plan["params_kind"]], run.plan["tokens"]
     assert train["batch_tokens"] / (rate * D) == pytest.approx(1.084 * (D / N) ** -0.527)
     assert lr in rule(name).describe()
+
+
+def test_the_readme_calls_step_law_with_the_params_that_it_was_fitted_on(tmp_path: Path) -> None:
+    """Those of its authors' models, of which their data give shape and number, have no head."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (call,) = re.findall(r"train\.lr: (step_law_lr\(.*?\))`", readme)
+    (run,) = expand(load_sweep(sweep_file(tmp_path, {"train.lr": call}))).runs
+    params = run.plan["params"]["non_embedding"]
+    assert run.config["train"]["lr"] == rule("step_law_lr")(params, 102400)
 
 
 @pytest.mark.parametrize(
