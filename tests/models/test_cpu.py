@@ -307,6 +307,24 @@ def test_what_is_not_a_number_reaches_the_loss(mlp: str, value: float) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e6])
+@pytest.mark.parametrize("mlp", MLPS)
+def test_an_mlp_far_from_zero_is_that_of_float32_and_finite(mlp: str, scale: float) -> None:
+    """A gate below -88 overflowed its exponential: it let through all, or what is no number."""
+    module = gpt(torch.float32, mlp=mlp)
+    with torch.no_grad():
+        for block in module.blocks:
+            block.mlp.up.mul_(scale)  # pyright: ignore[reportCallIssue,reportAttributeAccessIssue]
+    expected = by_autograd(module, *batch(module))
+    found = by_kernels(module, *batch(module))
+    for name, value in expected.items():
+        assert bool(value.isfinite().all())
+        # Some hundred float32 terms a sum, and squares that add up their rounding.
+        limit = 1e-4 * float(value.abs().max())
+        assert float((found[name] - value).abs().max()) <= limit, name
+
+
+@needs_kernels
 @pytest.mark.parametrize("scale", [1e-3, 30.0])
 def test_scores_far_apart_neither_overflow_nor_lose_the_loss(scale: float) -> None:
     module = gpt(qk_norm=False, head_dim=8)

@@ -9,8 +9,8 @@
 namespace {
 constexpr int PART = 64;
 
-// 1 / (1 + e^-x)
-vec logistic(vec x) { return 1 / (1 + exp2v(x * -LOG2E)); }
+// 1 / (1 + e^-x). Below x = -88 the exponent has no bits for e^-x, and 1e-38 stands for what is less.
+vec logistic(vec x) { return 1 / (1 + exp2v(smaller(fill(127), x * -LOG2E))); }
 
 // Call f(column, lanes) for whole vectors, then for what is left, whose lanes are fewer.
 template <class F>

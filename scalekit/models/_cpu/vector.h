@@ -43,6 +43,7 @@ static inline vec fill(real x) { return x - vec{}; }
 static inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 // b where either is not a number.
 static inline vec larger(vec a, vec b) { return a > b ? a : b; }
+static inline vec smaller(vec a, vec b) { return a < b ? a : b; }
 
 // Lane i of the result is lane pick(i) of a, or of b where pick(i) - W is.
 template <class Pick, int... I>
@@ -107,7 +108,7 @@ static inline void transpose_square(const real* from, long from_row, real* to, l
 }
 
 // 2^x. In float: the nearest integer goes into the exponent's bits, and for what is left, at most a
-// half, the Taylor series to seventh order is exact to less than the last bit.
+// half, the Taylor series to seventh order is exact to less than the last bit. x is 127 at most.
 static inline vec exp2v(vec x) {
   if constexpr (IS_FLOAT) {
     x = larger(fill(-126), x);
