@@ -50,6 +50,9 @@ PEAKS = {
 _OTHERS = {"MIG", "Laptop", "Mobile", "Max-Q", "D", "Ti", "SUPER"}
 """Words that make a part of a device, or another one, of a name that is in the table."""
 
+_VIRTUAL = re.compile(r"\d+[ABCQ](ME)?")
+"""The last word of a virtual GPU, as in A100-4-20C: gigabytes of a device that others share."""
+
 
 def peak_flops(name: str, number_format: NumberFormat) -> float | None:
     """Return a device's peak FLOP/s, or None where the table does not know it.
@@ -60,7 +63,7 @@ def peak_flops(name: str, number_format: NumberFormat) -> float | None:
     True
     """
     words = set(re.split(r"[\s-]+", name)) | set(name.split())
-    if words & _OTHERS:
+    if words & _OTHERS or any(map(_VIRTUAL.fullmatch, words)):
         return None
     fitting = [key for key in PEAKS if words >= set(key.split())]
     return getattr(PEAKS[max(fitting, key=len)], number_format) if fitting else None

@@ -35,6 +35,10 @@ def test_a_device_is_found_by_the_name_that_its_driver_gives(name: str, entry: s
     "name",
     [
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "GRID A100-4-20C",
+        "GRID A100-1-5CME",
+        "NVIDIA A40-8Q",
+        "NVIDIA L40S-48C",
         "NVIDIA A10G",
         "NVIDIA L40",
         "NVIDIA H20",
