@@ -362,7 +362,7 @@ def test_autocast_takes_the_plain_way() -> None:
 def built_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Build anew into an empty folder, as on a machine that has not met the sources."""
     monkeypatch.setattr(build, "_folders", lambda: iter([tmp_path / "a", tmp_path / "b"]))
-    monkeypatch.setattr(build, "load", build.load.__wrapped__)
+    monkeypatch.setattr(build, "_found", build._found.__wrapped__)
     return tmp_path
 
 
@@ -400,6 +400,27 @@ def test_a_compiler_that_refuses_or_none_at_all_is_a_reason(
     monkeypatch.setenv(build.SWITCH, "off")
     with pytest.raises(build.KernelsUnavailableError, match="'off'"):
         build.load()
+
+
+def test_a_compiler_that_refuses_is_asked_once_and_not_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_folders", lambda: iter([tmp_path / "a"]))
+    asked, broken = tmp_path / "asked", tmp_path / "c++"
+    broken.write_text(f"#!/bin/sh\necho >> {asked}\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    module = gpt(torch.float32)
+    build._found.cache_clear()
+    try:
+        module.gradients(*batch(module), nullcontext())
+        once = asked.read_bytes()
+        for _ in range(2):
+            module.gradients(*batch(module), nullcontext())
+        assert once == asked.read_bytes() != b""
+        assert "exit code 1" in module.computed_by()
+    finally:
+        build._found.cache_clear()
 
 
 def test_another_processor_gets_another_binary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,6 @@ class KernelsUnavailableError(Exception):
     """Why there are no kernels here; the message is for a person."""
 
 
-@cache
 def load(real: str = "float") -> ctypes.CDLL:
     """Load the kernels, built first where this processor has not met these sources yet.
 
@@ -45,6 +44,22 @@ def load(real: str = "float") -> ctypes.CDLL:
     """
     if os.environ.get(SWITCH) == "off":
         raise KernelsUnavailableError(f"{SWITCH} is 'off'")
+    found = _found(real)
+    if isinstance(found, str):
+        raise KernelsUnavailableError(found)
+    return found
+
+
+@cache
+def _found(real: str) -> ctypes.CDLL | str:
+    """Load or build once a process, or say why not: every step asks, with kernels or without."""
+    try:
+        return _load(real)
+    except KernelsUnavailableError as error:
+        return str(error)
+
+
+def _load(real: str) -> ctypes.CDLL:
     name = f"kernels-{_fingerprint(real)}.so"
     folders = list(_folders())
     for folder in folders:
