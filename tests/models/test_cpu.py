@@ -393,6 +393,9 @@ def test_a_compiler_that_refuses_or_none_at_all_is_a_reason(
     monkeypatch.setenv("CXX", str(broken))
     with pytest.raises(build.KernelsUnavailableError, match="no room for a vector"):
         build.load()
+    broken.write_text("#!/bin/sh\nprintf 'ung\\374ltig\n' >&2\nexit 1\n")
+    with pytest.raises(build.KernelsUnavailableError, match="ung\N{REPLACEMENT CHARACTER}ltig"):
+        build.load()
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(built_here / "empty"))
     with pytest.raises(build.KernelsUnavailableError, match=r"no C\+\+ compiler"):

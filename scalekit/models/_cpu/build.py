@@ -124,7 +124,13 @@ def _run(argv: list[str], room: Path) -> str:
     """Run and return what went wrong, in one line, or nothing."""
     try:
         done = subprocess.run(
-            argv, cwd=room, capture_output=True, text=True, timeout=_SECONDS, check=False
+            argv,
+            cwd=room,
+            capture_output=True,
+            text=True,
+            errors="replace",  # compilers speak the language of the place, in its letters
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"took more than {_SECONDS} s"
