@@ -10,11 +10,12 @@ from scalekit.hyperparameters.base import Rule
 from scalekit.quantities import write_count
 from scalekit.sweep.review import Check, Level, Point
 
-_QUANTITIES: dict[str, tuple[str, Callable[[Point], float]]] = {
+QUANTITIES: dict[str, tuple[str, Callable[[Point], float]]] = {
     "N": ("params", lambda p: p.N),
     "D": ("tokens", lambda p: p.D),
     "D/N": ("tokens per parameter", lambda p: p.D / p.N),
 }
+"""What a rule may have a range of, in words and of a run."""
 
 _BEYOND = 2.0
 """So far beyond the range of a power law nothing is said: params are counted in several ways."""
@@ -31,7 +32,7 @@ def check_ranges(expressions: Iterable[str], points: Sequence[Point]) -> list[Ch
 def _beyond(rule: Rule, points: Sequence[Point]) -> list[Check]:
     outside = []
     for name, (least, most) in rule.fitted_range.items():
-        what, read = _QUANTITIES[name]
+        what, read = QUANTITIES[name]
         values = [read(p) for p in points]
         low, high = min(values), max(values)
         if low < least / _BEYOND or high > most * _BEYOND:

@@ -18,6 +18,7 @@ from scalekit.models._parametrization import rules_for
 from scalekit.sweep.expand import expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import plan_sweep
+from scalekit.sweep.ranges import QUANTITIES
 from scalekit.sweep.review import Level
 
 RULES: list[Rule] = [
@@ -36,6 +37,12 @@ def test_a_rule_says_what_it_is_and_bears_the_name_of_its_file(rule: Rule) -> No
     assert registry.find("hyperparameters", rule.name) is rule
     assert all((rule.inputs, rule.gives, rule.formula, rule.source, rule.fitted_on))
     assert rule.call in rule.describe()
+
+
+@of_every_rule
+def test_the_range_of_a_rule_is_of_quantities_that_a_plan_compares(rule: Rule) -> None:
+    assert set(rule.fitted_range) <= set(QUANTITIES)
+    assert all(0 < least < most for least, most in rule.fitted_range.values())
 
 
 @of_every_rule
