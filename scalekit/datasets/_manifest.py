@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"data.path: {path} is no manifest that can be read, {type(error).__name__}: {error}; "
-            "prepare the folder again"
+            "remove the folder and prepare it again"
         ) from error
     return read
 

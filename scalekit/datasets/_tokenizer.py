@@ -34,6 +34,6 @@ def open_kept(folder: Path, manifest: Manifest) -> Coder:
     if coder.identity != identity:
         raise InputError(
             f"data.path: {folder / TOKENIZER} holds {coder.identity!r}, the tokens are of "
-            f"{identity!r}; prepare the folder again"
+            f"{identity!r}; remove the folder and prepare it again"
         )
     return coder

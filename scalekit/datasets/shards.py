@@ -144,15 +144,15 @@ def check_shard_files(folder: Path, manifest: Manifest) -> list[Shard]:
     strange = sorted({p.name for x in SPLITS for p in folder.glob(f"{x}*.bin")} - set(listed))
     if strange:
         raise InputError(
-            f"data.path: {folder / strange[0]} is not in {MANIFEST}; move it away, or prepare the "
-            "folder again"
+            f"data.path: {folder / strange[0]} is not in {MANIFEST}; move it away, or remove the "
+            "folder and prepare it again"
         )
     shards = [read_shard(folder / name) for name in listed]
     for shard, said in zip(shards, manifest.shards, strict=True):
         if shard.n_tokens != said["tokens"]:
             raise InputError(
                 f"data.path: {shard.path} holds {shard.n_tokens:,} tokens, {MANIFEST} says "
-                f"{said['tokens']:,}; prepare the folder again"
+                f"{said['tokens']:,}; remove the folder and prepare it again"
             )
     return shards
 
@@ -225,7 +225,8 @@ def _bytes_per_token(rows: Rows, path: Path) -> float:
         lengths = np.fromfile(path, dtype="<u4").astype(np.int64)
     except OSError as error:
         raise InputError(
-            f"data.path: {path} cannot be read, {error.strerror}; prepare the folder again"
+            f"data.path: {path} cannot be read, {error.strerror}; remove the folder and prepare it "
+            "again"
         ) from error
     assert rows.n_rows is not None
     n_bytes = n_tokens = 0
@@ -234,7 +235,7 @@ def _bytes_per_token(rows: Rows, path: Path) -> float:
         if targets.max() >= len(lengths):
             raise InputError(
                 f"data.path: {path.parents[1]} holds token {targets.max()}, {path.name} has "
-                f"{len(lengths)}; prepare the folder again"
+                f"{len(lengths)}; remove the folder and prepare it again"
             )
         n_bytes += int(lengths[targets].sum())
         n_tokens += targets.size

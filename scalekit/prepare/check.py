@@ -42,20 +42,20 @@ def check_folder(
         largest = int(shard.map().max())
         if largest >= vocab:
             raise InputError(
-                f"{shard.path}: holds token {largest}, the vocabulary has {vocab}; prepare the "
-                "folder again"
+                f"{shard.path}: holds token {largest}, the vocabulary has {vocab}; remove the "
+                "folder and prepare it again"
             )
         if found != said["sha256"]:
             raise InputError(
                 f"{shard.path}: sha256 {found[:12]}..., the manifest says {said['sha256'][:12]}...;"
-                " the file was changed or damaged, prepare the folder again"
+                " the file was changed or damaged, remove the folder and prepare it again"
             )
         if lengths is not None and _count_bytes(shard.map(), lengths) != said["bytes"]:
             path = folder / manifest.tokenizer["token_bytes"]
             raise InputError(
                 f"{path}: the tokens of {shard.path.name} do not add up to the {said['bytes']:,} "
-                "bytes that the manifest says; the file was changed or damaged, prepare the "
-                "folder again"
+                "bytes that the manifest says; the file was changed or damaged, remove the "
+                "folder and prepare it again"
             )
         done += size
         advance(done, sum(sizes))
@@ -77,7 +77,9 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
     if manifest.fingerprint != hash_shards(manifest.tokenizer["identity"], shards):
         wrong.append("has a fingerprint that is not its shards'")
     if wrong:
-        raise InputError(f"{path}: {wrong[0]}; it was changed, prepare the folder again")
+        raise InputError(
+            f"{path}: {wrong[0]}; it was changed, remove the folder and prepare it again"
+        )
 
 
 def _read_lengths(folder: Path, manifest: Manifest) -> np.ndarray | None:
@@ -91,13 +93,14 @@ def _read_lengths(folder: Path, manifest: Manifest) -> np.ndarray | None:
         data = (folder / name).read_bytes()
     except OSError as error:
         raise InputError(
-            f"{folder / name}: cannot be read, {error.strerror}; prepare the folder again"
+            f"{folder / name}: cannot be read, {error.strerror}; remove the folder and prepare it "
+            "again"
         ) from error
     vocab = manifest.tokenizer["vocab"]
     if len(data) != 4 * vocab:
         raise InputError(
             f"{folder / name}: {len(data):,} bytes, the lengths of {vocab:,} tokens are "
-            f"{4 * vocab:,}; prepare the folder again"
+            f"{4 * vocab:,}; remove the folder and prepare it again"
         )
     return np.frombuffer(data, dtype="<u4").astype(np.int64)
 

@@ -28,6 +28,7 @@ from scalekit.datasets._manifest import (
     hash_shards,
     read_manifest,
 )
+from scalekit.datasets.shards import check_shard_files
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.prepare.pool import work_side_by_side
 from scalekit.prepare.recipe import (
@@ -105,12 +106,14 @@ def _resume(folder: Path, plan: dict[str, Any]) -> Manifest | None:
     """Return the manifest of a finished folder; else make sure that the folder is this plan's.
 
     Raises:
-        InputError: The folder is another plan's, or holds what nobody here put there.
+        InputError: The folder is another plan's, holds what nobody here put there, or was finished
+            and has lost a shard since.
     """
     if (folder / MANIFEST).is_file():
         finished = read_manifest(folder)
         assert finished is not None
         _refuse_other(folder, plan, {"recipe": finished.recipe, "sources": list(finished.sources)})
+        check_shard_files(folder, finished)
         return finished
     begun = folder / PLAN
     if begun.is_file():

@@ -188,6 +188,21 @@ def test_a_finished_folder_is_left_as_it_is(source: Path, tmp_path: Path) -> Non
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_a_finished_folder_that_lost_a_shard_is_not_called_finished(
+    source: Path, tmp_path: Path, capsys
+) -> None:
+    fill(source, tmp_path)
+    shard = tmp_path / "train_000001.bin"
+    command = ["data", "prepare", str(source), "-o", str(tmp_path), "--part-bytes", "4000"]
+    command += ["--val-share", "0.1", "-w", "1"]
+    shard.write_bytes(shard.read_bytes()[:-4])
+    assert cli.run(command) == 3
+    assert "train_000001.bin" in capsys.readouterr().err
+    shard.unlink()
+    assert cli.run(command) == 3
+    assert "train_000001.bin" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_folder_of_another_recipe_or_source_is_refused_and_left_as_it_is(
     is_finished: bool, tmp_path: Path
@@ -425,7 +440,7 @@ def test_lengths_of_tokens_that_do_not_fit_the_shards_are_refused(
     data = {"source": "shards", "path": str(tmp_path), "unique_tokens": None, "val_tokens": 160}
     lengths = tmp_path / "tokenizer" / "token_bytes.bin"
     lengths.write_bytes(lengths.read_bytes()[:40])
-    with pytest.raises(InputError, match=r"token_bytes\.bin has 10; prepare the folder again"):
+    with pytest.raises(InputError, match=r"token_bytes\.bin has 10; remove the folder and prepare"):
         shards.open_corpus(data, 16, 0)
     lengths.unlink()
     with pytest.raises(InputError, match=r"token_bytes\.bin cannot be read"):
