@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from scalekit.tasks.base import Item, Task, TaskSource, make_task
 
 FINGERPRINT_DIGITS = 16
 _KINDS = ("multiple_choice", "loglikelihood")
+_SEED, _FEWSHOT_SEED = 0, 1234
+"""The harness's own where nobody names one (`simple_evaluate`)."""
 
 
 def plan(where: str) -> None:
@@ -53,16 +57,13 @@ def open_task(where: str) -> Task:
         folder = str(path.parent) if is_file else None
         # A file stands for itself; indexing the harness's own thousands takes seconds.
         manager = TaskManager(include_path=folder, include_defaults=not is_file)
-        task = get_task_dict([name], manager).get(name)
-        if task is None or isinstance(task, Mapping):
-            raise InputError(f"eval.tasks: lm_eval:{where} is a group; name its tasks one by one")
-        if task.OUTPUT_TYPE not in _KINDS:
-            raise InputError(
-                f"eval.tasks: lm_eval:{where} is scored by {task.OUTPUT_TYPE!r}; take one that is "
-                f"scored by {' or '.join(_KINDS)}"
-            )
-        task.build_all_requests()
-        items = list(_items(task, where))
+        with _harness_draws():
+            task = get_task_dict([name], manager).get(name)
+            _check_kind(task, where)
+            # Or its examples are drawn anew each time, and no two runs answer the same questions.
+            task.set_fewshot_seed(_FEWSHOT_SEED)
+            task.build_all_requests()
+            items = list(_items(task, where))
     except InputError:
         raise
     # Whatever its loaders, templates and the network raise.
@@ -74,6 +75,27 @@ def open_task(where: str) -> Task:
         ) from error
     digest = hashlib.sha256(repr(items).encode()).hexdigest()[:FINGERPRINT_DIGITS]
     return make_task(name, items, digest, f"lm_eval:{where}")
+
+
+@contextmanager
+def _harness_draws() -> Iterator[None]:
+    """Let tasks that shuffle draw the same each time; the process's own draws stay."""
+    before = random.getstate()
+    random.seed(_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _check_kind(task: Any, where: str) -> None:
+    if task is None or isinstance(task, Mapping):
+        raise InputError(f"eval.tasks: lm_eval:{where} is a group; name its tasks one by one")
+    if task.OUTPUT_TYPE not in _KINDS:
+        raise InputError(
+            f"eval.tasks: lm_eval:{where} is scored by {task.OUTPUT_TYPE!r}; take one that is "
+            f"scored by {' or '.join(_KINDS)}"
+        )
 
 
 def _items(task: Any, where: str) -> Iterator[Item]:

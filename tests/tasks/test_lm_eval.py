@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,65 @@ def test_its_accuracies_are_the_harnesss_own(
         ours = summarise(task, lines, Likelihoods(nats, None))
         for name, metric in (("accuracy", "acc"), ("accuracy_norm", "acc_norm")):
             assert ours[name] == pytest.approx(np.mean([doc[metric] for doc in theirs]))
+
+
+SHUFFLED = """
+import random
+
+def mixed(docs):
+    return docs.map(lambda doc: {"question": doc["question"] + random.choice("abcdefgh")})
+"""
+
+
+def even(model: Any, requests: list[Any]) -> list[tuple[float, bool]]:
+    return [(-1.0, False)] * len(requests)
+
+
+@needs_lm_eval
+@pytest.mark.filterwarnings("ignore")
+def test_examples_are_drawn_as_in_the_harness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "shapes.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS * 3))
+    told = TASK.format(folder=tmp_path) + "num_fewshot: 2\nfewshot_split: test\n"
+    (tmp_path / "shapes.yaml").write_text(told)
+    source, where = find_source(f"lm_eval:{tmp_path}/shapes.yaml")
+    ours = [str(item.context).rstrip() for item in source.open(where).items]
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    model = type("Even", (LM,), dict.fromkeys(LM.__abstractmethods__, even))()
+    said = simple_evaluate(model, tasks=["shapes"], task_manager=manager, bootstrap_iters=0)
+    samples = sorted(said["samples"]["shapes"], key=lambda sample: sample["doc_id"])
+    assert ours == [sample["arguments"][0][0] for sample in samples]
+
+
+@needs_lm_eval
+@pytest.mark.filterwarnings("ignore")
+def test_a_task_that_shuffles_asks_the_same_questions_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import disable_caching, enable_caching
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "shapes.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
+    (tmp_path / "mixing.py").write_text(SHUFFLED)
+    told = TASK.format(folder=tmp_path) + "process_docs: !function mixing.mixed\n"
+    (tmp_path / "shapes.yaml").write_text(told)
+    source, where = find_source(f"lm_eval:{tmp_path}/shapes.yaml")
+    disable_caching()
+    try:
+        random.seed(7)
+        first, second = (source.open(where) for _ in range(2))
+        drawn = random.random()
+    finally:
+        enable_caching()
+    assert first.items == second.items
+    random.seed(7)
+    assert drawn == random.random()
 
 
 def harness(folder: Path, drawn: list[np.ndarray]) -> Iterator[list[dict[str, Any]]]:
