@@ -125,8 +125,9 @@ def open_coder(where: str) -> Encoding:
 def _described(path: Path) -> Encoding:
     """Build the encoding of a description and the ranks beside it."""
     described = _read_description(path)
-    ranks = _read_ranks(path.parent / described["ranks"])
-    return Encoding(ranks, described["pattern"], described["special_tokens"], str(path))
+    special = described["special_tokens"]
+    ranks = _read_ranks(path.parent / described["ranks"], frozenset(special.values()))
+    return Encoding(ranks, described["pattern"], special, str(path))
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_ranks(path: Path) -> dict[bytes, int]:
+def _read_ranks(path: Path, special: frozenset[int]) -> dict[bytes, int]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -163,7 +164,11 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
             raise InputError(
                 f"{path}:{number}: no token in base64 and its rank; write the file again"
             ) from error
-    if sorted(ranks.values()) != list(range(len(ranks))):
+    # tiktoken's own p50k_base has a special token amid its ranks.
+    found = set(ranks.values())
+    end = max(found, default=-1) + 1
+    known = len(found) + sum(0 <= token < end for token in special - found)
+    if len(found) != len(ranks) or min(found, default=0) < 0 or known != end:
         raise InputError(
             f"{path}: {len(ranks)} tokens whose ranks are not 0, 1, 2, ...; write the file again"
         )

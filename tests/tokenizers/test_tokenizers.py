@@ -165,3 +165,20 @@ def test_the_end_of_text_is_named_or_known_or_asked_for(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(InputError, match="does not say which token ends"):
         end_token(open_tokenizer(f"huggingface:{tmp_path}"), recipe(None))
+
+
+def test_an_encoding_with_a_special_token_amid_its_ranks_is_opened_again(tmp_path: Path) -> None:
+    pytest.importorskip("tiktoken", "0.1")
+    from scalekit.tokenizers.tiktoken import Encoding, open_coder
+
+    ranks = {**{bytes([b]): b for b in range(256)}, b"th": 257}
+    coder = Encoding(ranks, r" ?\w+|\s+|[^\s\w]+", {END: 256}, "made up")
+    for name, data in coder.files.items():
+        (tmp_path / name).write_bytes(data)
+    again = open_coder(str(tmp_path / "tiktoken.json"))
+    assert again.identity == coder.identity
+    assert again.encode(["the"]) == coder.encode(["the"]) == [[257, ord("e")]]
+    ranks_file = tmp_path / "tiktoken.ranks"
+    ranks_file.write_bytes(ranks_file.read_bytes() + b"YWJj 259\n")
+    with pytest.raises(InputError, match="not 0, 1, 2"):
+        open_coder(str(tmp_path / "tiktoken.json"))
