@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from scalekit.errors import OK, RUNS_FAILED, SYSTEM_TROUBLE
 from scalekit.executors._child import signal_group, start_child
+from scalekit.executors._signals import stop_requests
 from scalekit.executors._slurm_board import (
     CANCELLED,
     DONE,
@@ -263,19 +264,6 @@ class Worker:
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         sys.stdout.write(f"{now} job {self.me.job}: {sentence}\n")
         sys.stdout.flush()
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect the signals by which a scheduler asks this process to stop."""
-    seen: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in numbers}
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:

@@ -19,10 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scalekit.errors import OK, SYSTEM_TROUBLE, InputError, SystemTroubleError
+from scalekit.executors._signals import stop_requests
 from scalekit.executors.base import STOPPED
 
 GRACE_SECONDS = 30.0
@@ -33,7 +34,6 @@ LIFELINE = "SCALEKIT_LIFELINE"
 LISTENER = "SCALEKIT_LISTENER"
 BY_SRUN = "SCALEKIT_BY_SRUN"
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -125,7 +125,7 @@ def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
             f"resources.processes: {n_processes} are no whole number for each of {has} nodes; "
             "choose a multiple"
         )
-    with _told() as told:
+    with stop_requests() as told:
         try:
             if has > 1:
                 return _run_by_srun(argv, n_processes, has, told)
@@ -278,21 +278,6 @@ def _die_with_parent() -> None:
     """Ask Linux to end this process with the one that starts it; Slurm is nowhere else."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[list[int]]:
-    """Collect the signals that ask the run to stop."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen  # Python allows handlers in the main thread only
-        return
-    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in _SIGNALS}
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(sentence: str) -> None:
