@@ -1,9 +1,12 @@
-"""A job's view of itself: its name, its state and time left, and how it goes back to the queue."""
+"""A job's view of itself: its name, state and time left, what it says, how it goes back."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 ASK_SECONDS = 10.0
@@ -21,6 +24,11 @@ class SelfState:
     def is_running(self) -> bool:
         """Whether the scheduler still lets the job run, so that it may requeue itself."""
         return self.word == "RUNNING"
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the job comes to its end: a run notices before its worker that a node is gone."""
+        return self.word not in ("RUNNING", "UNKNOWN")
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,13 @@ class Self:
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
         return None
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence into the output of this job."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        with suppress(OSError):  # a full disk takes no words either
+            sys.stdout.write(f"{now} job {self.job}: {sentence}\n")
+            sys.stdout.flush()
 
 
 def find_self(environment: Mapping[str, str]) -> Self:

@@ -85,6 +85,12 @@ class Worker:
 
     def work(self, signals: Sequence[int]) -> int:
         """Train runs until none is left, the time is over, or a signal asks to stop."""
+        try:
+            return self._work(signals)
+        except OSError as error:
+            return self._give_up(error)
+
+    def _work(self, signals: Sequence[int]) -> int:
         while not signals and not self.is_ending:
             self._look_for_cancels()
             self._fill()
@@ -173,17 +179,13 @@ class Worker:
                 self.board.note(one.number, CANCELLED, code)
             elif code in (*STOPPED, -signal.SIGTERM):
                 self.board.note(one.number, stopped, code)
-            elif code == SYSTEM_TROUBLE and self._lost_a_node():
+            elif code == SYSTEM_TROUBLE and self.me.ask().is_ending:
                 self.board.note(one.number, KILLED, code)
                 self.is_ending = True
             else:
                 self.board.note(one.number, FAILED, code)
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 self._trouble(f"{self._name(one.number)}: {how}")
-
-    def _lost_a_node(self) -> bool:
-        """Whether this job is coming to its end: a run notices before us that a node is gone."""
-        return self.me.ask().word not in ("RUNNING", "UNKNOWN")
 
     def _ask_to_stop(self, one: _Running) -> None:
         self.asked.setdefault(one.number, time.monotonic())
@@ -216,7 +218,7 @@ class Worker:
         for one in self.running:
             self._ask_to_stop(one)
         state = self.me.ask()
-        self._say(f"{why}, job {state.word}, {state.left} s left: saving")
+        self.me.say(f"{why}, job {state.word}, {state.left} s left: saving")
         # Told while it runs, a job makes room or meets its limit, and anyone may go on. Told while
         # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
         stopped = SAVED if state.is_running else KILLED
@@ -226,6 +228,19 @@ class Worker:
             time.sleep(POLL_SECONDS)
         at_limit = state.left is not None and state.left <= self.header["lead_s"] + 90
         return self._leave(is_asked=True, at_limit=at_limit)
+
+    def _give_up(self, error: OSError) -> int:
+        """Let the runs save where the board cannot be used, as on a full disk; do not go back."""
+        why = error.strerror or str(error)
+        self._trouble(f"{self.folder.board}: cannot be used, {why}; the runs here save and stop")
+        for one in self.running:
+            self._ask_to_stop(one)
+        stopped = SAVED if self.me.ask().is_running else KILLED
+        while self.running:
+            with suppress(OSError):
+                self._reap(stopped)
+            time.sleep(POLL_SECONDS)
+        return SYSTEM_TROUBLE
 
     def _leave(self, *, is_asked: bool, at_limit: bool = False) -> int:
         """Requeue this job if runs are left that nobody else would take, and say how it went."""
@@ -258,12 +273,7 @@ class Worker:
 
     def _trouble(self, sentence: str) -> None:
         self.is_quiet = False
-        self._say(sentence)
-
-    def _say(self, sentence: str) -> None:
-        now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        sys.stdout.write(f"{now} job {self.me.job}: {sentence}\n")
-        sys.stdout.flush()
+        self.me.say(sentence)
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scalekit.executors._slurm_board import Board, Folder, open_board
+from scalekit.executors._slurm_board import RUNNING, Board, Folder, Line, open_board
 from scalekit.executors._slurm_self import Self
 from scalekit.executors._slurm_worker import Worker
 
@@ -384,6 +385,35 @@ def test_while_its_runs_go_on_it_seldom_reads_the_board_for_more(
     # Once for each run, once for each slot that an end leaves free; and once to no purpose.
     assert asked[:3] == [0, 1, 2]
     assert len(asked) <= 6
+
+
+def test_a_board_on_a_full_disk_lets_the_other_runs_save(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.plan({"takes": 0.5}, {"takes": 60.0, "code": 143}, {}, pack=2)
+    write = Board._write
+
+    def refuse_what_ended(board: Board, number: int, line: Line) -> None:
+        if number == 0 and line.state != RUNNING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(board, number, line)
+
+    monkeypatch.setattr(Board, "_write", refuse_what_ended)
+    monkeypatch.setenv("PATH", f"{stage.bin}{os.pathsep}{os.environ['PATH']}")
+    with open_board(stage.folder, "7_3") as board:
+        worker = Worker(stage.folder, Self("7_3", "70", None), board, stage.folder.read(), [])
+        assert worker.work([]) == 7
+    assert stage.states() == "rs."
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.endswith("cannot be used, No space left on device; the runs here save and stop")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has it")
+def test_a_worker_that_cannot_print_goes_on(stage: Stage) -> None:
+    stage.plan({"code": 4}, {"code": 0})
+    stage.folder.output("7_3").symlink_to("/dev/full")
+    assert stage.run() == 4
+    assert stage.states() == "fd"
 
 
 def test_a_submission_that_was_given_up_is_left_at_once(stage: Stage) -> None:
