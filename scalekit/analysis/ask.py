@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from scalekit.errors import FitError, UsageError, did_you_mean
+from scalekit.errors import FitError, InputError, UsageError, did_you_mean
 from scalekit.fit.bootstrap import METHOD as DRAWS_METHOD
 from scalekit.fit.bootstrap import bca
 from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.optimum import SIX_N_D, Fitted, can_allocate, errors, slopes
 from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
+from scalekit.fit.shape import check_theta
 from scalekit.fit.uncertainty import METHOD
 from scalekit.laws.base import COLUMN_OF, Array, Law
 
@@ -136,6 +137,7 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
     Raises:
         FitError: The fit is not of a law (approaches 1 and 2), or its runs do not identify one, or
             a parameter of the law has no number.
+        InputError: A parameter is negative where the law takes its logarithm.
     """
     if fit.approach != "parametric":
         raise FitError(
@@ -148,6 +150,10 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
         raise FitError(
             f"{fit.law}: the fit has no number for {', '.join(open_ones)}; fit the table again"
         )
+    try:
+        check_theta(law, numbers)
+    except ValueError as error:
+        raise InputError(f"{fit.law}: no such fit, {error}; fit the table again") from error
     matrix = None
     if fit.covariance is not None and theta is None:
         matrix = np.array(fit.covariance, dtype=float)

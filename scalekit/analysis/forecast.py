@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ from scalekit.fit.own_law import find_law
 from scalekit.fit.prepare import prepare
 from scalekit.fit.result import FitResult
 from scalekit.fit.rows import run_names
+from scalekit.fit.shape import (
+    NUMBER,
+    POSITIVE,
+    TEXT,
+    TRUTH,
+    check_shape,
+    check_theta,
+    read_json,
+)
 from scalekit.laws.base import COLUMN_OF, Law
 from scalekit.results.table import RunTable
 
@@ -36,7 +46,31 @@ frozen law says by how much it is not."""
 Forecast = dict[str, Any]
 """What `forecast.json` holds."""
 
-_PARTS = ("target", "law", "theta", "loss", "intervals", "sd", "dof", "data", "code", "time")
+_MAYBE = (NUMBER, None)
+_END = {"low": NUMBER, "high": NUMBER, "level": NUMBER}
+_SHAPE = {
+    "target": {
+        **dict.fromkeys(("params?", "tokens?", "flops?"), POSITIVE),
+        "held": {...: POSITIVE},
+        "named": {...: TEXT},
+        "match": {...: NUMBER},
+        **dict.fromkeys(("params_kind", "flops_kind", "loss_unit"), TEXT),
+    },
+    "law": TEXT,
+    "levels?": ([TEXT], None),
+    "theta": {...: NUMBER},
+    "loss": POSITIVE,
+    "intervals": {"loss_prediction": _END},
+    "sd": {"law": NUMBER, "run": NUMBER},
+    "dof": _MAYBE,
+    "extrapolation": _MAYBE,
+    "baseline?": _MAYBE,
+    "seen?": ([{"run": TEXT, "loss": NUMBER, "fitted": TRUTH}], None),
+    "data": {},
+    "code": TEXT,
+    "time": TEXT,
+}
+"""What scoring a forecast relies on; who forged one may have left it out."""
 
 
 def freeze(
@@ -202,7 +236,7 @@ def read_forecast(path: Path) -> Forecast:
         InputError: Not a forecast, or its content and its digest disagree.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror}; name a forecast") from error
     except ValueError as error:
@@ -221,10 +255,33 @@ def read_forecast(path: Path) -> Forecast:
             f"{path}: was changed after it was written, its content has digest {own[:12]} and it "
             f"states {str(value.get('digest'))[:12]}; take the file as it was written"
         )
-    missing = [part for part in _PARTS if part not in value]
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; name what scalekit forecast wrote")
+    try:
+        _check_whole(value)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not a whole forecast, {error}; name what scalekit forecast wrote"
+        ) from error
     return value
+
+
+def _check_whole(value: Forecast) -> None:
+    """Check that a forecast holds what scoring it takes.
+
+    Raises:
+        ValueError: It does not; no program wrote it.
+    """
+    check_shape(value, _SHAPE)
+    law, target = law_of_forecast(value), value["target"]
+    check_theta(law, value["theta"])
+    for word in target["match"]:
+        check_shape({**target, **target["held"]}, {word: POSITIVE}, "target")
+    for word, name in target["named"].items():
+        if name not in law.levels:
+            raise ValueError(f"target.named.{word} is {name!r}, which is not among levels")
+    given = inputs_of(law, target)
+    if open_ones := [symbol for symbol in law.inputs if symbol not in given]:
+        raise ValueError(f"target holds no {COLUMN_OF.get(open_ones[0], open_ones[0])}")
+    datetime.fromisoformat(value["time"])
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,44 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from scalekit.fit.shape import NUMBER, POSITIVE, TEXT
+
 SCHEMA = "scalekit.fit/1"
+
+# What is not finite is written as null.
+_MAYBE = (NUMBER, None)
+_ROWS = ([[_MAYBE]], None)
+SHAPE = {
+    "law": TEXT,
+    "approach": TEXT,
+    "theta": {...: _MAYBE},
+    "objective": {},
+    "status": TEXT,
+    "message": TEXT,
+    "n_runs": NUMBER,
+    "dropped": [{}],
+    "data": {},
+    "intervals": {...: {"low": _MAYBE, "high": _MAYBE, "level": NUMBER, "method": TEXT}},
+    "exponents": {...: {...: _MAYBE}},
+    "optimum": [{"flops": NUMBER}],
+    "holdout": {},
+    "diagnostics": {
+        "dof?": _MAYBE,
+        "noise?": _MAYBE,
+        "given?": ({...: NUMBER}, None),
+        "levels?": ([TEXT], None),
+        "inputs?": {...: [_MAYBE, _MAYBE]},
+        "tokens_per_param?": ({"low": _MAYBE, "high": _MAYBE}, None),
+    },
+    "covariance?": _ROWS,
+    "draws?": _ROWS,
+    "influence?": _ROWS,
+    "cost?": ({"factor": POSITIVE, "power": NUMBER, "worst_miss": _MAYBE}, None),
+    "remarks?": [TEXT],
+    "warnings": [TEXT],
+    "others": [{}],
+}
+"""What every reader of a fit relies on; who wrote it by hand may have left it out."""
 
 
 class FitStatus(StrEnum):

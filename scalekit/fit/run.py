@@ -20,8 +20,9 @@ from scalekit.fit.optimum import SIX_N_D, Fitted
 from scalekit.fit.own_law import find_law
 from scalekit.fit.parametric import Options, fit_parametric
 from scalekit.fit.prepare import law_of, prepare
-from scalekit.fit.result import SCHEMA, FitResult
+from scalekit.fit.result import SCHEMA, SHAPE, FitResult
 from scalekit.fit.rows import Runs, select
+from scalekit.fit.shape import check_rows, check_shape, read_json
 from scalekit.laws.base import Array
 from scalekit.results.mapping import kept_rows
 from scalekit.results.store import write_whole
@@ -196,7 +197,7 @@ def read_fit(path: Path | str) -> FitResult:
         InputError: No such file, or not a fit of this schema.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = read_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read, {error.strerror}; name a fit.json") from error
     except ValueError as error:
@@ -205,27 +206,23 @@ def read_fit(path: Path | str) -> FitResult:
         found = value.get("schema") if isinstance(value, dict) else type(value).__name__
         raise InputError(f"{path}: schema {found!r}, not {SCHEMA!r}; name a file of scalekit fit")
     try:
-        return _whole(FitResult.from_json(value))
+        _check_whole(value)
+        return FitResult.from_json(value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole fit, {error}; fit the table again") from error
 
 
-def _whole(fit: FitResult) -> FitResult:
-    """Check what every reader of a fit relies on; who wrote it by hand may have left it out.
+def _check_whole(value: Mapping[str, Any]) -> None:
+    """Check a fit, and the others in it.
 
     Raises:
-        ValueError: A parameter is no number, or a part is of another kind.
+        ValueError: A part is of another kind, or has another length than the parameters.
     """
-    for name in ("theta", "data", "holdout", "diagnostics", "exponents"):
-        if not isinstance(getattr(fit, name), Mapping):
-            raise ValueError(f"{name} holds no names and values")
-    for name, number in fit.theta.items():
-        # One that was not finite is null.
-        if number is not None and type(number) not in (int, float):
-            raise ValueError(f"theta.{name} is {number!r}")
-    for one in fit.others:
-        _whole(one)
-    return fit
+    check_shape(value, SHAPE)
+    for name in ("covariance", "draws", "influence"):
+        check_rows(name, value.get(name), len(value["theta"]), square=name == "covariance")
+    for one in value["others"]:
+        _check_whole(one)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from fit_files import THETA, chinchilla, written
 
 from scalekit import errors
+from scalekit.analysis.forecast import digest
 from scalekit.cli import run
 from scalekit.results.table import make_table, read_table, write_table
 
@@ -291,3 +292,27 @@ def test_a_mistake_is_answered_with_its_reason_and_code(here: Path, capsys, name
     assert says in taken.err
     assert taken.out == ""
     assert "Traceback" not in taken.err
+
+
+FORGED = {
+    "no size": ({"target": {}}, "target.held is missing"),
+    "a size of words": ({"target": {"params": "big"}}, "target.params is 'big', not a positive"),
+    "no parameters": ({"theta": {}}, "theta.E is missing"),
+    "a negative one": ({"theta": {"A": -1.0}}, "theta.A is -1, below zero"),
+    "a loss of words": ({"loss": "low"}, "loss is 'low', not a positive number"),
+    "no interval": ({"intervals": {}}, "intervals.loss_prediction is missing"),
+    "runs of words": ({"seen": ["r1"]}, "seen[0] is 'r1', not names and values"),
+    "another time": ({"time": "noon"}, "Invalid isoformat string: 'noon'"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_forecast_is_refused_in_words(here: Path, capsys, name: str) -> None:
+    changes, says = FORGED[name]
+    assert forecast("--params", "7B", "--tokens", "140B", "-o", "f.json") == errors.OK
+    body = json.loads((here / "f.json").read_text())
+    for part, value in changes.items():
+        body[part] = {**body[part], **value} if isinstance(value, dict) and value else value
+    (here / "f.json").write_text(json.dumps({**body, "digest": digest(body)}))
+    assert run(["verify", "f.json", "--loss", "3.0"]) == errors.REFUSED
+    assert f"f.json: not a whole forecast, {says}" in capsys.readouterr().err

@@ -6,6 +6,7 @@ The fits are written down, so that what is printed depends on no solver.
 import csv
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,10 +336,24 @@ def test_what_does_not_fit_is_refused_with_the_reason(fit: Path, capsys, name: s
 
 NOT_WHOLE = {
     "no parameter": ({"theta": {**THETA, "E": None}}, "has no number for E; fit"),
-    "one left out": ({"theta": {"E": 1.8}}, "no number for A, B, alpha, beta"),
+    "one left out": ({"theta": {"E": 1.8}}, "covariance is of 5 parameters, there are 1"),
+    "below zero": ({"theta": {**THETA, "A": -1.0}}, "theta.A is -1, below zero; fit"),
+    "beyond all": ({"theta": {**THETA, "A": 10**400}}, "0000 is no finite number; "),
+    "not a number": ({"theta": {**THETA, "A": math.nan}}, "NaN is no finite number; "),
+    "rows too few": ({"covariance": [[1.0] * 5]}, "covariance is of 1 parameters, there are 5"),
+    "words for rows": ({"covariance": "none"}, "covariance is 'none', not a list"),
+    "one end": (
+        {"diagnostics": {"inputs": {"N": [1.0]}}},
+        "diagnostics.inputs.N has 1 items, not 2",
+    ),
+    "no cost": ({"cost": {"factor": 0, "power": 1}}, "cost.worst_miss is missing"),
+    "free cost": (
+        {"cost": {"factor": 0, "power": 1, "worst_miss": 0}},
+        "cost.factor is 0, not a positive number",
+    ),
     "a word": ({"theta": {**THETA, "A": "big"}}, "not a whole fit, theta.A is 'big'"),
     "a list": ({"intervals": []}, "not a whole fit"),
-    "a number": ({"diagnostics": 1}, "not a whole fit, diagnostics holds no names and values"),
+    "a number": ({"diagnostics": 1}, "not a whole fit, diagnostics is 1, not names and values"),
 }
 
 
