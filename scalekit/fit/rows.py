@@ -128,7 +128,7 @@ def select(
         tuple(dropped),
         together,
         notes,
-        _relative_errors(table, kept, loss),
+        _relative_errors(table, kept, loss, where),
     )
 
 
@@ -203,10 +203,18 @@ def _flops(
     )
 
 
-def _relative_errors(table: RunTable, kept: np.ndarray, loss: Array) -> Array | None:
+def _relative_errors(table: RunTable, kept: np.ndarray, loss: Array, where: str) -> Array | None:
+    """Return the error of each evaluation over its loss; a run that states none has no number."""
     if "loss_sem" not in table or table["loss_sem"].dtype == object:
         return None
-    return np.asarray(table["loss_sem"], dtype=float)[kept] / loss
+    sem = np.asarray(table["loss_sem"], dtype=float)[kept]
+    bad = np.flatnonzero((sem < 0) | np.isinf(sem))
+    if len(bad):
+        raise InputError(
+            f"{where}: loss_sem is the standard error of a loss, found {sem[bad[0]]:g} in row "
+            f"{int(kept[bad[0]]) + 1}; mend it, or leave the cell empty where it is not known"
+        )
+    return sem / loss
 
 
 def _clusters(

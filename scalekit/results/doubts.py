@@ -52,7 +52,23 @@ def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> l
                 f"row {rows[bad[0]] + 1} with {values[bad[0]]:g}"
             )
         found += _scale(name, values[finite & (values > 0)], where)
-    return found + _repeats(used, present, where)
+    return found + _errors(columns, where, rows) + _repeats(used, present, where)
+
+
+def _errors(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
+    """Doubt a standard error that is none; an empty cell only says that nobody measured it."""
+    import numpy as np
+
+    if "loss_sem" not in columns or columns["loss_sem"].dtype == object:
+        return []
+    sem = columns["loss_sem"][rows]
+    bad = np.flatnonzero((sem < 0) | np.isinf(sem))
+    if not len(bad):
+        return []
+    return [
+        f"{where}: loss_sem is negative or not finite in {count_words(len(bad), 'row')}, the first "
+        f"is row {rows[bad[0]] + 1} with {sem[bad[0]]:g}"
+    ]
 
 
 def _scale(name: str, values: np.ndarray, where: str) -> list[str]:

@@ -28,6 +28,11 @@ HEADER = "params,tokens,loss"
 GOOD = "\n".join([HEADER, *ROWS, ""])
 
 
+def with_column(name: str, cells: list[str]) -> str:
+    rows = [f"{row},{cell}" for row, cell in zip(ROWS, cells, strict=True)]
+    return "\n".join([f"{HEADER},{name}", *rows, ""])
+
+
 def changed(row: str, at: int = 3) -> str:
     return "\n".join([HEADER, *ROWS[:at], row, *ROWS[at + 1 :], ""])
 
@@ -169,6 +174,18 @@ BAD_FOR_FIT = {
     "zero loss": (changed("3e8,4e8,0"), [], errors.REFUSED, "loss must be positive, found 0"),
     "negative loss": (changed("3e8,4e8,-2"), [], errors.REFUSED, "loss must be positive, found -2"),
     "zero tokens": (changed("3e8,0,3"), [], errors.REFUSED, "tokens must be positive"),
+    "negative error": (
+        with_column("loss_sem", ["0.1", "", "-0.1", *["0.1"] * (len(ROWS) - 3)]),
+        [],
+        errors.REFUSED,
+        "loss_sem is the standard error of a loss, found -0.1 in row 3",
+    ),
+    "infinite error": (
+        with_column("loss_sem", ["inf"] * len(ROWS)),
+        [],
+        errors.REFUSED,
+        "loss_sem is the standard error of a loss, found inf in row 1",
+    ),
     "one row": (f"{HEADER}\n{ROWS[0]}\n", [], errors.NOT_IDENTIFIED, "1 run but chinchilla has 5"),
     "identical rows": (
         "\n".join([HEADER, *[ROWS[0]] * 10, ""]),
@@ -424,11 +441,6 @@ def test_a_run_that_stands_twice_is_said_to_narrow_the_intervals(
 ) -> None:
     assert exits(tmp_path, GOOD + ROWS[0] + "\n", "fit")[0] == errors.OK
     assert "intervals are too narrow by it" in capsys.readouterr().err
-
-
-def with_column(name: str, cells: list[str]) -> str:
-    rows = [f"{row},{cell}" for row, cell in zip(ROWS, cells, strict=True)]
-    return "\n".join([f"{HEADER},{name}", *rows, ""])
 
 
 def test_fewer_clusters_than_parameters_are_doubted(

@@ -402,6 +402,10 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
         ("params,tokens,loss\n1e6,2e7,inf\n2e6,2e8,3\n", "loss is missing or not finite in 1 row"),
         ("params,tokens,loss\n1e6,0,3\n2e6,2e8,3\n", "tokens is not positive in 1 row,.*row 1"),
         ("params,tokens,loss\n1e6,1e7,3\n2e6,2e8,-3\n", "loss is not positive.*row 2 with -3"),
+        (
+            "params,tokens,loss,loss_sem\n1e6,1e7,3,0.1\n2e6,2e8,2,-0.1\n3e6,3e8,2,inf\n",
+            "loss_sem is negative or not finite in 2 rows, the first is row 2 with -0.1",
+        ),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,2e8,2\n", "params, the same in every row, 1e.06"),
         ("params,tokens,loss\n774,1e9,3\n1.3e9,2e9,2\n", "params jump from 774 to 1.3e.09.*mixed"),
         ("params,tokens,loss\n70,1e9,3\n16000,2e9,2\n", r"begin at 70; if they are millions"),
