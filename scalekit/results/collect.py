@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalekit.results.doubts import doubts, join_doubts, mixed_code, partly_stated
+from scalekit.results.doubts import doubts, join_doubts, mixed_code, partly_stated, unknown_kinds
 from scalekit.results.facts import Facts
 from scalekit.results.foreign import join_histories, read_files, settle_table
 from scalekit.results.mapping import kept_rows
@@ -125,8 +125,9 @@ def _doubts(
     foreign = [np.full(len(table), "assumed" in table.meta) for table in tables]
     rows = np.flatnonzero(kept & np.concatenate(foreign))
     found = doubts(joined.columns, where, rows) if len(rows) else []
-    for one in used:
-        found += partly_stated(one.columns, one.meta["path"]) if "assumed" in one.meta else []
+    for one in (table for table in used if "assumed" in table.meta):
+        found += unknown_kinds(one.columns, one.meta["path"])
+        found += partly_stated(one.columns, one.meta["path"])
     found += join_doubts(used) if len(used) > 1 else []
     return found + mixed_code(joined.where(kept).columns, where)
 

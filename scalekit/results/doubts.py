@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from scalekit.counting import FLOPS_KINDS, PARAMS_KINDS
+from scalekit.errors import did_you_mean, nearest
 from scalekit.quantities import count_words
 from scalekit.results.columns import require
+from scalekit.results.reading import LOSS_UNITS
 from scalekit.results.table import KINDS, UNSTATED, RunTable
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 _NUMBERS = ("loss", "params", "tokens", "flops")
 _WIDEST_GAP = 1e5
 """A factor between neighbouring sizes that no sweep leaves out; 1.3e9 beside 774 is 774M."""
+_KNOWN = {"params_kind": PARAMS_KINDS, "flops_kind": FLOPS_KINDS, "loss_unit": tuple(LOSS_UNITS)}
 _MOST_CODES = 3
 CODE_CHANGED = "code_changed"
 """The flag of a run that was submitted or trained by more than one state of the code."""
@@ -131,6 +135,28 @@ def partly_stated(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
                 f"whose {name} may be another; fill it in, or say it with --map \"{kind}='...'\""
             )
     return found
+
+
+def unknown_kinds(columns: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """Name the words for a unit or a way of counting that nothing here knows.
+
+    Such a word may be one of its owner's, so it is taken as it stands; a misspelt one is held for
+    another unit than the one that was meant.
+    """
+    words = {k: Counter(str(c) for c in columns[k].tolist()) for k in _KNOWN if k in columns}
+    # What is computed from params is as well known as they are.
+    computed = [f"6N_{word}" for word in words.get("params_kind", ())]
+    short = {word: unit for unit, word in LOSS_UNITS.items()}
+    found = []
+    for kind, cells in words.items():
+        for word in cells.keys() - {"", UNSTATED, *_KNOWN[kind], *computed}:
+            meant = short.get(word) or nearest(word, _KNOWN[kind])
+            todo = f"did you mean {meant!r}?" if meant else did_you_mean(word, _KNOWN[kind])
+            found.append(
+                f"{where}: {kind} is {word!r} in {count_words(cells[word], 'row')}, which is not "
+                f"known here and taken as it stands; {todo}"
+            )
+    return sorted(found)
 
 
 def join_doubts(tables: Sequence[RunTable]) -> list[str]:

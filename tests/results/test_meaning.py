@@ -421,6 +421,37 @@ def test_doubtful_numbers_are_kept_and_told(tmp_path: Path, text: str, says: str
     assert [n for n in table.meta["notes"] if re.search(says, n)], table.meta["notes"]
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "says"),
+    [
+        ("loss_unit", ("nats/tokn",) * 2, "'nats/tokn' in 2 rows, .*; did you mean 'nats/token'?"),
+        ("loss_unit", ("bpb",) * 2, "'bpb' in 2 rows, .*; did you mean 'bits/byte'?"),
+        ("loss_unit", ("accuracy",) * 2, "'accuracy' in 2 rows, .*; choose from bits/byte, "),
+        ("params_kind", ("totl", ""), "'totl' in 1 row, .*; did you mean 'total'?"),
+        ("flops_kind", ("6N_totl",) * 2, "'6N_totl' in 2 rows, .*; did you mean '6N_total'?"),
+    ],
+)
+def test_a_unit_that_nobody_knows_is_told_with_the_nearest(
+    tmp_path: Path, column: str, cells: tuple[str, str], says: str
+) -> None:
+    import re
+
+    text = f"params,tokens,flops,loss,{column}\n1e6,1e7,6e13,3,{cells[0]}\n"
+    table = read(tmp_path, f"{text}2e6,2e8,2.4e15,2,{cells[1]}\n")
+    told = [note for note in table.meta["notes"] if "not known here" in note]
+    assert len(told) == 1
+    assert re.search(f"{column} is {says}".replace("?", r"\?"), told[0]), told
+
+
+@pytest.mark.parametrize("kind", ["total", "unstated", "own"])
+def test_flops_that_are_computed_are_as_well_known_as_their_params(
+    tmp_path: Path, kind: str
+) -> None:
+    text = f"params,tokens,loss,params_kind\n1e6,1e7,3,{kind}\n2e6,2e8,2,{kind}\n"
+    told = [note for note in read(tmp_path, text).meta["notes"] if "not known here" in note]
+    assert len(told) == (kind == "own")
+
+
 def test_sound_numbers_raise_no_doubt(tmp_path: Path) -> None:
     assert read(tmp_path, PLAIN).meta["notes"] == ()
 
