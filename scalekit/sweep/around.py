@@ -86,6 +86,7 @@ def family_of(spec: SweepSpec) -> Family:
     for axis in axes:
         if {WIDTH, DEPTH} & set(axis.keys) and all(k.startswith("model.") for k in axis.keys):
             keys = _leading_first(axis)
+            _refuse_apart(spec, axes, axis)
             words = f"{_named(keys)} as the template's sizes, log-linear between and beyond them"
             heads = spec.base.values.get("model.head_dim") if keys[0] == WIDTH else None
             unit = heads or unit_of(axis, keys[0])
@@ -106,6 +107,22 @@ def family_of(spec: SweepSpec) -> Family:
         f"{spec.path}: says no d_model from which sizes could be made; give base.model a d_model "
         "and n_layers, or isoflop.sizes"
     )
+
+
+def _refuse_apart(spec: SweepSpec, axes: Sequence[Axis], sizes: Axis) -> None:
+    """Refuse a grid of depths and widths: of many shapes with one size it names none.
+
+    Raises:
+        InputError: Another axis than `sizes` alone says how deep or wide a model is.
+    """
+    told = {*sizes.keys, *spec.base.values, *spec.derive}
+    for axis in axes:
+        if apart := [key for key in axis.keys if key in (WIDTH, DEPTH) and key not in told]:
+            other, own = _named(apart), _named([k for k in sizes.keys if k in (WIDTH, DEPTH)])
+            raise InputError(
+                f"{spec.path}: combines every {own} with every {other}, which gives many shapes of "
+                f"one size; walk them together in zip, or keep one {other} in base.model"
+            )
 
 
 def _leading_first(axis: Axis) -> tuple[str, ...]:

@@ -245,3 +245,23 @@ def test_a_template_that_cannot_train_there_is_refused(
     assert says in taken.err
     assert taken.out == ""
     assert "Traceback" not in taken.err
+
+
+def test_a_template_that_combines_depths_with_widths_is_refused_with_what_to_do(
+    tmp_path: Path, template: Path, capsys
+) -> None:
+    plain = TEMPLATE.replace("n_layers: 2, ", "").replace(
+        "grid: {train.seed: [0, 1]}", "grid: {n_layers: [2, 4]}"
+    )
+    in_grid = plain.replace("n_layers: [2, 4]", "n_layers: [2, 4], d_model: [16, 32]")
+    in_grid = in_grid.replace("  sizes: {d_model: [16, 32, 64]}\n", "").replace(
+        "isoflop:\n  budgets: [1e10]\n", ""
+    )
+    for text in (plain, in_grid):
+        template.write_text(text)
+        where = str(written(tmp_path, small()))
+        argv = ["predict", where, "--flops", "1e11", "--yaml", "--template", str(template)]
+        assert run(argv) == errors.REFUSED
+        said = capsys.readouterr().err
+        assert "mine.yaml: combines every " in said
+        assert "walk them together in zip, or keep one " in said
