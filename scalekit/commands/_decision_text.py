@@ -169,7 +169,7 @@ def doubt_lines(entries: Sequence[Entry]) -> list[str]:
                 f"{_name(entry)}: no optimum inside what was searched, the law's loss only falls "
                 "towards one end; the size shown is that end"
             )
-    return lines
+    return list(dict.fromkeys(lines))  # what was asked twice is doubted once
 
 
 def _is_endless(entry: Entry) -> bool:
@@ -204,9 +204,8 @@ def _name(entry: Entry) -> str:
 
 def form_lines(entries: Sequence[Entry]) -> list[str]:
     """Say how far the laws with a say spread at each answer."""
-    return [
-        f"{_name(entry)}: {form_words(entry['form'])}" for entry in entries if entry.get("form")
-    ]
+    formed = (entry for entry in entries if entry.get("form"))
+    return list(dict.fromkeys(f"{_name(e)}: {form_words(e['form'])}" for e in formed))
 
 
 def form_words(form: Mapping[str, Any]) -> str:

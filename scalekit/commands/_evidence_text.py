@@ -28,7 +28,7 @@ def evidence_lines(fit: FitResult) -> list[str]:
         lines.append(_influence(known["influence"], is_tied(fit)))
     if known.get("bias"):
         lines.append(_bias(known["bias"]))
-    lines += [line for entry in fit.optimum for line in _split(entry)]
+    lines += dict.fromkeys(line for entry in fit.optimum for line in _split(entry))
     return lines
 
 

@@ -164,14 +164,15 @@ def warn(result: FitResult, entries: Any) -> None:
 
     if not result.is_trusted:
         print(f"warning: {result.law}: {result.status}, {result.message}", file=sys.stderr)
-    for entry in entries:
-        if entry["extrapolation"] > FAR:
-            spent = entry.get("training_flops", entry["flops"])
-            print(
-                f"warning: {write_flops(spent)} FLOPs is {times(entry['extrapolation'])} the "
-                "largest fitted compute; the interval holds only if the law does",
-                file=sys.stderr,
-            )
+    far = [
+        f"warning: {write_flops(entry.get('training_flops', entry['flops']))} FLOPs is "
+        f"{times(entry['extrapolation'])} the largest fitted compute; the interval holds only if "
+        "the law does"
+        for entry in entries
+        if entry["extrapolation"] > FAR
+    ]
+    for line in dict.fromkeys(far):  # what was asked twice is said once
+        print(line, file=sys.stderr)
 
 
 COMMAND = predict

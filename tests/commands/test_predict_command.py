@@ -195,6 +195,14 @@ def test_every_extrapolated_number_says_how_far_it_is(ask, fit: Path, capsys) ->
     assert "tokens/param 4.87x the largest" in capsys.readouterr().out
 
 
+def test_what_is_asked_twice_is_answered_twice_and_doubted_once(fit: Path, capsys) -> None:
+    assert run(["predict", str(fit), "--flops", "1e23,1e23"]) == errors.OK
+    taken = capsys.readouterr()
+    assert taken.out.count("1e23") == 2
+    assert taken.out.count("outside the fitted runs") == 1
+    assert taken.err.count("1e23 FLOPs is 1,000x the largest fitted compute") == 1
+
+
 def test_another_law_of_the_file_is_asked_by_name(tmp_path: Path, ask, capsys) -> None:
     theta = {**THETA, "k": 1.1}
     other = chinchilla(law="coupled", theta=theta, covariance=None)
