@@ -13,12 +13,14 @@ from scalekit.sweep.propose import available_sizes
 from scalekit.sweep.ranges import check_ranges
 from scalekit.sweep.recipe import check_recipe
 from scalekit.sweep.review import (
+    TOLERANCE,
     Budget,
     Check,
     Level,
     Point,
     check_budgets,
     check_identified,
+    check_steps,
     exponent_precision,
     group_budgets,
     read_point,
@@ -123,8 +125,10 @@ def plan_sweep(
 def _check(
     expansion: Expansion, points: Sequence[Point], budgets: Sequence[Budget], prior: PriorLaw
 ) -> tuple[Check, ...]:
+    isoflop = expansion.spec.isoflop
     found = [
         *check_identified(points, prior),
+        *check_steps(points, isoflop.tolerance if isoflop else TOLERANCE),
         *check_budgets(budgets, lambda: available_sizes(expansion.spec), prior),
         *check_recipe(points),
         *check_ranges((rule.text for rule in expansion.spec.derive.values()), points),

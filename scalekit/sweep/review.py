@@ -20,6 +20,9 @@ WANTED_BUDGETS = 4
 NOISE = 0.005
 """Relative noise of a loss at which a design's precision is quoted."""
 
+TOLERANCE = 0.01
+"""How far the FLOPs of a run may be from those that it asks for, unless its isoFLOP design says."""
+
 _RAY = 1.2  # tokens per parameter, largest over smallest, that still is one ray
 _NARROW = 4.0  # ... and that is a ray with some breadth
 _USELESS_SD = 0.1  # an exponent near 0.5 that is known to 0.1 decides nothing
@@ -190,6 +193,24 @@ def _side(b: Budget) -> str | None:
     if b.sizes[0] < b.prior_optimum < b.sizes[-1]:
         return None
     return "below" if b.prior_optimum <= b.sizes[0] else "above"
+
+
+def check_steps(points: Iterable[Point], tolerance: float) -> list[Check]:
+    """Look at whether whole steps meet the FLOPs that runs ask for, as an isoFLOP design does.
+
+    What misses by more than half a step is no matter of steps: a width was chosen for it.
+    """
+    misses = [(p.C / p.budget - 1, p) for p in points if p.budget]
+    off = [(m, p) for m, p in misses if tolerance < abs(m) <= (0.5 + 1e-6) / (p.steps or 1)]
+    if not off:
+        return []
+    worst, p = max(off, key=lambda pair: abs(pair[0]))
+    assert p.budget is not None
+    text = f"whole steps miss the FLOPs of {count_words(len(off), 'run')} by more than"
+    text += f" {tolerance:.0%}, most where {count_words(p.steps, 'step')} are {write_flops(p.C)},"
+    text += f" {worst:+.1%} off {write_flops(p.budget)}"
+    todo = "take smaller batches or more FLOPs, or do not take them for runs of one budget"
+    return [Check(Level.WARNING, "rounding", text, todo)]
 
 
 def check_identified(points: Sequence[Point], prior: PriorLaw) -> list[Check]:

@@ -153,6 +153,25 @@ def test_where_no_setting_gives_a_size_its_params_are_named(tmp_path: Path) -> N
     assert re.search(r"add sizes near [\d.]+k(, [\d.]+k)* params$", said(plan, "sizes"))
 
 
+def test_flops_that_whole_steps_miss_are_told_outside_an_isoflop_design_too(tmp_path: Path) -> None:
+    base = {"model.n_layers": 2, "model.d_model": 32}
+    few = plan_sweep(sweep(tmp_path, base=base, grid={"train.flops": [1e9, 3e9, 1e12]}))
+    text = said(few, "rounding")
+    found = re.match(
+        r"whole steps miss the FLOPs of (\d) runs? by more than 1%, most where (\d+) steps? are "
+        r"[\d.e]+, ([+-][\d.]+)% off ([\de]+); take smaller batches or more FLOPs",
+        text,
+    )
+    assert found, text
+    assert int(found[1]) <= 2
+    assert abs(float(found[3])) <= 100 / (2 * int(found[2]))
+    assert found[4] in ("1e9", "3e9")
+    many = plan_sweep(sweep(tmp_path, base=base, grid={"train.flops": FOUR}))
+    assert "rounding" not in topics(many)
+    dropped = plan_sweep(sweep(tmp_path, base={"model.n_layers": 2}, isoflop=isoflop(FOUR, **WIDE)))
+    assert "rounding" not in topics(dropped)
+
+
 @pytest.mark.parametrize("n_budgets", [1, 2, 3])
 def test_fewer_than_four_budgets_are_said(tmp_path: Path, n_budgets: int) -> None:
     plan = plan_sweep(
