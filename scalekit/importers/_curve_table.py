@@ -54,6 +54,71 @@ def forget_superseded(
     return found, forgotten
 
 
+def forget_abandoned(
+    columns: Mapping[str, np.ndarray], steps: np.ndarray, kept: Iterable[str]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Blank what a run had logged beyond the place where it was taken up again, by every column.
+
+    An evaluation that was written after that place is of the run that was given up, also where the
+    resumed one has not come to its next yet, and so none of that column. Of the columns that go on
+    the latest place counts, since some may be logged late; one step makes no curve, and says
+    nothing.
+
+    Args:
+        columns: By name, (n,); rows are in the order of logging.
+        steps: Of each row (n,).
+        kept: Columns that are left as they are.
+
+    Returns:
+        The columns, and how many numbers were forgotten.
+    """
+    import numpy as np
+
+    found, forgotten = dict(columns), 0
+    falls = np.flatnonzero(steps[1:] < steps[:-1]) + 1
+    names = (
+        [n for n in columns.keys() - set(kept) if columns[n].dtype != object] if len(falls) else []
+    )
+    rows = {name: np.flatnonzero(~np.isnan(columns[name])) for name in names}
+    for fall in _resumes(falls, steps, rows.values()):
+        end = _taken_up(fall, steps, rows.values())
+        for name, own in rows.items():
+            newer = own[own >= fall]
+            first = steps[newer[0]] if len(newer) else np.inf
+            gone = (own >= end) & (own < fall) & (steps[own] < first)
+            if gone.any():
+                found[name] = found[name].copy()
+                found[name][own[gone]] = np.nan
+                forgotten += int(gone.sum())
+                rows[name] = own[~gone]
+    return found, forgotten
+
+
+def _resumes(falls: np.ndarray, steps: np.ndarray, columns: Iterable[np.ndarray]) -> list[int]:
+    """Choose of the rows where steps fall those at which a column goes back itself."""
+    import numpy as np
+
+    chosen: set[int] = set()
+    for rows in columns:
+        back = np.flatnonzero(steps[rows[1:]] <= steps[rows[:-1]])
+        for before, after in zip(rows[back], rows[back + 1], strict=True):
+            chosen.update(falls[(falls > before) & (falls <= after)].tolist())
+    return sorted(chosen)
+
+
+def _taken_up(fall: int, steps: np.ndarray, columns: Iterable[np.ndarray]) -> int:
+    """Find the row at which the run was that goes on from the row `fall`."""
+    import numpy as np
+
+    places = []
+    for rows in columns:
+        old, newer = rows[rows < fall], rows[rows >= fall]
+        if len(newer) and len(np.unique(steps[old])) > 1:
+            again = old[steps[old] >= steps[newer[0]]]
+            places.append(int(again[0]) if len(again) else fall)
+    return max(places, default=fall)
+
+
 def loss_names(names: Iterable[str]) -> set[str]:
     """Return which columns are a loss by their name."""
     return {name for name in names if LOSS.search(name)}

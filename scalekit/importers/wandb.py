@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from scalekit.errors import InputError
 from scalekit.importers._cells import flatten
-from scalekit.importers._curve_table import find_divergence, forget_superseded, loss_names
+from scalekit.importers._curve_table import (
+    find_divergence,
+    forget_abandoned,
+    forget_superseded,
+    loss_names,
+)
 from scalekit.importers._history import join_columns
 from scalekit.importers._json_lines import SUFFIXES as JSON_SUFFIXES
 from scalekit.importers._json_lines import is_array, read_json_lines
@@ -129,7 +134,13 @@ def _read_history(source: Source, columns: dict[str, np.ndarray], remarks: list[
         if is_whole:
             # W&B goes on counting where the script went back to its checkpoint.
             kept = {name for name in columns if name.startswith("_")} | {"step", INDEX}
+            found, abandoned = forget_abandoned(found, steps, kept)
             found, forgotten = forget_superseded(found, steps, kept)
+            if abandoned:
+                notes.append(
+                    f"{source.path}: the run was resumed; {abandoned} values that it had logged "
+                    "beyond that place, and not again, are left out"
+                )
             if forgotten:
                 notes.append(
                     f"{source.path}: the run was resumed; {forgotten} values that it logged again "

@@ -259,6 +259,35 @@ def test_in_a_history_what_a_resumed_run_logs_again_counts_as_logged_last(tmp_pa
     assert "the run was resumed; 3 values" in told.notes[-1]
 
 
+ABANDONED = """_step,_runtime,step,train_loss,val_loss,test_loss
+0,1,100,3.0,3.1,
+1,2,200,2.8,,
+2,3,300,2.7,2.8,
+3,4,400,2.6,1.0,0.9
+4,5,200,2.9,,
+5,6,300,2.8,,
+"""
+
+
+def test_in_a_history_evaluations_of_what_was_given_up_are_left_out(tmp_path: Path) -> None:
+    told = read_text("wandb", tmp_path, ABANDONED, "h.csv")
+    val = told.columns["val_loss"]
+    np.testing.assert_array_equal(val, [3.1, *[np.nan] * 5])
+    assert np.isnan(told.columns["test_loss"]).all()
+    train = told.columns["train_loss"]
+    np.testing.assert_array_equal(train, [3.0, np.nan, np.nan, np.nan, 2.9, 2.8])
+    assert "; 3 values that it had logged beyond that place, and not again" in told.notes[0]
+
+
+def test_in_a_history_evaluations_that_are_logged_late_are_no_resume(tmp_path: Path) -> None:
+    text = "_step,_runtime,step,train_loss,val_loss\n0,1,100,3,\n1,2,200,2.9,\n2,3,100,,3.1\n"
+    text += "3,4,300,2.8,\n4,5,200,,3.0\n"
+    told = read_text("wandb", tmp_path, text, "h.csv")
+    np.testing.assert_array_equal(told.columns["val_loss"][[2, 4]], [3.1, 3.0])
+    np.testing.assert_array_equal(told.columns["train_loss"][[0, 1, 3]], [3.0, 2.9, 2.8])
+    assert not told.notes
+
+
 @pytest.mark.parametrize("change", ["two runs below each other", "no step goes back"])
 def test_in_a_history_nothing_is_forgotten_without_a_resume(tmp_path: Path, change: str) -> None:
     text = "_step,_runtime,step,val_loss\n0,1,100,3\n1,2,200,2\n2,3,200,1\n"
