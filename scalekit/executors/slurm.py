@@ -37,6 +37,9 @@ from scalekit.executors._slurm_queue import ask_queue, call
 from scalekit.executors.base import Handle, Job, JobState, Placed, Settings, Watch
 
 _NAME_LENGTH = 40
+_AT_A_TIME = 1000
+"""Jobs that one call names: Linux takes no argument of more than 128 KiB."""
+_SHOWN = 20
 
 
 class Slurm:
@@ -224,9 +227,12 @@ class Slurm:
         try:
             rows = ask_queue(names, {handle["user"] for _, handle in placed})
             jobs = [job for row in rows if row.is_held for job in row.jobs]
+            for start in range(0, len(jobs), _AT_A_TIME):
+                call(["scontrol", "release", ",".join(jobs[start : start + _AT_A_TIME])])
             if jobs:
-                call(["scontrol", "release", ",".join(jobs)])
-                sys.stderr.write(f"released {', '.join(jobs)}, which Slurm could not launch\n")
+                more = f" and {len(jobs) - _SHOWN:,} more" if len(jobs) > _SHOWN else ""
+                told = f"{', '.join(jobs[:_SHOWN])}{more}"
+                sys.stderr.write(f"released {told}, which Slurm could not launch\n")
         except SystemTroubleError as error:
             return [str(error)]
         return []

@@ -234,6 +234,20 @@ def test_a_job_that_could_not_be_launched_waits_for_the_sweep_command(state: str
     assert not by_hand.is_held
 
 
+def test_more_held_jobs_than_an_argument_takes_are_released(
+    programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = "demo-1|12345678|0-9999|PENDING|launch failed requeued held"
+    put_program(programs, "squeue", f"echo '{row}'")
+    put_program(programs, "scontrol", "true")
+    executor = Slurm(Settings(folder=tmp_path / "slurm"))
+    assert executor.release([("r", {"name": "demo-1", "user": "me"})]) == []
+    lines = (programs / "calls").read_text().splitlines()
+    jobs = [job for line in lines[1:] for job in line.split()[2].split(",")]
+    assert jobs == [f"12345678_{i}" for i in range(10_000)]
+    assert "12345678_19 and 9,980 more, which" in capsys.readouterr().err
+
+
 def test_what_is_held_is_released_by_its_jobs_and_what_a_person_held_is_not(
     programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
