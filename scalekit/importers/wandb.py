@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -210,8 +210,8 @@ def _read_chart(source: Source, columns: dict[str, np.ndarray], remarks: list[st
     metrics = [n for n in names if " - " in n and {n + _LOW, n + _HIGH} <= columns.keys()]
     axis = names[0]
     parts: dict[str, dict[str, list[Any]]] = {}
-    for name in metrics:
-        run, _, metric = name.rpartition(" - ")
+    notes = [f"{source.path}: a chart's points are sampled by W&B, and smoothed if it was"]
+    for name, (run, metric) in _split_names(metrics, source, notes).items():
         steps = columns[axis].tolist()
         part = parts.setdefault(run, {"run": [run] * len(steps), axis.lower(): steps})
         part[metric] = columns[name].tolist()
@@ -224,9 +224,40 @@ def _read_chart(source: Source, columns: dict[str, np.ndarray], remarks: list[st
         join_columns(list(parts.values())),
         about={"step": f"the chart's axis {axis!r}"},
         remarks=remarks,
-        notes=[f"{source.path}: a chart's points are sampled by W&B, and smoothed if it was"],
+        notes=notes,
         is_history=True,
     )
+
+
+def _split_names(
+    names: Sequence[str], source: Source, notes: list[str]
+) -> dict[str, tuple[str, str]]:
+    """Part each name into run and metric; either may hold a dash between spaces itself.
+
+    What the chart says elsewhere settles it: a run's own `_step`, a name with one dash. Where
+    nothing does, the last dash parts them, and a note says so.
+    """
+    splits = {name: list(_splits(name)) for name in names}
+    plain = [found[0] for found in splits.values() if len(found) == 1]
+    counted = {run for found in splits.values() for run, metric in found if metric == "_step"}
+    runs, metrics = {run for run, _ in plain}, {metric for _, metric in plain}
+    chosen = {}
+    for name, found in splits.items():
+        told = [pair for pair in found if pair[0] in counted]
+        told = told or [pair for pair in found if pair[1] in metrics]
+        told = told or [pair for pair in found if pair[0] in runs]
+        chosen[name] = (told or found)[-1]
+        if not told:
+            notes.append(
+                f"{source.path}: {name!r} is taken for {chosen[name][1]!r} of run "
+                f"{chosen[name][0]!r}; rename the column if it is not"
+            )
+    return chosen
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    words = name.split(" - ")
+    return ((" - ".join(words[:k]), " - ".join(words[k:])) for k in range(1, len(words)))
 
 
 IMPORTER = Importer(

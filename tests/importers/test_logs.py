@@ -325,6 +325,27 @@ def test_a_chart_becomes_rows_by_run(tmp_path: Path) -> None:
     assert "sampled by W&B" in told.notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("names", "runs", "metrics", "is_sure"),
+    [
+        (["a - _step", "a - val - loss"], {"a"}, {"_step", "val - loss"}, True),
+        (["a - b - _step", "a - b - loss"], {"a - b"}, {"_step", "loss"}, True),
+        (["a - loss", "a - val - acc"], {"a"}, {"loss", "val - acc"}, True),
+        (["a - loss", "b - c - loss"], {"a", "b - c"}, {"loss"}, True),
+        (["a - val - loss"], {"a - val"}, {"loss"}, False),
+    ],
+)
+def test_a_dash_in_a_charts_run_or_metric_is_told_from_the_one_between_them(
+    tmp_path: Path, names: list[str], runs: set[str], metrics: set[str], is_sure: bool
+) -> None:
+    header = ",".join(n + end for n in names for end in ("", "__MIN", "__MAX"))
+    text = f"Step,{header}\n" + "".join(f"{k}{',3' * 3 * len(names)}\n" for k in range(2))
+    told = read_text("wandb", tmp_path, text, "chart.csv")
+    assert set(told.columns["run"]) == runs
+    assert set(told.columns) == {"run", "step", *metrics}
+    assert is_sure == (not [note for note in told.notes if "is taken for" in note])
+
+
 def test_dictionaries_as_python_prints_them_are_read_without_running_them(tmp_path: Path) -> None:
     told = read("wandb script", tmp_path)
     assert told.columns["run"] == ["calm-sun-1", "wild-sea-2"]
