@@ -258,8 +258,9 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
     # Untold, they say that one ended and srun ended the others: the highest code is srun's own.
     if code == OK or (told and code in STOPPED) or 0 < code < 128:
         return code
-    if told and code == 128 + signal.SIGUSR2:
-        return -told[0]  # one did not listen yet, and srun ended the others
+    # One did not listen yet, and srun ended the others; or srun did not, and there is no step.
+    if told and code in (128 + signal.SIGUSR2, -signal.SIGUSR2):
+        return -told[0]
     _say(f"a process on one of {nodes} nodes was killed, srun's exit code is {code}")
     return SYSTEM_TROUBLE
 

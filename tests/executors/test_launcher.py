@@ -118,12 +118,16 @@ def test_told_before_a_process_listens_a_run_is_stopped_and_not_in_trouble(
     assert launcher.communicate(timeout=60)[0] == f"{-number}\n"
 
 
-def test_told_before_a_process_of_srun_listens_a_run_is_stopped(tmp_path: Path) -> None:
-    """What srun passes on ends a process that still imports; srun's code then names the signal."""
-    ended = f"exit {128 + signal.SIGUSR2}"
+@pytest.mark.parametrize("handler", [f"trap 'exit {128 + signal.SIGUSR2}' USR2", ""])
+def test_told_before_a_process_of_srun_listens_a_run_is_stopped(
+    tmp_path: Path, handler: str
+) -> None:
+    """What srun passes on ends a process that still imports; srun's code then names the signal.
+
+    In its first milliseconds srun does not listen itself, and dies of it.
+    """
     (tmp_path / "srun").write_text(
-        f"#!/bin/bash\ntrap '{ended}' USR2\n: > {tmp_path}/there\n"
-        "for i in {1..600}; do sleep 0.1; done\n"
+        f"#!/bin/bash\n{handler}\n: > {tmp_path}/there\nfor i in {{1..600}}; do sleep 0.1; done\n"
     )
     (tmp_path / "srun").chmod(0o755)
     start = "from scalekit.executors._team import run_team; print(run_team(['train'], 2, 2))"
