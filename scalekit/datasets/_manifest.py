@@ -87,7 +87,7 @@ def read_manifest(folder: Path) -> Manifest | None:
                 f"data.path: {path} has schema {schema!r}, not {SCHEMA!r}; read it with the "
                 "version of scalekit that wrote it"
             )
-        read = Manifest(**{**value, "shards": tuple(value["shards"])})
+        read = Manifest(**{**value, **{name: tuple(value[name]) for name in ("shards", "sources")}})
         _check_types(read)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -103,6 +103,9 @@ def _check_types(read: Manifest) -> None:
         (read.fingerprint, str),
         (read.tokenizer["identity"], str),
         (read.tokenizer["vocab"], int),
+        (read.tokenizer.get("token_bytes") or "", str),
+        (read.recipe["ask"], dict),
+        *((source["source"], str) for source in read.sources),
         *((read.splits[split]["bytes_per_token"], float) for split in SPLITS),
         *((shard[name], int) for shard in read.shards for name in ("tokens", "bytes", "documents")),
         *((shard[name], str) for shard in read.shards for name in ("file", "split", "sha256")),
@@ -110,3 +113,5 @@ def _check_types(read: Manifest) -> None:
     for value, kind in relied_on:
         if not isinstance(value, kind):
             raise TypeError(f"{value!r} is no {kind.__name__}")
+    if read.tokenizer["vocab"] < 1:
+        raise ValueError(f"a vocabulary of {read.tokenizer['vocab']}")

@@ -387,6 +387,34 @@ def test_a_manifest_that_is_none_is_refused(text: str, source: Path, tmp_path: P
         shards.facts(data)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": {}},
+        {"recipe": []},
+        {"recipe": {"ask": 3}},
+        {"sources": [{}]},
+        {"sources": 3},
+        {"sources": "abc"},
+        {"tokenizer": {"identity": "bytes", "vocab": 256, "token_bytes": 5}},
+        {"tokenizer": {"identity": "bytes", "vocab": 0}},
+    ],
+    ids=json.dumps,
+)
+def test_a_manifest_with_something_else_in_its_place_is_refused_by_all(
+    change: dict[str, Any], source: Path, tmp_path: Path, capsys
+) -> None:
+    fill(source, tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for command in (
+        ["data", "check", str(tmp_path)],
+        ["data", "prepare", str(source), "-o", str(tmp_path), "-w", "1"],
+    ):
+        assert cli.run(command) == 3
+        assert "manifest.json is no manifest that can be read" in capsys.readouterr().err
+
+
 def test_the_shards_are_as_small_as_the_vocabulary_allows() -> None:
     from scalekit.prepare.work import dtype_of
 
