@@ -67,6 +67,7 @@ def prepare(
     bench = Bench.of(folder, recipe, coder)
     parts = cut_parts(recipe, sources)
     digests = [registry.find("documents", s.format).digest(s.name, recipe.ask) for s in sources]
+    _refuse_copies(sources, digests)
     plan = describe_plan(recipe, coder, sources, digests)
     with _held(folder):
         finished = _resume(folder, plan)
@@ -77,6 +78,21 @@ def prepare(
             write_whole(folder / MANIFEST, finished.to_json())
         _clear(folder)
     return finished
+
+
+def _refuse_copies(sources: Sequence[Source], digests: Sequence[str]) -> None:
+    """Refuse to hold out what is also trained on.
+
+    Raises:
+        InputError: A source to hold out has the content of one to train on.
+    """
+    trained = {d: s.name for s, d in zip(sources, digests, strict=True) if not s.is_held_out}
+    for source, digest in zip(sources, digests, strict=True):
+        if source.is_held_out and digest in trained:
+            raise InputError(
+                f"--val {source.name}: is a copy of {trained[digest]}, so the held-out loss would "
+                "be of texts that were trained on; name another, or leave --val out for a share"
+            )
 
 
 @contextmanager

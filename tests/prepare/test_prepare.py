@@ -250,6 +250,15 @@ def test_sources_held_out_by_name_are_and_others_are_not(source: Path, tmp_path:
     assert read_back(out, "train") == [*TEXTS, TEXTS[7]]
 
 
+def test_a_copy_of_what_is_trained_on_is_not_held_out(source: Path, tmp_path: Path, capsys) -> None:
+    copy, out = tmp_path / "copy.txt", tmp_path / "out"
+    copy.write_bytes(source.read_bytes())
+    command = ["data", "prepare", str(source), "-o", str(out), "-w", "1", "--documents", "blank"]
+    assert cli.run([*command, "--source-format", "text", "--val", str(copy)]) == 3
+    assert f"--val {copy}: is a copy of {source}" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_small_files_share_a_shard(tmp_path: Path) -> None:
     (tmp_path / "in" / ".git").mkdir(parents=True)
     (tmp_path / "in" / ".git" / "hidden.txt").write_text("not this")
