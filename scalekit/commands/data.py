@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,7 @@ def prepare(
     """Turn documents into shards with a manifest; killed and started again it continues."""
     from scalekit.commands._bytes_bar import BytesBar
     from scalekit.documents.base import Ask
-    from scalekit.prepare.recipe import Recipe, find_sources
+    from scalekit.prepare.recipe import Recipe, find_sources, left_out
     from scalekit.prepare.run import prepare as run
 
     if val and val_share:
@@ -80,6 +81,8 @@ def prepare(
     recipe = Recipe(tokenizer, end_of_text, share, _read_bytes(part_bytes), ask)
     found = find_sources(sources, source_format, is_held_out=False)
     found += find_sources(val or [], source_format, is_held_out=True)
+    for sentence in left_out([*sources, *(val or [])], source_format):
+        print(f"note: {sentence}", file=sys.stderr)
     with BytesBar() as bar:
         manifest = run(recipe, found, out, workers=workers or _cores(), advance=bar.advance)
     _show(out, manifest, form)

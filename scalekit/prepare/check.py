@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scalekit import registry
 from scalekit.datasets._manifest import MANIFEST, SPLITS, Manifest, count_split, hash_shards
+from scalekit.datasets._tokenizer import open_kept
 from scalekit.datasets.shards import check_shard_files
 from scalekit.errors import InputError
+from scalekit.tokenizers.base import parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +32,11 @@ def check_folder(
 
     Raises:
         InputError: A shard is missing, torn or changed, or holds a token out of the vocabulary;
-            the lengths of tokens are not those of this text; the manifest contradicts itself.
+            the lengths of tokens are not those of this text; the manifest contradicts itself; the
+            tokenizer beside the tokens is another.
     """
     _check_manifest(folder, manifest)
+    _check_tokenizer(folder, manifest)
     vocab = manifest.tokenizer["vocab"]
     lengths = _read_lengths(folder, manifest)
     shards = check_shard_files(folder, manifest)
@@ -80,6 +86,20 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
         raise InputError(
             f"{path}: {wrong[0]}; it was changed, remove the folder and prepare it again"
         )
+
+
+def _check_tokenizer(folder: Path, manifest: Manifest) -> None:
+    """Open the tokenizer that lies beside the tokens, where its library is there to do it.
+
+    Raises:
+        InputError: It is missing, damaged or another.
+    """
+    name = parse(manifest.tokenizer["identity"])[0]
+    if name not in registry.names("tokenizers"):
+        return  # somebody's own, who is not here
+    package = registry.find("tokenizers", name).package
+    if package is None or any(metadata.distributions(name=package)):
+        open_kept(folder, manifest)
 
 
 def _read_lengths(folder: Path, manifest: Manifest) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from scalekit.datasets._manifest import SPLITS
 from scalekit.datasets._tokenizer import open_named
 from scalekit.documents.base import Ask, Format, Piece
 from scalekit.errors import InputError, UsageError
+from scalekit.quantities import count_words
 from scalekit.tokenizers.base import Coder
 
 SCHEMA = "scalekit.prepare/1"
@@ -141,6 +142,26 @@ def find_sources(names: Sequence[str], form: str | None, *, is_held_out: bool) -
             raise InputError(f"{name}: no file of a known format in it; say --source-format")
         found += [Source(str(p), _required(p, f), is_held_out) for p, f in known]
     return found
+
+
+def left_out(names: Sequence[str], form: str | None) -> list[str]:
+    """Say of each folder what `find_sources` leaves out of it, hidden files apart."""
+    formats = {name: registry.find("documents", name) for name in registry.names("documents")}
+    said = []
+    for root in (Path(name) for name in names if Path(name).is_dir()):
+        if form is not None and not formats[form].suffixes:
+            continue  # a dataset, which its own library reads
+        inside = sorted(p for p in root.rglob("*") if not _is_hidden(p, root))
+        links = [p for p in inside if p.is_symlink() and p.is_dir()]
+        other = [p for p in inside if p.is_file() and form is None and not _format_of(p, formats)]
+        for what, why, paths in (
+            ("file", " whose ending tells no format", other),
+            ("linked folder", "", links),
+        ):
+            if paths:
+                counted, first = count_words(len(paths), what), paths[0].relative_to(root)
+                said.append(f"{root}: {counted}{why} left out, the first is {first}")
+    return said
 
 
 def _format_of(path: Path, formats: dict[str, Format]) -> str | None:

@@ -23,6 +23,7 @@ from scalekit.datasets import shards
 from scalekit.datasets._manifest import PLAN, read_manifest
 from scalekit.documents.base import Ask
 from scalekit.errors import InputError, SystemTroubleError
+from scalekit.prepare.check import check_folder
 from scalekit.prepare.recipe import Recipe, find_sources
 from scalekit.prepare.run import prepare
 
@@ -257,6 +258,23 @@ def test_a_copy_of_what_is_trained_on_is_not_held_out(source: Path, tmp_path: Pa
     assert cli.run([*command, "--source-format", "text", "--val", str(copy)]) == 3
     assert f"--val {copy}: is a copy of {source}" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_is_left_out_of_a_folder_is_told(source: Path, tmp_path: Path, capsys) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / ".cache").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "a.txt").write_text("\n\n".join(TEXTS))
+    for name in ("b.jsonl.zst", "C.JSONL", ".hidden.png", ".cache/d.bin"):
+        (folder / name).write_bytes(b"{}")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    command = ["data", "prepare", str(folder), "-o", str(out), "-w", "1", "--documents", "blank"]
+    assert cli.run(command) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: {folder}: 2 files whose ending tells no format left out, the first is C.JSONL",
+        f"note: {folder}: 1 linked folder left out, the first is more",
+    ]
 
 
 def test_small_files_share_a_shard(tmp_path: Path) -> None:
@@ -527,7 +545,7 @@ def test_a_source_that_goes_away_is_not_taken_for_a_full_disk(source: Path, tmp_
 
 @pytest.mark.parametrize("name", registry.names("tokenizers"))
 def test_a_prepared_folder_opens_the_tokenizer_that_made_its_tokens(
-    name: str, source: Path, tmp_path: Path
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = made(name, tmp_path / "where")
     sources = find_sources([str(source)], None, is_held_out=False)
@@ -541,11 +559,17 @@ def test_a_prepared_folder_opens_the_tokenizer_that_made_its_tokens(
     assert any(document in read for document in TEXTS)
     if name == "bytes":
         return
-    for file in (tmp_path / "out" / "tokenizer").iterdir():
-        file.unlink()
+    for kept in manifest.tokenizer["files"]:
+        (tmp_path / "out" / "tokenizer" / kept).unlink()
     other = made(name, tmp_path / "other", "zebra").partition(":")[2]
     for file in Path(other).parent.iterdir():
         same = {"small.json": "tiktoken.json"}.get(file.name, file.name)
         (tmp_path / "out" / "tokenizer" / same).write_bytes(file.read_bytes())
-    with pytest.raises(InputError, match=rf"holds '{name}:\w+', the tokens are of '{name}:"):
+    said = rf"holds '{name}:\w+', the tokens are of '{name}:"
+    with pytest.raises(InputError, match=said):
         shards.coder(settings)
+    with pytest.raises(InputError, match=said):
+        check_folder(tmp_path / "out", manifest)
+    # The tokens can still be looked at where its library is missing.
+    monkeypatch.setattr("scalekit.prepare.check.metadata.distributions", lambda name: [])
+    check_folder(tmp_path / "out", manifest)
