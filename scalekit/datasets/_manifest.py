@@ -29,7 +29,8 @@ class Manifest:
     Attributes:
         fingerprint: A hash of the tokenizer's identity and of every shard's content.
         tokenizer: `identity`, `vocab`, `end_of_text` (a token or None), `version`, and
-            `token_bytes`, a file, where every document's tokens add up to its bytes; else None.
+            `token_bytes`, a file, where the tokens of every document that is held out add up to
+            its bytes; else None.
         splits: By name: `documents`, `empty_documents`, `tokens`, `bytes` of UTF-8 text and
             `bytes_per_token`, in which tokens between documents count.
         shards: In the order of their names: `file`, `split`, `tokens`, `bytes`, `documents`,

@@ -56,7 +56,8 @@ def check_folder(
                 f"{shard.path}: sha256 {found[:12]}..., the manifest says {said['sha256'][:12]}...;"
                 " the file was changed or damaged, remove the folder and prepare it again"
             )
-        if lengths is not None and _count_bytes(shard.map(), lengths) != said["bytes"]:
+        known = lengths if said.get("token_bytes_add_up", True) else None
+        if known is not None and _count_bytes(shard.map(), known) != said["bytes"]:
             path = folder / manifest.tokenizer["token_bytes"]
             raise InputError(
                 f"{path}: the tokens of {shard.path.name} do not add up to the {said['bytes']:,} "

@@ -211,13 +211,15 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
         splits[split] = count_split(split, shards)
         if not splits[split]["tokens"]:
             raise InputError(_empty_split(split, shards))
+    held_out = [shard for shard in shards if shard["split"] == "val"]
     package = registry.find("tokenizers", parse(bench.recipe.tokenizer)[0]).package
     tokenizer = {
         "identity": coder.identity,
         "vocab": coder.vocab,
         "end_of_text": plan["recipe"]["end_token"],
         "files": sorted(coder.files),
-        "token_bytes": TOKEN_BYTES if all(s["token_bytes_add_up"] for s in shards) else None,
+        # Bits per byte are of held-out text: what stands in the other does not matter.
+        "token_bytes": TOKEN_BYTES if all(s["token_bytes_add_up"] for s in held_out) else None,
         "version": f"{package} {metadata.version(package)}" if package else None,
     }
     recipe = {**plan["recipe"], "dtype": dtype_of(coder.vocab)}

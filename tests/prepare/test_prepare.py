@@ -488,6 +488,22 @@ def test_bits_per_byte_counts_the_bytes_of_the_held_out_rows_themselves(
     assert corpus.held_out_bytes() != manifest.splits["val"]["bytes_per_token"]
 
 
+@pytest.mark.parametrize("place", ["train", "val"])
+def test_a_byte_that_is_the_end_of_a_document_too_is_in_doubt_in_held_out_text_only(
+    place: str, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        text = "a\0b" if split == place else "ab"
+        (tmp_path / f"{split}.txt").write_text(f"{text}\n{'c' * 40}")
+    out = tmp_path / "out"
+    command = ["data", "prepare", str(tmp_path / "train.txt"), "--val", str(tmp_path / "val.txt")]
+    assert cli.run([*command, "-o", str(out), "-w", "1", "--documents", "line"]) == 0
+    assert cli.run(["data", "check", str(out)]) == 0
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert (manifest.tokenizer["token_bytes"] is None) == (place == "val")
+
+
 def test_lengths_of_tokens_that_do_not_fit_the_shards_are_refused(
     source: Path, tmp_path: Path
 ) -> None:
