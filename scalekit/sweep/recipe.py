@@ -12,12 +12,15 @@ from scalekit.sweep.review import Check, Level, Point
 _BATCH_JUMP = 1.9  # rounding to powers of two jumps by 2
 _LONG_WARMUP = 0.25
 _FEW_STEPS = 100
+_OTHER_SHAPE = 1.5  # more than rounding a width makes of it
 _ONE_RATE_SPAN = 4.0  # sizes over which one learning rate is no longer near all their optima
 
 
 def check_recipe(points: Sequence[Point]) -> list[Check]:
     """Look at what would bend a law although every run is right by itself."""
-    checks = (_batch_jumps, _warmup, _short_runs, _one_rate, _no_cooldown, _one_seed)
+    checks = (
+        _batch_jumps, _warmup, _short_runs, _one_rate, _transfer, _no_cooldown, _one_seed,
+    )  # fmt: skip
     return [finding for check in checks for finding in check(points)]
 
 
@@ -79,13 +82,32 @@ def _short_runs(points: Sequence[Point]) -> list[Check]:
 def _one_rate(points: Sequence[Point]) -> list[Check]:
     rates = {_number(p, "lr") for p in points}
     span = max(p.N for p in points) / min(p.N for p in points)
-    transfers = any(p.parametrization != "standard" for p in points)
+    transfers = any(p.model["parametrization"] != "standard" for p in points)
     if len(rates) > 1 or transfers or span < _ONE_RATE_SPAN:
         return []
     text = f"one learning rate ({rates.pop():g}) for sizes {span:.2g}x apart: what suits some sizes"
     text += " better than others tilts the exponent"
     todo = "derive train.lr from N, or take parametrization mup"
     return [Check(Level.WARNING, "lr", text, todo)]
+
+
+def _transfer(points: Sequence[Point]) -> list[Check]:
+    """Look at whether all of a model's widths grow as the one does that its rates go by."""
+    models = [p.model for p in points if p.model["parametrization"] != "standard"]
+    shares = {model["d_ff"] / model["d_model"] for model in models}
+    heads = {model["head_dim"] for model in models}
+    found = []
+    if models and max(shares) / min(shares) > _OTHER_SHAPE:
+        text = f"d_ff is {min(shares):.3g} to {max(shares):.3g} times d_model, and the rate of what"
+        text += " reads from it is set by d_model: it does not transfer"
+        todo = "let model.d_ff grow with model.d_model"
+        found.append(Check(Level.WARNING, "transfer", text, todo))
+    if models and max(heads) / min(heads) > _OTHER_SHAPE:
+        text = f"head_dim is {min(heads)} to {max(heads)}: attention keeps its scale from one size"
+        text += " to the next only where heads keep theirs"
+        todo = "fix model.head_dim and let model.n_heads grow"
+        found.append(Check(Level.WARNING, "transfer", text, todo))
+    return found
 
 
 def _no_cooldown(points: Sequence[Point]) -> list[Check]:

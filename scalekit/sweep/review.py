@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from scalekit.quantities import count_words, write_count, write_flops
 from scalekit.sweep.design import BESIROGLU, PriorLaw, confounding, exponent_sd, fill_valley
@@ -80,7 +81,7 @@ class Point:
     group: str | None
     steps: int
     train: Mapping[str, object]
-    parametrization: str
+    model: Mapping[str, Any]
 
     @property
     def place(self) -> tuple[float, float]:
@@ -99,7 +100,7 @@ def read_point(run: RunSpec) -> Point:
         group=plan["group"],
         steps=int(plan["steps"]),
         train=config["train"],
-        parametrization=config["model"]["parametrization"],
+        model=config["model"],
     )
 
 

@@ -336,7 +336,31 @@ def test_mup_may_have_one_learning_rate(tmp_path: Path) -> None:
     base = {"model.n_layers": 2, "train.lr": 3e-3}
     base |= {"model.parametrization": "mup", "model.base_width": 32}
     plan = plan_sweep(sweep(tmp_path, base=base, isoflop=isoflop(FOUR, **WIDE)))
-    assert "lr" not in topics(plan)
+    assert not {"lr", "transfer"} & set(topics(plan))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "words"),
+    [
+        ({"base": {"model.d_ff": 128}}, "d_ff is 1.33 to 8 times d_model"),
+        ({"derive": {"model.head_dim": "d_model"}}, "head_dim is 16 to 96: attention keeps"),
+    ],
+    ids=["d_ff", "heads"],
+)
+@pytest.mark.parametrize("parametrization", ["mup", "completep", "standard"])
+def test_a_width_that_stays_behind_is_named_where_rates_are_to_transfer(
+    tmp_path: Path, parametrization: str, fixed: dict[str, Any], words: str
+) -> None:
+    base = {"model.n_layers": 2, "model.parametrization": parametrization}
+    base |= fixed.get("base", {})
+    if parametrization != "standard":
+        base |= {"model.base_width": 32, "model.base_depth": 2}
+    changes = {"base": base, "derive": fixed.get("derive", {}), "isoflop": isoflop(FOUR, **WIDE)}
+    plan = plan_sweep(sweep(tmp_path, **changes))
+    if parametrization == "standard":
+        assert "transfer" not in topics(plan)
+    else:
+        assert words in said(plan, "transfer")
 
 
 def test_dropped_rows_are_counted_by_reason_with_an_example(tmp_path: Path) -> None:
