@@ -54,9 +54,13 @@ def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 def _open_log(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("ab")
-    if log.tell():
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        log.write(f"\n--- started again {now}\n".encode())
-        log.flush()
+    log = path.open("ab", buffering=0)
+    try:
+        if log.tell():
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            log.write(f"\n--- started again {now}\n".encode())
+    except OSError as error:
+        log.close()
+        error.filename = str(path)  # a full disk does not say what for
+        raise
     return log

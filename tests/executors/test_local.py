@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -196,6 +197,21 @@ def test_a_process_that_cannot_start_stops_the_pool_and_its_runs(job, tmp_path: 
         Local(Settings(max_parallel=2)).start([long, absent], notes)
     # It dies of the request to stop, which is no failure of its own.
     assert notes.codes == {"a": 143}
+
+
+@pytest.mark.usefixtures("no_gpus")
+def test_a_log_that_cannot_grow_is_named(job, tmp_path: Path) -> None:
+    """As on a full disk, by a limit on the size of files."""
+    again = job("a")
+    again.log.parent.mkdir()
+    again.log.write_text("what the run said before\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (again.log.stat().st_size, before[1]))
+    try:
+        with pytest.raises(SystemTroubleError, match=rf"File too large \({again.log}\)"):
+            Local(Settings()).start([again], Notes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.usefixtures("no_gpus")
