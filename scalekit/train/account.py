@@ -150,6 +150,11 @@ class Account:
             return steps - 1, seconds - self._first_step_s
         return steps, seconds
 
+    def read_energy(self) -> None:
+        """Read the counter, more often than checkpoints ask: a package's is full in a minute."""
+        if self._meter is not None:
+            self._meter.joules()
+
     def energy_by(self) -> str | None:
         """Say whose counter the energy of this attempt is from; None where there is none."""
         return self._meter.by if self._meter else None

@@ -240,6 +240,7 @@ def _write_step(
 ) -> bool:
     """Write a step line with the mean loss since the line before; say whether it diverged."""
     _collect(job, progress, pending)
+    job.account.read_energy()
     train, step = job.config.train, progress.step
     loss = progress.loss_sum / progress.loss_steps
     progress.loss_sum, progress.loss_steps = 0.0, 0

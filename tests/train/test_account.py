@@ -192,6 +192,18 @@ def test_energy_adds_up_over_attempts(spec: RunSpec, folder: SweepFolder) -> Non
     assert {a["energy_by"] for a in lines_of(folder, spec, "attempt")} == {"RAPL"}
 
 
+def test_a_counter_that_is_soon_full_is_read_with_every_step_line(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    """A package may begin anew every minute, and checkpoints be hours apart."""
+    meter = Meter()
+    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: meter)
+    assert train_run(spec, folder, device="cpu") == "done"
+    n_steps, n_spent = (len(lines_of(folder, spec, t)) for t in ("step", "spent"))
+    assert n_steps > 1
+    assert meter.drawn / 10 == n_steps + n_spent + 1  # and at the end
+
+
 def test_energy_of_which_an_attempt_is_not_known_is_unknown(
     spec: RunSpec, folder: SweepFolder, monkeypatch
 ) -> None:
