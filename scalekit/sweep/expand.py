@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scalekit.config.problems import ConfigError, Place, Problem, Problems
+from scalekit.config.problems import ConfigError, Problem
 from scalekit.counting import FLOPS_KINDS
 from scalekit.quantities import count_words, write_count, write_flops, write_ratio
-from scalekit.sweep.checks import check, check_processes, where_to_write
+from scalekit.sweep.checks import check, check_processes
+from scalekit.sweep.complaints import Complaints
 from scalekit.sweep.expressions import Expression, ExpressionError
 from scalekit.sweep.identity import build_config, run_id, section_values
-from scalekit.sweep.keys import SPANS, ValueProblemError, check_value
+from scalekit.sweep.keys import SPANS, check_value
 from scalekit.sweep.ladder import link_rungs
 from scalekit.sweep.load import BEFORE
-from scalekit.sweep.point import MissingSettingError, Point, Rule, RunProblemError
+from scalekit.sweep.point import Point, Rule
 from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.start import Parents, begin_from, plan_start, resolved_start
@@ -66,9 +67,9 @@ def expand(spec: SweepSpec) -> Expansion:
     expander = _Expander(spec)
     for options in spec.points():
         expander.add(options)
-    expander.raise_if_any()
+    expander.complaints.raise_if_any()
     expander.link()
-    expander.raise_if_any()
+    expander.complaints.raise_if_any()
     if not expander.runs:
         raise ConfigError([_nothing_left(spec, expander.dropped)])
     return Expansion(spec, tuple(expander.runs.values()), tuple(expander.dropped))
@@ -98,14 +99,13 @@ def _nothing_left(spec: SweepSpec, dropped: list[Dropped]) -> Problem:
 
 
 class _Expander:
-    """Collects runs, dropped rows and problems."""
+    """Collects runs and dropped rows."""
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         self.runs: dict[str, RunSpec] = {}
         self.dropped: list[Dropped] = []
-        self.found: dict[tuple[Place, str], Problem] = {}
-        self.hits: Counter[tuple[Place, str]] = Counter()
+        self.complaints = Complaints(spec)
         self.parents = Parents()
         self.given = _without_open({**UNGIVEN, **spec.base.values})
         self.ladders: dict[tuple[int, ...], list[tuple[str, tuple[Option, ...]]]] = {}
@@ -116,51 +116,15 @@ class _Expander:
 
     def add(self, options: tuple[Option, ...]) -> None:
         """Resolve the run of these options, and keep, drop or refuse it."""
-        try:
+        with self.complaints.about(options):
             self._add(options)
-        except MissingSettingError as error:
-            self._note_missing(error, options)
-        except RunProblemError as error:
-            self._note(error.keys[0], self._blame(error.keys, options), error.what, error.todo)
-        except (ExpressionError, ValueProblemError) as error:
-            problem = error.problem
-            self._note("", problem.place, problem.what, problem.todo)
-        except ArithmeticError as error:
-            what = f"numbers too large to count with, {error}"
-            self._note("", self._blame((BUDGET,), options), what, "make them smaller")
 
     def link(self) -> None:
         """Make the rungs of each ladder a trunk and its branches."""
         for rungs in self.ladders.values():
-            try:
+            with self.complaints.about(rungs[-1][1]):
                 linked = link_rungs([self.runs[run] for run, _ in rungs])
-            except RunProblemError as error:
-                options = rungs[-1][1]
-                self._note(error.keys[0], self._blame(error.keys, options), error.what, error.todo)
-                continue
-            self.runs |= {run.id: run for run in linked}
-
-    def _note(self, key: str, place: Place, what: str, todo: str) -> None:
-        """Note a problem once a place and key; a setting is often wrong in many runs."""
-        self.found.setdefault((place, key), Problem(place, what, todo))
-        self.hits[place, key] += 1
-
-    def _note_missing(self, error: MissingSettingError, options: tuple[Option, ...]) -> None:
-        """Note a setting that a run lacks; it may stand where it does not reach the run."""
-        key, spec = error.keys[0], self.spec
-        in_case = any(option in spec.cases for option in options)
-        place = next(iter(options[0].places.values()), None) if in_case else None
-        todo = where_to_write(key, spec, in_case) or error.todo
-        self._note(key, place or self._blame(error.keys, options), error.what, todo)
-
-    def raise_if_any(self) -> None:
-        """Refuse the sweep when a run was wrong, saying in how many runs."""
-        problems = Problems()
-        for where, problem in self.found.items():
-            others = self.hits[where] - 1
-            more = f" (and in {others} other run{'s' if others > 1 else ''})" if others else ""
-            problems.add(problem.place, problem.what + more, problem.todo)
-        problems.raise_if_any()
+                self.runs |= {run.id: run for run in linked}
 
     def _add(self, options: tuple[Option, ...]) -> None:
         varied: dict[str, Any] = {}
@@ -242,20 +206,6 @@ class _Expander:
         what = f"two different runs have the id {twin.id}"
         todo = "they differ only in what does not change a result; keep one of them"
         raise ExpressionError(Problem(place, what, todo))
-
-    def _blame(self, keys: tuple[str, ...], options: tuple[Option, ...]) -> Place:
-        """Find where the setting that is wrong was written, or would be."""
-        for key in keys:
-            if key in self.spec.derive:
-                return self.spec.derive[key].place
-            for option in (*options, self.spec.base):
-                if key in option.places:
-                    return option.places[key]
-        section = keys[0].partition(".")[0] + "."
-        beside = (p for name, p in self.spec.base.places.items() if name.startswith(section))
-        return next(beside, None) or next(
-            (p for o in options for p in o.places.values()), self.spec.place
-        )
 
 
 def _without_open(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -462,7 +462,10 @@ from scalekit.sweep.load import load_sweep
 from scalekit.sweep.expand import expand
 begin = time.process_time()
 n_runs = len(expand(load_sweep(Path(sys.argv[1]))).runs)
-print(n_runs, time.process_time() - begin)
+middle = time.process_time()
+for n in range(1_000_000):
+    {"n": n}.get("n")
+print(n_runs, (middle - begin) / (time.process_time() - middle))
 heavy = {"numpy", "torch", "scipy", "pandas", "matplotlib"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
 """
@@ -475,10 +478,11 @@ def test_ten_thousand_runs_expand_in_time_and_without_heavy_packages(tmp_path):
         [sys.executable, "-c", TIMED, str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    n_runs, seconds = done.stdout.split()
+    n_runs, loops = done.stdout.split()
     assert int(n_runs) == 10_000
-    # CPU seconds, so that a busy machine does not fail; 0.7 were measured.
-    assert float(seconds) < 1.5
+    # CPU time, in that of a million turns of a loop: CPUs that throttle swing by a half in seconds.
+    # 6.2 to 7.3 were measured, at 0.7 to 1.4 s.
+    assert float(loops) < 13
 
 
 def test_how_a_run_is_spread_is_no_science_and_stands_in_its_needs_only_where_asked(tmp_path):
