@@ -14,7 +14,7 @@ import pytest
 
 from scalekit import registry
 from scalekit.errors import InputError
-from scalekit.tasks.base import find_source
+from scalekit.tasks.base import TaskSource, find_source
 from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.score import Likelihoods, summarise
 
@@ -40,6 +40,17 @@ DOCS = [
 ]
 
 
+def shapes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", *, times: int = 1
+) -> tuple[TaskSource, str]:
+    """Write the task and its documents, so many times over, and find it."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
+    lines = [json.dumps(doc) + "\n" for doc in DOCS * times]
+    (folder / "shapes.jsonl").write_text("".join(lines))
+    (folder / "shapes.yaml").write_text(TASK.format(folder=folder) + more)
+    return find_source(f"lm_eval:{folder}/shapes.yaml")
+
+
 def test_a_task_of_the_harness_is_refused_by_name_where_it_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -60,10 +71,7 @@ def test_a_task_of_the_harness_without_a_name_is_refused() -> None:
 def test_its_accuracies_are_the_harnesss_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "shapes.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
-    (tmp_path / "shapes.yaml").write_text(TASK.format(folder=tmp_path))
-    source, where = find_source(f"lm_eval:{tmp_path}/shapes.yaml")
+    source, where = shapes(tmp_path, monkeypatch)
     task = source.open(where)
     assert [item.context for item in task.items] == ["Round? ", "Flat? ", "Sharp? "]
     assert [item.answer for item in task.items] == [0, 1, 1]
@@ -99,11 +107,8 @@ def test_examples_are_drawn_as_in_the_harness(
     from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "shapes.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS * 3))
-    told = TASK.format(folder=tmp_path) + "num_fewshot: 2\nfewshot_split: test\n"
-    (tmp_path / "shapes.yaml").write_text(told)
-    source, where = find_source(f"lm_eval:{tmp_path}/shapes.yaml")
+    more = "num_fewshot: 2\nfewshot_split: test\n"
+    source, where = shapes(tmp_path, monkeypatch, more, times=3)
     ours = [str(item.context).rstrip() for item in source.open(where).items]
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     model = type("Even", (LM,), dict.fromkeys(LM.__abstractmethods__, even))()
@@ -119,12 +124,8 @@ def test_a_task_that_shuffles_asks_the_same_questions_each_time(
 ) -> None:
     from datasets import disable_caching, enable_caching
 
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "shapes.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
     (tmp_path / "mixing.py").write_text(SHUFFLED)
-    told = TASK.format(folder=tmp_path) + "process_docs: !function mixing.mixed\n"
-    (tmp_path / "shapes.yaml").write_text(told)
-    source, where = find_source(f"lm_eval:{tmp_path}/shapes.yaml")
+    source, where = shapes(tmp_path, monkeypatch, "process_docs: !function mixing.mixed\n")
     disable_caching()
     try:
         random.seed(7)
