@@ -12,6 +12,17 @@ from dataclasses import dataclass
 ASK_SECONDS = 10.0
 """A job that is being killed has no longer than that to learn why."""
 
+PATIENCE_SECONDS = 60.0
+"""How long a controller is asked again where a job would otherwise not go back to the queue: at a
+time limit all jobs of a sweep ask it at once.
+"""
+
+PAUSE_SECONDS = 2.0
+"""How long it is left alone in between."""
+
+TRIES = 3
+"""How often a job asks to go back: a busy controller refuses as one that means it does."""
+
 
 @dataclass(frozen=True)
 class SelfState:
@@ -45,14 +56,18 @@ class Self:
     raw: str
     array: str | None
 
-    def ask(self) -> SelfState:
-        """Ask where this job stands; `UNKNOWN` when nobody answers."""
-        said = _call(["squeue", "-a", "-h", "-t", "all", "-j", self.raw, "-o", "%A|%T|%L"])
-        for line in (said or "").splitlines():
-            raw, word, left = line.split("|")
-            if raw == self.raw:
-                return SelfState(word, read_left(left))
-        return SelfState("UNKNOWN")
+    def ask(self, patience: float = 0.0) -> SelfState:
+        """Ask where this job stands; `UNKNOWN` when nobody answers for so many seconds."""
+        until = time.monotonic() + patience
+        while True:
+            said = _call(["squeue", "-a", "-h", "-t", "all", "-j", self.raw, "-o", "%A|%T|%L"])
+            for line in (said or "").splitlines():
+                raw, word, left = line.split("|")
+                if raw == self.raw:
+                    return SelfState(word, read_left(left))
+            if time.monotonic() >= until:
+                return SelfState("UNKNOWN")
+            time.sleep(PAUSE_SECONDS)
 
     def has_waiting_siblings(self) -> bool:
         """Whether other jobs of the array are still to start."""
@@ -61,20 +76,32 @@ class Self:
         return bool(_call(["squeue", "-a", "-h", "-t", "PENDING", "-j", self.array, "-o", "%F"]))
 
     def requeue(self) -> str | None:
-        """Put this job back into the queue; return the scheduler's words if it refuses."""
-        try:
-            subprocess.run(
-                ["scontrol", "requeue", self.job],
-                capture_output=True,
-                text=True,
-                timeout=6 * ASK_SECONDS,
-                check=True,
-            )
-        except subprocess.CalledProcessError as error:
-            return error.stderr.strip()
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        return None
+        """Put this job back into the queue, unless it is being ended; return why not, or None.
+
+        A job that someone cancelled would come to life again, so it is asked first each time: also
+        a request that failed on its way back may have been heard.
+        """
+        words = ""
+        for _ in range(TRIES):
+            state = self.ask(PATIENCE_SECONDS)
+            if not state.is_running:
+                return None if state.is_ending else words or "the scheduler does not answer"
+            try:
+                subprocess.run(
+                    ["scontrol", "requeue", self.job],
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE_SECONDS,
+                    check=True,
+                )
+            except subprocess.CalledProcessError as error:
+                words = error.stderr.strip()
+            except (OSError, subprocess.TimeoutExpired) as error:
+                words = str(error)
+            else:
+                return None
+            time.sleep(PAUSE_SECONDS)
+        return words
 
     def say(self, sentence: str) -> None:
         """Print a sentence into the output of this job."""

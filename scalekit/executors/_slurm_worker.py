@@ -252,9 +252,6 @@ class Worker:
         if at_limit and not ended:
             self._trouble(f"no run got anywhere in this job's time; {left} are left, not requeued")
             return RUNS_FAILED
-        # Asked again: to requeue a job that someone cancelled would revive it.
-        if not self.me.ask().is_running:
-            return self._code()
         words = self.me.requeue()
         if words:
             self._trouble(

@@ -74,6 +74,13 @@ class Stage:
             path.write_text(f'#!/bin/bash\necho {name} "$@" >> {self.bin}/calls\n{text}\n')
             path.chmod(0o755)
 
+    def busy(self, name: str, *, calls: int) -> None:
+        """Let one of Slurm's programs fail the first times, as when the controller is busy."""
+        path = self.bin / name
+        first, noted, rest = path.read_text().split("\n", 2)
+        fails = f"[ $(grep -c ^{name} {self.bin}/calls) -le {calls} ] && exit 1"
+        path.write_text("\n".join([first, noted, fails, rest]))
+
     def start(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
         environment |= {"SLURM_JOB_ID": "70", "SLURM_ARRAY_JOB_ID": "7"}
@@ -278,6 +285,31 @@ def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage) -> None:
     (stage.bin / "scontrol").write_text("#!/bin/bash\necho 'Access denied' >&2; exit 1\n")
     assert stage.run() == 0
     assert "1 run is left and this job cannot be requeued: Access denied" in stage.said()
+
+
+def test_a_scheduler_too_busy_to_answer_is_asked_again(stage: Stage) -> None:
+    stage.plan(*jobs(1, takes=30.0, code=143))
+    stage.busy("squeue", calls=3)
+    stage.busy("scontrol", calls=2)
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=60) == 0
+    assert stage.calls().count("scontrol requeue 7_3") == 3
+    assert "cannot be requeued" not in stage.said()
+
+
+def test_a_request_that_was_heard_but_not_answered_is_not_repeated(stage: Stage) -> None:
+    stage.plan(*jobs(1, takes=30.0, code=143))
+    is_ended = f"sed -i s/RUNNING/COMPLETING/ {stage.bin}/squeue"
+    with (stage.bin / "scontrol").open("a") as script:
+        script.write(f"{is_ended}; echo 'Socket timed out' >&2; exit 1\n")
+    worker = stage.start()
+    wait_until(lambda: len(stage.began()) == 1)
+    worker.send_signal(signal.SIGUSR2)
+    assert worker.wait(timeout=60) == 0
+    assert stage.calls().count("scontrol requeue 7_3") == 1
+    assert "cannot be requeued" not in stage.said()
 
 
 def test_cancelled_runs_are_stopped_or_never_begun_and_the_others_go_on(stage: Stage) -> None:

@@ -107,10 +107,16 @@ class Sweep:
     def words(self) -> list[str]:
         return [state.status for state in self.states().values()]
 
+    def told(self) -> str:
+        """What a person would see: states with their reasons, and what workers printed."""
+        said = [f"{run} {s.status}: {s.why}" for run, s in self.states().items()]
+        outputs = sorted((self.folder.root / "slurm").glob("*/*.out"))
+        return "\n".join(["", *said, *(f"{p.name}: {p.read_text()}" for p in outputs)])
+
     def wait_for(self, *words: str, seconds: float = 60.0) -> None:
         """Wait until the runs' states are these, in the plan's order; one word stands for all."""
         wanted = list(words) if len(words) > 1 else list(words) * len(self.lines)
-        wait_until(lambda: self.words() == wanted, seconds, self.words)
+        wait_until(lambda: self.words() == wanted, seconds, self.told)
 
     def submissions(self) -> list[Folder]:
         """The submissions' folders, oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -175,6 +176,24 @@ def test_while_the_controller_is_down_nothing_is_submitted_and_nothing_is_lost(
     assert sweep.start().started == ()
     finish(sweep)
     assert sweep.attempts() == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_job_asks_again_to_go_back_where_the_controller_is_away_as_it_saves(
+    cluster: Cluster, fake_sweep: Fake
+) -> None:
+    sweep = fake_sweep(1)
+    start_slow(sweep, seconds=4.0)
+    cluster.call("scancel", "--signal=USR2", "--batch", *jobs(cluster, sweep))
+    cluster.kill("slurmctld", signal.SIGTERM)
+    try:
+        wait_until(lambda: [line.state for line in sweep.board()] == ["k"])
+        # Time for a first question that nobody answers.
+        time.sleep(10.0)
+    finally:
+        cluster.start_controller()
+    finish(sweep)
+    assert sweep.attempts() == [2]
 
 
 def test_a_second_life_of_a_job_waits_for_the_first_that_still_works(
