@@ -10,8 +10,10 @@
 namespace {
 
 constexpr int PANEL = 2 * W;
+constexpr int LINE = 64 / sizeof(real);  // numbers that a cache takes at once
 constexpr long DEPTH = 256;         // terms of a sum that are taken at once: a panel fits the L1 cache
 constexpr long TOKEN_DEPTH = 128;   // the same for the gradient of a weight, which sums over tokens
+constexpr long AHEAD = 16;          // rows asked for before they are copied
 constexpr long ROWS = 16 * TILE;    // rows of the left factor that stay in the L2 cache meanwhile
 
 long at_most(long a, long b) { return a < b ? a : b; }
@@ -21,8 +23,11 @@ long panels_in(long columns) { return (columns + PANEL - 1) / PANEL; }
 void pack_panel(const real* b, long row, long column, long depth, long columns, real* to) {
   long p = 0;
   if (columns == PANEL && column == 1) {
-    for (; p < depth; p++)
+    for (; p < depth; p++) {
+      // Rows lie too far apart for the machine to guess them.
+      for (int j = 0; j < PANEL; j += LINE) __builtin_prefetch(b + (p + AHEAD) * row + j);
       for (int j = 0; j < PANEL; j += W) store(to + p * PANEL + j, load(b + p * row + j));
+    }
   } else if (columns == PANEL && row == 1) {
     for (; p + W <= depth; p += W)
       for (int j = 0; j < PANEL; j += W)
@@ -37,6 +42,9 @@ void pack_panel(const real* b, long row, long column, long depth, long columns, 
 void panel_tile(int rows, long columns, long depth, const real* a, long a_row, long a_column,
                 const real* panel, real* c, long c_row, bool add) {
   if (columns >= PANEL) {
+    // Asked for before the product: what it writes to is in no cache yet.
+    for (int r = 0; r < rows; r++)
+      for (int j = 0; j < PANEL; j += LINE) __builtin_prefetch(c + r * c_row + j, 1);
     if (add) product<true>(rows, PANEL, depth, a, a_row, a_column, panel, PANEL, c, c_row);
     else product<false>(rows, PANEL, depth, a, a_row, a_column, panel, PANEL, c, c_row);
     return;
