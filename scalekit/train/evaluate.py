@@ -28,7 +28,8 @@ class HeldOut:
 
     Attributes:
         loss: Mean nats per token.
-        sem: Standard error of the mean, clustered by row: tokens of one row are not independent.
+        sem: Standard error of the mean over text of this kind (`standard_error`); runs on the same
+            rows share the most of it, so that their differences are known better.
         tokens: How many tokens were predicted.
         bits_per_byte: The loss in bits per byte of text, or None where bytes are not defined.
         sources: The same of each source of a mixture, by name.
@@ -114,9 +115,29 @@ def summarise(row_means: np.ndarray, context: int, bytes_per_token: float | None
     """Turn the mean losses (R,) of equally long rows into a `HeldOut`."""
     n_rows = len(row_means)
     loss = float(row_means.mean())
-    sem = float(row_means.std(ddof=1) / math.sqrt(n_rows)) if n_rows > 1 else None
     bits = loss / math.log(2) / bytes_per_token if bytes_per_token else None
-    return HeldOut(loss, sem, n_rows * context, bits)
+    return HeldOut(loss, standard_error(row_means), n_rows * context, bits)
+
+
+def standard_error(row_means: np.ndarray) -> float | None:
+    """Return the standard error of the mean of rows (R,) in their order; None for a single one.
+
+    Tokens of one row are not independent, and neither are neighbouring rows, which often come from
+    one document. So covariances count up to root R rows apart, with weights that fall linearly
+    (Newey and West 1987, equation 5), and what that gives is divided by what it would give on
+    average for independent rows of variance one: for those it has no bias.
+    """
+    n = len(row_means)
+    if n < 2:
+        return None
+    lags = np.arange(1, math.isqrt(n) + 1)
+    weights = 2 * (1 - lags / (len(lags) + 1))
+    apart = row_means - row_means.mean()
+    products = np.array([apart[lag:] @ apart[:-lag] for lag in lags])
+    variance = (apart @ apart + weights @ products) / n
+    independent = 1 - (1 + weights @ (1 - lags / n)) / n
+    # Below zero by rounding only.
+    return float(np.sqrt(np.maximum(variance, 0) / independent / n))
 
 
 def summarise_shares(row_means: np.ndarray, context: int, shares: Sequence[Share]) -> HeldOut:

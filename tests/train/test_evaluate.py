@@ -14,7 +14,13 @@ from scalekit.datasets.base import Seen, Share
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import RunSpec
 from scalekit.train.device import choose_device
-from scalekit.train.evaluate import evaluate_corpus, report_sources, summarise, summarise_shares
+from scalekit.train.evaluate import (
+    evaluate_corpus,
+    report_sources,
+    standard_error,
+    summarise,
+    summarise_shares,
+)
 
 VOCAB = 64
 
@@ -34,8 +40,7 @@ def test_the_held_out_loss_is_what_a_token_at_a_time_gives(planned) -> None:
     assert held.tokens == 512
     # float32 logits of order one, averaged.
     assert held.loss == pytest.approx(losses.mean(), rel=1e-5)
-    spread = losses.mean(axis=1).std(ddof=1) / math.sqrt(32)
-    assert held.sem == pytest.approx(spread, rel=1e-4)
+    assert held.sem == pytest.approx(standard_error(losses.mean(axis=1)), rel=1e-4)
     assert held.bits_per_byte is None, "it has no bytes"
 
 
@@ -84,10 +89,40 @@ def test_tokens_of_one_row_do_not_count_as_independent() -> None:
     rng = np.random.default_rng(0)
     row_means = rng.normal(size=400)
     held = summarise(row_means, 256, None)
-    # The mean of 400 rows that differ by one: a twentieth, however long the rows are.
-    assert held.sem == pytest.approx(0.05, rel=0.1)
+    # The mean of 400 rows that differ by one: a twentieth, however long the rows are. Twenty lags
+    # of 400 rows know it to a fifth.
+    assert held.sem == pytest.approx(0.05, rel=0.4)
     assert held.tokens == 400 * 256
     assert held.bits_per_byte is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 100])
+def test_the_variance_of_independent_rows_has_no_bias(n: int) -> None:
+    rng = np.random.default_rng(n)
+    found = [standard_error(rng.normal(size=n)) for _ in range(4000)]
+    mean = np.mean([f**2 for f in found if f is not None])
+    # With two rows a squared error scatters by 1.4 of itself: three of its 4,000th parts' root.
+    assert mean == pytest.approx(1 / n, rel=0.07)
+
+
+@pytest.mark.parametrize(("n", "least"), [(256, 0.80), (1024, 0.84), (4096, 0.87)])
+def test_rows_of_long_documents_do_not_count_as_independent(n: int, least: float) -> None:
+    rng = np.random.default_rng(n)
+    inside = naive = 0
+    for _ in range(400):
+        # Documents of ten rows on average, whose losses differ as much as rows within them.
+        document = np.cumsum(rng.random(n) < 0.1)
+        rows = rng.normal(size=n)[document] + rng.normal(size=n)
+        inside += abs(rows.mean()) < 1.96 * (standard_error(rows) or 0)
+        naive += abs(rows.mean()) < 1.96 * rows.std(ddof=1) / math.sqrt(n)
+    # Of 0.95; the reach of few rows is short. 400 repetitions know a share to 0.018.
+    assert least < inside / 400 < 0.98
+    assert naive / 400 < 0.6
+
+
+def test_a_loss_that_is_no_number_has_no_error_that_is_one() -> None:
+    assert math.isnan(standard_error(np.array([1.0, np.nan, 2.0, 3.0])) or 0)
+    assert standard_error(np.full(9, 2.5)) == 0
 
 
 def test_a_single_row_has_no_standard_error() -> None:
