@@ -91,6 +91,7 @@ def _sources(data: Mapping[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]
             f"data.weights: {missing[0]!r} is no folder in {root}; "
             f"{did_you_mean(missing[0], there)}"
         )
+    _check_apart({name: (root / name).resolve() for name in weights})
     return {
         name: (
             weight,
@@ -104,6 +105,18 @@ def _sources(data: Mapping[str, Any]) -> dict[str, tuple[float, dict[str, Any]]]
         )
         for name, weight in weights.items()
     }
+
+
+def _check_apart(folders: Mapping[str, Path]) -> None:
+    """Refuse a folder under two names: its rows would come twice, and its weight as two."""
+    first: dict[Path, str] = {}
+    for name, folder in folders.items():
+        if folder in first:
+            raise InputError(
+                f"data.weights: {name!r} and {first[folder]!r} are one folder, {folder}; "
+                "name it once, with the sum of their weights"
+            )
+        first[folder] = name
 
 
 def facts(data: Mapping[str, Any]) -> dict[str, Any]:

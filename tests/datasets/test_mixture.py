@@ -184,6 +184,11 @@ def test_equal_mixtures_are_written_equally() -> None:
         ("web=1.5, code=-0.5", "-0.5 of 'code' is less than one row"),
         ("web=1, code=1e-9", "1e-09 of 'code' is less than one row"),
         ("web=0.5, kode=0.5", r"'kode' is no folder in .*; did you mean 'code'\?"),
+        ("web=0.5, ./web=0.5", r"'web' and './web' are one folder, .*; name it once"),
+        (
+            "web=0.5, code/../web=0.5",
+            "'web' and 'code/../web' are one folder|'code/../web' and 'web'",
+        ),
     ],
 )
 def test_weights_that_are_no_mixture_are_refused(
