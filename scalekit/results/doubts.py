@@ -63,8 +63,10 @@ def _errors(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> 
     """Doubt a standard error that is none; an empty cell only says that nobody measured it."""
     import numpy as np
 
-    if "loss_sem" not in columns or columns["loss_sem"].dtype == object:
+    if "loss_sem" not in columns:
         return []
+    if columns["loss_sem"].dtype == object:
+        return [f"{where}: loss_sem holds words, so no evaluation's error is known; write numbers"]
     sem = columns["loss_sem"][rows]
     bad = np.flatnonzero((sem < 0) | np.isinf(sem))
     if not len(bad):

@@ -406,6 +406,10 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
             "params,tokens,loss,loss_sem\n1e6,1e7,3,0.1\n2e6,2e8,2,-0.1\n3e6,3e8,2,inf\n",
             "loss_sem is negative or not finite in 2 rows, the first is row 2 with -0.1",
         ),
+        (
+            "params,tokens,loss,loss_sem\n1e6,1e7,3,about 0.1\n2e6,2e8,2,0.1\n",
+            "loss_sem holds words, so no evaluation's error is known",
+        ),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,2e8,2\n", "params, the same in every row, 1e.06"),
         ("params,tokens,loss\n774,1e9,3\n1.3e9,2e9,2\n", "params jump from 774 to 1.3e.09.*mixed"),
         ("params,tokens,loss\n70,1e9,3\n16000,2e9,2\n", r"begin at 70; if they are millions"),
