@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +22,14 @@ PAUSE_SECONDS = 2.0
 """How long it is left alone in between."""
 
 TRIES = 3
-"""How often a job asks to go back: a busy controller refuses as one that means it does."""
+"""How often a job asks to go back where it was perhaps not heard."""
+
+_UNHEARD = re.compile(
+    r"timed out|unable to contact|communication|zero bytes|(send|receive) failure|standby"
+    r"|temporarily|try again",
+    re.IGNORECASE,
+)
+"""Slurm's words for a controller that is busy or away; any others are its answer."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class Self:
                 words = str(error)
             else:
                 return None
+            if not _UNHEARD.search(words):
+                break
             time.sleep(PAUSE_SECONDS)
         return words
 

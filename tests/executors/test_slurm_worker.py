@@ -78,7 +78,9 @@ class Stage:
         """Let one of Slurm's programs fail the first times, as when the controller is busy."""
         path = self.bin / name
         first, noted, rest = path.read_text().split("\n", 2)
-        fails = f"[ $(grep -c ^{name} {self.bin}/calls) -le {calls} ] && exit 1"
+        words = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+        is_early = f"[ $(grep -c ^{name} {self.bin}/calls) -le {calls} ]"
+        fails = f"{is_early} && {{ echo '{words}' >&2; exit 1; }}"
         path.write_text("\n".join([first, noted, fails, rest]))
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -282,9 +284,11 @@ def test_preempted_before_any_progress_it_goes_back_all_the_same(stage: Stage) -
 
 def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage) -> None:
     stage.plan({"seconds": 30.0}, {"seconds": 30.0}, limit=100.0)
-    (stage.bin / "scontrol").write_text("#!/bin/bash\necho 'Access denied' >&2; exit 1\n")
+    with (stage.bin / "scontrol").open("a") as script:
+        script.write("echo 'Access denied' >&2; exit 1\n")
     assert stage.run() == 0
     assert "1 run is left and this job cannot be requeued: Access denied" in stage.said()
+    assert stage.calls().count("scontrol requeue 7_3") == 1
 
 
 def test_a_scheduler_too_busy_to_answer_is_asked_again(stage: Stage) -> None:
