@@ -127,8 +127,8 @@ class Attempt:
     def fail(self, error: Exception) -> None:
         """Write down that the run failed, and of what."""
         job, before, account = self.job, self.before, self.setting.account
-        wall = job.wall_seconds() if job else _seconds(before, "wall_s")
-        devices = job.device_seconds(wall) if job else _seconds(before, "device_s")
+        wall = job.wall_seconds() if job else _wall_before(before)
+        devices = job.device_seconds(wall) if job else _devices_before(before, account)
         self.setting.record.write(
             "end",
             status="failed",
@@ -193,8 +193,8 @@ def _prepare(
         stop=setting.stop,
         report=setting.report,
         account=setting.account,
-        wall_before=_seconds(before, "wall_s"),
-        device_before=_seconds(before, "device_s"),
+        wall_before=_wall_before(before),
+        device_before=_devices_before(before, setting.account),
         spread=spread,
         gradients=gradients_of(model, device, spread, partial(note_memory, setting, config)),
         branches=setting.branches,
@@ -268,15 +268,17 @@ def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
     return {"wall_s": wall, "device_s": held, **totals, **stack}
 
 
-def _seconds(before: RunRecord | None, kind: str) -> float:
-    """Return the seconds that earlier attempts are known to have taken.
-
-    Args:
-        before: What they wrote.
-        kind: `wall_s`, or `device_s`, which step lines of older records lack.
-    """
+def _wall_before(before: RunRecord | None) -> float:
+    """Return the seconds that earlier attempts are known to have taken."""
     if before is None:
         return 0.0
-    lines = [*(line.get(kind, line.get("wall_s")) for line in before.steps[-1:])]
-    known = [*lines, before.spent.get("wall_s")]
+    known = [line.get("wall_s") for line in (*before.steps[-1:], before.spent)]
     return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)
+
+
+def _devices_before(before: RunRecord | None, account: Account) -> float:
+    """Return the same of all devices: as many as the last step line knows, or else as are now."""
+    line = before.steps[-1] if before and before.steps else {}
+    wall, devices = line.get("wall_s"), line.get("device_s")
+    share = devices / wall if wall and devices is not None else account.device_share
+    return _wall_before(before) * share

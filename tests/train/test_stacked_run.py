@@ -305,6 +305,21 @@ def test_replicas_share_the_time_and_the_peak_of_their_device(
         assert end["mfu"] == pytest.approx(flops * len(specs) / 1e9, rel=1e-12)
 
 
+@pytest.mark.parametrize("every", [3, 100], ids=["after a step line", "before any"])
+def test_a_stack_that_goes_on_holds_no_more_of_its_device(runs, tmp_path: Path, every: int) -> None:
+    """What was spent by a checkpoint is known by the clock, of which a replica has a part."""
+    specs = runs(log={**LOG, "every": every})
+    folder = SweepFolder(tmp_path / "stacked")
+    stop, report = stop_at(4)  # an evaluation
+    train_stack(specs, folder, device="cpu", stop=stop, report=report)
+    assert set(train_stack(specs, folder, device="cpu").values()) == {"done"}
+    for spec in specs:
+        end = read_record(folder.record(spec.id)).end
+        assert end is not None
+        own = end["wall_s"] / len(specs) + end["startup_s"]
+        assert end["device_s"] == pytest.approx(own, rel=1e-9)
+
+
 def test_runs_of_a_stack_share_the_memory_that_was_asked_for(
     runs, tmp_path: Path, monkeypatch
 ) -> None:
