@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -158,7 +157,7 @@ class _Troupe:
             return None
         there = [member for member, _ in taken]
         try:
-            stack = _stack_of(there, stack)
+            stack = _stack_of(there, stack, self._note_memory)
             losses, norms = _learn(stack, there, [rows for _, rows in taken])
         except Exception as error:  # of all at once, so it is everyone's
             for member in there:
@@ -194,6 +193,12 @@ class _Troupe:
         except Exception as error:  # the edge of a job
             self._fail(attempt, error)
 
+    def _note_memory(self, rows: int) -> None:
+        """Write down that memory ran out and that those left go on with fewer rows at once."""
+        for attempt in self.attempts:
+            if attempt.spec.id not in self.statuses:  # behind an end nothing may stand
+                note_memory(attempt.setting, attempt.config, rows)
+
     def _fail(self, attempt: Attempt, error: Exception) -> None:
         attempt.fail(error)
         self.statuses[attempt.spec.id] = "failed"
@@ -203,12 +208,13 @@ class _Troupe:
             traceback.print_exception(error, file=sys.stderr)
 
 
-def _stack_of(members: Sequence[_Member], before: Stack | None) -> Stack:
+def _stack_of(
+    members: Sequence[_Member], before: Stack | None, note: Callable[[int], None]
+) -> Stack:
     """Return the stack of these runs: the one before where it is, made anew where some are gone."""
     learners = [member.learner for member in members]
     if before is None:
         spread = members[0].job.spread
-        note = partial(_note_memory, members)
         return Stack(learners, spread.micro_rows, note, records=spread.recorded)
     return before if len(learners) == len(before.learners) else before.only(learners)
 
@@ -222,9 +228,3 @@ def _learn(
     lrs = [member.walk.lr for member in members]
     losses, norms = stack.learn(tokens.view(wide), targets.view(wide), lrs)
     return losses.unbind(), norms.unbind()
-
-
-def _note_memory(members: Sequence[_Member], rows: int) -> None:
-    """Write down that memory ran out and that the runs go on with fewer rows at once."""
-    for member in members:
-        note_memory(member.attempt.setting, member.attempt.config, rows)

@@ -20,6 +20,7 @@ from deaths import Death, dying_at
 
 from scalekit.errors import InputError
 from scalekit.results.record import read_record
+from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train.device import Device
@@ -303,6 +304,31 @@ def test_replicas_share_the_time_and_the_peak_of_their_device(
         assert end["device_s"] == pytest.approx(own, abs=1e-9)
         flops = end["tokens_per_second"] * spec.plan["flops_per_token"]["exact"]
         assert end["mfu"] == pytest.approx(flops * len(specs) / 1e9, rel=1e-12)
+
+
+def test_memory_that_runs_out_is_no_news_of_a_run_that_has_ended(
+    runs, tmp_path: Path, monkeypatch
+) -> None:
+    """A line behind an end took the end away: the run counted as stopped for ever."""
+    import torch
+
+    from scalekit.models.gpt import GPT
+
+    plain = GPT.stacked_losses
+
+    def fail(model: GPT, params: Any, tokens: torch.Tensor, targets: torch.Tensor) -> Any:
+        if len(tokens) == 2 and tokens.shape[1] > 4:  # one of three is over
+            raise torch.OutOfMemoryError("planned")
+        return plain(model, params, tokens, targets)
+
+    monkeypatch.setattr(GPT, "stacked_losses", fail)
+    specs = runs(({"seed": 0}, {"seed": 1, "lr": 1e30}, {"seed": 2}))
+    folder = SweepFolder(tmp_path / "stacked")
+    assert list(train_stack(specs, folder, device="cpu").values()) == ["done", "diverged", "done"]
+    states = [read_state(folder.record(spec.id)).status for spec in specs]
+    assert states == ["done", "diverged", "done"]
+    notes = [folder.record(spec.id).read_text().count('"note"') for spec in specs]
+    assert notes == [1, 0, 1]
 
 
 @pytest.mark.parametrize("every", [3, 100], ids=["after a step line", "before any"])
