@@ -73,8 +73,8 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     # A process may also train many runs, one after the other: its age is no run's then.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
-        startup_s = (process_seconds() or 0.0) if is_own else 0.0
-        here = _Here(place, device, threads, stop, startup_s, not no_retry)
+        since = time.perf_counter() - ((process_seconds() or 0.0) if is_own else 0.0)
+        here = _Here(place, device, threads, stop, since, not no_retry)
         is_stack = len(specs) > 1
         statuses = _train_stack(specs, here) if is_stack else _train_one(specs[0], here, mine)
     if "stopped" in statuses:
@@ -92,8 +92,12 @@ class _Here:
     device: str
     threads: int | None
     stop: StopRequest
-    startup_s: float
+    since: float
     retries: bool
+
+    def startup_s(self) -> float:
+        """Return the seconds since `time.perf_counter` said `since`."""
+        return time.perf_counter() - self.since
 
 
 def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
@@ -112,7 +116,7 @@ def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
             report=_Reporter() if team.is_first else _silent,
             stop=here.stop,
             team=team,
-            startup_s=here.startup_s,
+            startup_s=here.startup_s(),
         )
     except errors.ScalekitError as error:
         if team.is_first:
@@ -135,7 +139,7 @@ def _train_stack(specs: Sequence[RunSpec], here: _Here) -> list[str]:
         threads=here.threads,
         report=_Reporter(),
         stop=here.stop,
-        startup_s=here.startup_s,
+        startup_s=here.startup_s(),
         retries=here.retries,
     )
     for run, status in statuses.items():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from scalekit import cli
 from scalekit.results.record import read_record
 from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
@@ -103,6 +104,15 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, module: str, name: str, seconds: 
         return real(*args, **options)
 
     monkeypatch.setattr(f"{module}.{name}", slow)
+
+
+def test_waiting_for_the_other_processes_is_a_part_of_the_start(
+    spec: RunSpec, folder: SweepFolder, command: list[str], monkeypatch
+) -> None:
+    """Nodes start unequally fast, and those that came first are held meanwhile."""
+    slow_down(monkeypatch, "scalekit.train.meeting", "join", 0.5)
+    assert cli.run(command) == 0
+    assert end_of(folder, spec)["startup_s"] > 0.5
 
 
 def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
