@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,8 @@ MEET_SECONDS = 600.0
 
 SILENT_SECONDS = 1800.0
 """How long a process may say nothing, as while the first writes a checkpoint."""
+
+_LET_GO_SECONDS = 0.1
 
 
 def join(place: Place | None, device: str) -> Team:
@@ -72,11 +75,15 @@ def _end_threads() -> None:
 
     Gloo's drop the tensors of what they exchanged last when they get to it. One that does so while
     Python goes down aborts the process, and an exit code that said why becomes a signal.
+
+    A group that somebody holds on to keeps its threads, as torch's caches do after a sharded model:
+    those need an instant in which nobody computes to let go.
     """
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
+    time.sleep(_LET_GO_SECONDS)
 
 
 def device_of(place: Place | None, name: str, *, wants_gpu: bool) -> str:

@@ -209,6 +209,43 @@ def test_a_process_ends_with_its_own_code_whatever_torch_still_exchanges(
     assert ended.returncode == 3, ended.stderr
 
 
+ENDS_WITH_A_GROUP_THAT_IS_HELD = """
+import os, sys
+import torch, torch.distributed as dist
+from scalekit.executors._team import find_place, run_team
+from scalekit.train.meeting import join
+
+place = find_place(os.environ)
+if place is None:
+    sys.exit(run_team([sys.executable, *sys.argv], 2, 1))
+team = join(place, "cpu")
+torch.held = dist.distributed_c10d._get_default_group()
+sys.setswitchinterval(5.0)  # as it happens now and then: nobody else gets to run unless we wait
+for _ in range(30):
+    team.gather(torch.zeros(1))
+team.leave()
+sys.exit(3)
+"""
+
+
+def test_a_process_ends_with_its_own_code_whoever_holds_on_to_what_it_spoke_through(
+    tmp_path: Path,
+) -> None:
+    """After a sharded model torch's caches do: runs that were done ended by a signal."""
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS_WITH_A_GROUP_THAT_IS_HELD, encoding="utf-8")
+    for _ in range(2):  # half of them did
+        ended = subprocess.run(
+            [sys.executable, str(script)],
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert ended.returncode == 3, ended.stderr
+
+
 # --- stopped and killed ----------------------------------------------------------------------
 
 SLOW_ENOUGH = {
