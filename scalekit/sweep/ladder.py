@@ -84,6 +84,7 @@ def link_rungs(runs: Sequence[RunSpec]) -> list[RunSpec]:
     _check_equal(runs)
     steps = {run.id: branch_step(run.config["train"]) for run in shorter}
     begun = {run: step for run, step in steps.items() if step}
+    _check_plateau(trunk, max(steps.values()))
     linked = [
         replace(
             run,
@@ -148,6 +149,22 @@ def _check_equal(runs: Sequence[RunSpec]) -> None:
         what = f"the rungs of one trunk would warm up for {warm[0]} to {warm[-1]} steps"
         todo = f"set train.warmup_tokens instead, such as {tokens}"
         raise RunProblemError("train.warmup_frac", what, todo)
+
+
+def _check_plateau(trunk: RunSpec, last: int) -> None:
+    """Refuse a trunk that cools down before the last of its branches, after `last`, has left it.
+
+    Raises:
+        RunProblemError: It does.
+    """
+    ends = branch_step(trunk.config["train"])
+    if last > ends:
+        raise RunProblemError(
+            "train.decay_frac",
+            f"the longest rung cools down from step {ends} on, before a shorter one, which leaves "
+            f"it at step {last}",
+            "give all rungs one decay_frac, or set train.decay_tokens",
+        )
 
 
 def saving(runs: Sequence[RunSpec]) -> Saving | None:

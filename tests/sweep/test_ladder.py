@@ -191,3 +191,11 @@ def test_a_setting_that_follows_from_the_length_is_refused_where_it_is_derived(t
     found = refusal(tmp_path, derive={"train.lr": "0.01 * (D / 1e6) ** -0.5"})
     assert "train.lr differs between rungs of one trunk" in found
     assert "0.01 * (D / 1e6)" in found
+
+
+def test_a_trunk_that_cools_down_before_a_branch_has_left_it_is_refused(tmp_path):
+    """Its state at step 8 was of a falling rate: another loss than the rung has by itself."""
+    derive = {"train.decay_frac": "min(0.7, steps * steps / 400)"}
+    found = refusal(tmp_path, {"steps": [8, 12, 20]}, {"decay_frac": None}, derive=derive)
+    assert "the longest rung cools down from step 6 on, before a shorter one, which" in found
+    assert "leaves it at step 8; give all rungs one decay_frac" in found
