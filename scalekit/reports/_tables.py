@@ -154,8 +154,15 @@ def runs(study: Study) -> TableOf:
         "flags",
     )
     keep = [j for j in range(len(columns)) if any(r[j] not in ("", NOTHING) for r in rows)]
-    more = f"The first {MOST_ROWS} of {n} runs; data.csv holds all." if n > MOST_ROWS else ""
-    return TableOf([columns[j] for j in keep], [[r[j] for j in keep] for r in rows], more)
+    notes = [f"The first {MOST_ROWS} of {n} runs; data.csv holds all."] if n > MOST_ROWS else []
+    if any("±" in row[5] for row in rows):
+        notes.append(
+            "± is the standard error of an evaluation; runs on one validation set share it, "
+            "and how they differ is known better."
+        )
+    return TableOf(
+        [columns[j] for j in keep], [[r[j] for j in keep] for r in rows], " ".join(notes)
+    )
 
 
 def dropped(fit: FitResult) -> TableOf:

@@ -137,6 +137,14 @@ def test_the_page_says_each_parameter_exponent_and_optimum(study: Study, page: s
     assert "scalekit analyze runs/demo --seed 7" in text
 
 
+def test_an_evaluations_error_is_said_to_be_shared(study: Study, facts: Facts, page: str) -> None:
+    assert "runs on one validation set share it" in facts.runs.note
+    assert facts.runs.note in page
+    assert study.table is not None
+    columns = {k: v for k, v in study.table.columns.items() if k != "loss_sem"}
+    assert not _tables.runs(replace(study, table=RunTable(columns))).note
+
+
 def test_the_page_lists_each_row_left_out_with_its_reason(study: Study, page: str) -> None:
     assert study.fit is not None
     for row in study.fit.dropped:
