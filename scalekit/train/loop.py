@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
-from scalekit.train.account import spends
+from scalekit.train.account import Account, spends
 from scalekit.train.checkpoint import Checkpoints
 from scalekit.train.device import Device
 from scalekit.train.evaluate import HeldOut
@@ -121,7 +121,7 @@ class Walk:
         self.lr = 0.0
         self.status: str | None = None
         self._measured = eval_steps(job.steps, job.config.log.evals)
-        self._clock = _Clock()
+        self._clock = _Clock(job.account)
         self._pending: list[Tensor] = []
         self._is_first = True
         if progress.step == job.steps:  # a branch of which only the evaluation is its own
@@ -191,14 +191,15 @@ def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
 
 
 class _Clock:
-    """Wall-clock bookkeeping: speed since the last line, time since the last checkpoint."""
+    """Clock bookkeeping: training since the last line, all time since the last checkpoint."""
 
-    def __init__(self) -> None:
-        self.line_at = self.save_at = time.perf_counter()
+    def __init__(self, account: Account) -> None:
+        self._account, self.save_at = account, time.perf_counter()
+        self.line_at = 0.0
         self.line_step: int | None = None
 
     def restart(self, step: int) -> None:
-        self.line_at, self.line_step = time.perf_counter(), step
+        self.line_at, self.line_step = self._account.training_seconds(), step
 
     def saved(self, step: int) -> None:
         self.save_at = time.perf_counter()
@@ -244,7 +245,7 @@ def _write_step(
     train, step = job.config.train, progress.step
     loss = progress.loss_sum / progress.loss_steps
     progress.loss_sum, progress.loss_steps = 0.0, 0
-    now = time.perf_counter()
+    now = job.account.training_seconds()  # of a stack's runs, others may have been measured since
     speed = None
     if clock.line_step is not None and step > clock.line_step:
         speed = (step - clock.line_step) * train.batch_tokens / (now - clock.line_at)

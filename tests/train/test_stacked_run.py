@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,27 @@ def test_memory_that_runs_out_is_no_news_of_a_run_that_has_ended(
     assert states == ["done", "diverged", "done"]
     notes = [folder.record(spec.id).read_text().count('"note"') for spec in specs]
     assert notes == [1, 0, 1]
+
+
+def test_a_replica_is_as_fast_while_others_are_measured(
+    runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scalekit.train import job
+
+    plain = job.evaluate_corpus
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.2)
+        return plain(*args)
+
+    monkeypatch.setattr(job, "evaluate_corpus", slow)
+    specs = runs(SETTINGS[:3], train={"steps": 12}, log={"every": 3, "evals": 4})
+    folder = SweepFolder(tmp_path / "stacked")
+    train_stack(specs, folder, device="cpu")
+    for spec in specs:
+        speeds = [line["tokens_per_second"] for line in read_record(folder.record(spec.id)).steps]
+        # So many are the most for three steps with another's evaluation in between.
+        assert min(filter(None, speeds)) > 3 * 128 / 0.2
 
 
 @pytest.mark.parametrize("every", [3, 100], ids=["after a step line", "before any"])
