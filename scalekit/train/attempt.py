@@ -117,6 +117,7 @@ class Attempt:
         assert self.job is not None
         self.setting.device.synchronise()
         if status == "stopped":
+            self.job.write_spent(progress.step)  # with the checkpoint that was saved
             return status
         steps = progress.step - self.resumed_from
         if status == "done" and self.setting.weights is not None:

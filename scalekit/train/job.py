@@ -84,6 +84,11 @@ class Job:
         """Return the same of all devices together, at that moment of the wall clock."""
         return self.device_before + (wall - self.wall_before) * self.account.device_share
 
+    def write_spent(self, step: int) -> None:
+        """Write what the run has cost by now."""
+        wall = self.wall_seconds()
+        self.record.write("spent", step=step, wall_s=wall, **self.account.totals())
+
 
 def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:
     """Give a record back what it told before its checkpoint and has lost since."""

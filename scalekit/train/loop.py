@@ -183,8 +183,7 @@ class Walk:
 @spends("checkpoint_s")
 def save(job: Job, progress: Progress, *places: Checkpoints) -> None:
     """Write a checkpoint of everything that decides the numbers from here on."""
-    spent = {"wall_s": job.wall_seconds(), **job.account.totals()}
-    job.record.write("spent", step=progress.step, **spent)
+    job.write_spent(progress.step)
     job.record.sync()
     for place in places:
         save_state(place, job.parts, vars(progress), job.spread)

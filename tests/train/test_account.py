@@ -190,6 +190,20 @@ def test_costs_add_up_over_attempts_that_were_stopped(spec: RunSpec, folder: Swe
     assert sum(a["startup_s"] for a in attempts) == pytest.approx(end["startup_s"])
 
 
+def test_the_checkpoint_of_a_stop_is_paid_for_too(
+    planned, folder: SweepFolder, monkeypatch
+) -> None:
+    """Its line was written before it, so each stop took what its checkpoint cost off the books."""
+    spec = planned(log={"every": 3, "evals": 2})
+    slow_down(monkeypatch, "scalekit.train.checkpoint", "write_whole", 0.3)
+    stop, report = stop_after(6)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
+    assert train_run(spec, folder, device="cpu") == "done"
+    end = end_of(folder, spec)
+    assert end["wall_s"] > end["checkpoint_s"] > 0.3
+    assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], rel=1e-9)
+
+
 @pytest.mark.usefixtures("metered")
 def test_energy_adds_up_over_attempts(spec: RunSpec, folder: SweepFolder) -> None:
     stop, report = stop_after(3)
