@@ -106,6 +106,7 @@ class Attempt:
             **describe_attempt(self.number, progress.step, setting.device, setting.spread.team),
             **{**describe_spread(setting.spread, job.model, setting.device), **facts},
             startup_s=setting.account.startup_seconds(),
+            wall_s=job.wall_before,
             energy_by=setting.account.energy_by(),
         )
         if config.start.run is not None and progress.step == 0:
@@ -270,10 +271,14 @@ def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
 
 
 def _wall_before(before: RunRecord | None) -> float:
-    """Return the seconds that earlier attempts are known to have taken."""
+    """Return the seconds that earlier attempts are known to have taken.
+
+    The last attempt's line too: it took lines of steps, which told the time, off the curve.
+    """
     if before is None:
         return 0.0
-    known = [line.get("wall_s") for line in (*before.steps[-1:], before.spent)]
+    lines = (*before.steps[-1:], before.spent, *before.attempts[-1:])
+    known = [line.get("wall_s") for line in lines]
     return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from deaths import Death
 
 from scalekit import cli
 from scalekit.results.record import read_record
@@ -202,6 +203,27 @@ def test_the_checkpoint_of_a_stop_is_paid_for_too(
     end = end_of(folder, spec)
     assert end["wall_s"] > end["checkpoint_s"] > 0.3
     assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], rel=1e-9)
+
+
+def test_the_time_of_steps_that_were_lost_is_known_however_often_a_run_is_killed(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    def die(line: str) -> None:
+        if line.startswith("step 6/"):
+            raise Death
+
+    slow_down(monkeypatch, "scalekit.train.loop", "_write_step", 0.3)
+    with pytest.raises(Death):
+        train_run(spec, folder, device="cpu", report=die)
+    # Back at step 4: this attempt's line takes the line of step 6 off the curve, and that is all.
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", lambda *_: die("step 6/"))
+        with pytest.raises(Death):
+            train_run(spec, folder, device="cpu")
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert [a["resumed_from"] for a in lines_of(folder, spec, "attempt")] == [0, 4, 4]
+    # Lines at steps 3 and 6, and after that at 6 and 7.
+    assert end_of(folder, spec)["wall_s"] > 1.2
 
 
 @pytest.mark.usefixtures("metered")
