@@ -218,7 +218,8 @@ class Worker:
         for one in self.running:
             self._ask_to_stop(one)
         state = self.me.ask()
-        self.me.say(f"{why}, job {state.word}, {state.left} s left: saving")
+        left = "" if state.left is None else f", {state.left} s left"
+        self.me.say(f"{why}, job {state.word}{left}: saving")
         # Told while it runs, a job makes room or meets its limit, and anyone may go on. Told while
         # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
         stopped = SAVED if state.is_running else KILLED

@@ -303,6 +303,23 @@ def test_a_scheduler_too_busy_to_answer_is_asked_again(stage: Stage) -> None:
     assert "cannot be requeued" not in stage.said()
 
 
+def test_a_scheduler_that_is_gone_is_told_of_by_a_job_that_cannot_go_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scalekit.executors import _slurm_self
+
+    stage.plan(*jobs(1, takes=0.0, code=143))
+    stage.busy("squeue", calls=1000)
+    monkeypatch.setenv("PATH", str(stage.bin), prepend=os.pathsep)
+    monkeypatch.setattr(_slurm_self, "PATIENCE_SECONDS", 0.5)
+    with open_board(stage.folder, "7_3") as board:
+        worker = Worker(stage.folder, Self("7_3", "70", "7"), board, stage.folder.read(), ())
+        worker.work([signal.SIGUSR2])
+    said = capsys.readouterr().out
+    assert "signal 12, job UNKNOWN: saving" in said
+    assert "1 run is left and this job cannot be requeued: the scheduler does not answer" in said
+
+
 def test_a_request_that_was_heard_but_not_answered_is_not_repeated(stage: Stage) -> None:
     stage.plan(*jobs(1, takes=30.0, code=143))
     is_ended = f"sed -i s/RUNNING/COMPLETING/ {stage.bin}/squeue"
