@@ -1,7 +1,7 @@
 """What a run has cost so far: seconds by what they went into, energy, and memory.
 
-All are running totals over a run's attempts, in the `spent` line of each checkpoint and in the end
-line; an attempt that is killed is known up to the last of these.
+All are running totals over a run's attempts, in the `spent` line of each checkpoint, once more when
+a run is stopped, and in the end line; an attempt that is killed is known up to the last of these.
 """
 
 from __future__ import annotations
