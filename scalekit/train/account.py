@@ -186,14 +186,15 @@ class Account:
 def _last_known(before: RunRecord | None) -> dict[str, Any]:
     """Return the totals that earlier attempts are known to have reached.
 
-    Start-up stands in the attempt lines too, so that one killed before its first checkpoint counts.
+    Start-up stands in the attempt lines too, so that one killed before its first checkpoint counts;
+    one that failed before it had such a line has told it at its end.
     """
     last: Mapping[str, Any] = before.spent if before else {}
     attempts = before.attempts if before else ()
     starts = sum(float(a.get("startup_s") or 0.0) for a in attempts)
     measured = all(a.get("energy_by") for a in attempts)
     return {
-        "startup_s": starts,
+        "startup_s": max(starts, last.get("startup_s") or 0.0),
         "eval_s": last.get("eval_s") or 0.0,
         "checkpoint_s": last.get("checkpoint_s") or 0.0,
         "energy_j": (last.get("energy_j", 0.0) if measured else None),

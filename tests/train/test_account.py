@@ -273,6 +273,18 @@ def test_a_failed_run_says_what_it_cost(spec: RunSpec, folder: SweepFolder, monk
     assert end["device_s"] > end["wall_s"] > 0
 
 
+def test_the_start_of_an_attempt_that_failed_in_it_counts(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("scalekit.train.attempt.build_seeded", lambda *_: 1 / 0)
+        assert train_run(spec, folder, device="cpu", startup_s=30.0) == "failed"
+    assert train_run(spec, folder, device="cpu", startup_s=1.0) == "done"
+    end = end_of(folder, spec)
+    assert end["startup_s"] > 31.0
+    assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], rel=1e-9)
+
+
 def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:
     stop, report = stop_after(3)
     assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
