@@ -149,10 +149,11 @@ class _Accumulated:
 
     def _too_much(self, tokens: Tensor) -> InputError:
         context = tokens.shape[1]
-        now, less = self.micro_rows * context, max(1, self.micro_rows // 2) * context
+        less = self.micro_rows // 2 * context
+        fewer = f"micro_batch_tokens to {less:,} or less, " if less else ""  # one row is the least
         return InputError(
-            f"out of memory with {now:,} tokens at once; set resources.micro_batch_tokens to "
-            f"{less:,} or less, recompute: blocks, or shard: true over more processes"
+            f"out of memory with {self.micro_rows * context:,} tokens at once; set resources."
+            f"{fewer}recompute: blocks, or shard: true over more processes"
         )
 
     def learn(self, tokens: Tensor, targets: Tensor) -> Tensor:

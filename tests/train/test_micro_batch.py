@@ -141,6 +141,15 @@ def test_a_run_that_is_out_of_memory_again_is_refused_with_what_to_set(
 
 
 @not_fused
+def test_a_run_that_learns_from_a_row_at_once_is_not_told_to_take_less(
+    planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty(monkeypatch, fails=1)
+    with pytest.raises(InputError, match=r"with 16 tokens at once; set resources\.recompute: blo"):
+        train(planned(**AUTOGRAD), SweepFolder(tmp_path), micro_batch_tokens=16)
+
+
+@not_fused
 @pytest.mark.parametrize("what", ["mlps", "blocks"])
 def test_computing_activations_again_changes_no_bit(planned, tmp_path: Path, what: str) -> None:
     spec = planned(**AUTOGRAD)
