@@ -332,7 +332,8 @@ def test_a_jobs_command_line_is_the_train_command(folder) -> None:
 
 
 COMMAND = f"""
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[3]))
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_launch import Expansion, Named, launch
 from scalekit.results.store import SweepFolder
@@ -347,12 +348,15 @@ except KeyboardInterrupt:
 """
 
 
-def start_command(sweep: Expansion, folder: SweepFolder) -> subprocess.Popen[str]:
+def start_command(
+    sweep: Expansion, folder: SweepFolder, hang_up: str = "SIG_DFL"
+) -> subprocess.Popen[str]:
+    """Start the command, a hang-up ignored or not, however these tests were started."""
     plan = folder.root.parent / "wanted.jsonl"
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_text("".join(json.dumps(spec.to_json()) + "\n" for spec in sweep.runs))
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(folder.root), str(plan)],
+        [sys.executable, "-c", COMMAND, str(folder.root), str(plan), hang_up],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -383,6 +387,16 @@ def test_a_signal_lets_runs_save_and_the_same_command_continues(
     assert launch(sweep, folder, parallel=3).exit_code == 0
     began = [read_record(folder.record(run)).attempts for run in ids(sweep)]
     assert sorted(len(lines) for lines in began) == [1, 2, 2]
+
+
+def test_a_command_that_nohup_started_does_not_end_by_a_hang_up(expansion, folder) -> None:
+    sweep = expansion(3, r0={"seconds": 0.2})
+    command = start_command(sweep, folder, "SIG_IGN")
+    wait_until(lambda: "running" in statuses(sweep, folder))
+    command.send_signal(signal.SIGHUP)
+    _, err = command.communicate(timeout=20)
+    assert command.returncode == 0, err
+    assert statuses(sweep, folder) == ["done"] * 3
 
 
 def test_a_killed_command_leaves_runs_that_the_next_one_does_not_start_twice(
