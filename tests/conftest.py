@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from scalekit.results.record import SCHEMA, RecordWriter
 from scalekit.results.store import SweepFolder
 
 STEPS = 40
+
+# Tests may be started by nohup, or by a shell in the background, which ignore these for them.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def plan_line(number: int, **train: Any) -> dict[str, Any]:

@@ -333,7 +333,8 @@ def test_a_jobs_command_line_is_the_train_command(folder) -> None:
 
 COMMAND = f"""
 import json, signal, sys
-signal.signal(signal.SIGHUP, getattr(signal, sys.argv[3]))
+if sys.argv[3:]:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_launch import Expansion, Named, launch
 from scalekit.results.store import SweepFolder
@@ -348,15 +349,13 @@ except KeyboardInterrupt:
 """
 
 
-def start_command(
-    sweep: Expansion, folder: SweepFolder, hang_up: str = "SIG_DFL"
-) -> subprocess.Popen[str]:
-    """Start the command, a hang-up ignored or not, however these tests were started."""
+def start_command(sweep: Expansion, folder: SweepFolder, *words: str) -> subprocess.Popen[str]:
+    """Start the command; with any words as nohup does."""
     plan = folder.root.parent / "wanted.jsonl"
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_text("".join(json.dumps(spec.to_json()) + "\n" for spec in sweep.runs))
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(folder.root), str(plan), hang_up],
+        [sys.executable, "-c", COMMAND, str(folder.root), str(plan), *words],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -391,7 +390,7 @@ def test_a_signal_lets_runs_save_and_the_same_command_continues(
 
 def test_a_command_that_nohup_started_does_not_end_by_a_hang_up(expansion, folder) -> None:
     sweep = expansion(3, r0={"seconds": 0.2})
-    command = start_command(sweep, folder, "SIG_IGN")
+    command = start_command(sweep, folder, "nohup")
     wait_until(lambda: "running" in statuses(sweep, folder))
     command.send_signal(signal.SIGHUP)
     _, err = command.communicate(timeout=20)

@@ -24,14 +24,16 @@ def script(tmp_path: Path) -> Path:
     path.write_text(
         "#!/bin/bash\n"
         f"echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES > {tmp_path}/$SLURM_ARRAY_TASK_ID.txt\n"
+        f"until [ $(ls {tmp_path}/*.txt | wc -l) -ge ${{TOGETHER:-0}} ]; do sleep 0.1; done\n"
         "sleep ${SLEEP:-0.5}\n"
     )
     return path
 
 
 def test_an_array_gets_a_gpu_an_element_and_each_gpu_once(
-    cluster: Cluster, script: Path, tmp_path: Path
+    cluster: Cluster, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TOGETHER", "6")  # one that ends early leaves its GPU to another
     job = submit(cluster, script, "--array=0-5", "--gpus-per-node=1", "--output=/dev/null")
     wait_until(lambda: states(cluster, job) == ["COMPLETED"] * 6)
     places = [(tmp_path / f"{i}.txt").read_text() for i in range(6)]
