@@ -103,7 +103,7 @@ class Self:
                     check=True,
                 )
             except subprocess.CalledProcessError as error:
-                words = error.stderr.strip()
+                words = error.stderr.strip() or f"exit code {error.returncode}"
             except (OSError, subprocess.TimeoutExpired) as error:
                 words = str(error)
             else:

@@ -282,12 +282,14 @@ def test_preempted_before_any_progress_it_goes_back_all_the_same(stage: Stage) -
     assert stage.is_requeued
 
 
-def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage) -> None:
+@pytest.mark.parametrize("words", ["Access denied", ""])
+def test_a_scheduler_that_refuses_to_requeue_is_quoted(stage: Stage, words: str) -> None:
     stage.plan({"seconds": 30.0}, {"seconds": 30.0}, limit=100.0)
     with (stage.bin / "scontrol").open("a") as script:
-        script.write("echo 'Access denied' >&2; exit 1\n")
+        script.write(f"echo '{words}' >&2; exit 1\n")
     assert stage.run() == 0
-    assert "1 run is left and this job cannot be requeued: Access denied" in stage.said()
+    said = f"1 run is left and this job cannot be requeued: {words or 'exit code 1'}"
+    assert said in stage.said()
     assert stage.calls().count("scontrol requeue 7_3") == 1
 
 
