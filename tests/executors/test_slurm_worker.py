@@ -99,6 +99,13 @@ class Stage:
     def run(self) -> int:
         return self.start().wait(timeout=60)
 
+    def tell(self, number: int, *, began: int = 1) -> int:
+        """Send a signal to the worker once so many runs have begun; return its exit code."""
+        worker = self.start()
+        wait_until(lambda: len(self.began()) == began)
+        worker.send_signal(number)
+        return worker.wait(timeout=30)
+
     def calls(self) -> list[str]:
         path = self.bin / "calls"
         return path.read_text().splitlines() if path.exists() else []
@@ -241,10 +248,7 @@ def test_told_while_it_runs_it_lets_runs_save_and_goes_back_to_the_queue(
     stage: Stage, number: int
 ) -> None:
     stage.plan(*jobs(3, takes=30.0, code=143), pack=2)
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 2)
-    worker.send_signal(number)
-    assert worker.wait(timeout=30) == 0
+    assert stage.tell(number, began=2) == 0
     assert stage.states() == "ss."
     assert stage.is_requeued
 
@@ -252,10 +256,7 @@ def test_told_while_it_runs_it_lets_runs_save_and_goes_back_to_the_queue(
 def test_told_while_it_is_being_ended_it_leaves_the_rest_to_slurm(stage: Stage) -> None:
     stage.plan(*jobs(2, takes=30.0, code=143))
     stage.scheduler("COMPLETING", "50:00")
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=30) == 0
+    assert stage.tell(signal.SIGTERM) == 0
     assert stage.states() == "k."
     assert not stage.is_requeued
 
@@ -264,10 +265,7 @@ def test_at_its_limit_without_any_progress_it_does_not_go_round_in_circles(stage
     # The run dies of the request: it had not even begun its first step.
     stage.plan(*jobs(1, takes=30.0))
     stage.scheduler("RUNNING", "1:00")
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(timeout=30) == 4
+    assert stage.tell(signal.SIGUSR2) == 4
     assert stage.states() == "s"
     assert not stage.is_requeued
     assert "no run got anywhere in this job's time; 1 are left, not requeued" in stage.said()
@@ -275,10 +273,7 @@ def test_at_its_limit_without_any_progress_it_does_not_go_round_in_circles(stage
 
 def test_preempted_before_any_progress_it_goes_back_all_the_same(stage: Stage) -> None:
     stage.plan(*jobs(1, takes=30.0))
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(timeout=30) == 0
+    assert stage.tell(signal.SIGUSR2) == 0
     assert stage.is_requeued
 
 
@@ -297,10 +292,7 @@ def test_a_scheduler_too_busy_to_answer_is_asked_again(stage: Stage) -> None:
     stage.plan(*jobs(1, takes=30.0, code=143))
     stage.busy("squeue", calls=3)
     stage.busy("scontrol", calls=2)
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(timeout=60) == 0
+    assert stage.tell(signal.SIGUSR2) == 0
     assert stage.calls().count("scontrol requeue 7_3") == 3
     assert "cannot be requeued" not in stage.said()
 
@@ -327,10 +319,7 @@ def test_a_request_that_was_heard_but_not_answered_is_not_repeated(stage: Stage)
     is_ended = f"sed -i s/RUNNING/COMPLETING/ {stage.bin}/squeue"
     with (stage.bin / "scontrol").open("a") as script:
         script.write(f"{is_ended}; echo 'Socket timed out' >&2; exit 1\n")
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(timeout=60) == 0
+    assert stage.tell(signal.SIGUSR2) == 0
     assert stage.calls().count("scontrol requeue 7_3") == 1
     assert "cannot be requeued" not in stage.said()
 
@@ -365,10 +354,7 @@ def test_a_run_cancelled_is_cancelled_with_its_stack_and_no_other_is(stage: Stag
 
 def test_a_stack_begun_again_leaves_alone_what_failed_in_it(stage: Stage) -> None:
     stage.plan({"takes": 30.0, "code": 143, "beside": "a"}, {"code": 4, "beside": "ab"})
-    worker = stage.start()
-    wait_until(lambda: len(stage.began()) == 1)
-    worker.send_signal(signal.SIGUSR2)
-    assert worker.wait(timeout=30) == 0
+    assert stage.tell(signal.SIGUSR2) == 0
     assert stage.states() == "s.s.."
     assert stage.is_requeued
     text = stage.folder.manifest.read_text().replace('"30.0"', '"0.0"')

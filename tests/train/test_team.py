@@ -175,7 +175,7 @@ def test_more_processes_than_rows_a_step_are_refused_by_name(spread, start: Star
     assert not folder.record(RUN).exists()
 
 
-ENDS_WHILE_THEY_SPEAK = """
+MEET = """
 import os, sys
 import torch, torch.distributed as dist
 from scalekit.executors._team import find_place, run_team
@@ -185,6 +185,24 @@ place = find_place(os.environ)
 if place is None:
     sys.exit(run_team([sys.executable, *sys.argv], 2, 1))
 team = join(place, "cpu")
+"""
+
+
+def end_of(script: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Let two processes meet and do what the script says from there on."""
+    path = folder / "ends.py"
+    path.write_text(MEET + script, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(path), *words],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+ENDS_WHILE_THEY_SPEAK = """
 for _ in range(int(sys.argv[1 + place.rank])):
     dist.all_gather([torch.empty(1), torch.empty(1)], torch.zeros(1), async_op=True)
 sys.exit(3)
@@ -196,29 +214,11 @@ def test_a_process_ends_with_its_own_code_whatever_torch_still_exchanges(
     tmp_path: Path, exchanges: tuple[str, str]
 ) -> None:
     """Gloo's threads dropped tensors while Python went down: an abort, and a signal for a code."""
-    script = tmp_path / "ends.py"
-    script.write_text(ENDS_WHILE_THEY_SPEAK, encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, str(script), *exchanges],
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    ended = end_of(ENDS_WHILE_THEY_SPEAK, tmp_path, *exchanges)
     assert ended.returncode == 3, ended.stderr
 
 
 ENDS_WITH_A_GROUP_THAT_IS_HELD = """
-import os, sys
-import torch, torch.distributed as dist
-from scalekit.executors._team import find_place, run_team
-from scalekit.train.meeting import join
-
-place = find_place(os.environ)
-if place is None:
-    sys.exit(run_team([sys.executable, *sys.argv], 2, 1))
-team = join(place, "cpu")
 torch.held = dist.distributed_c10d._get_default_group()
 sys.setswitchinterval(5.0)  # as it happens now and then: nobody else gets to run unless we wait
 for _ in range(30):
@@ -232,17 +232,8 @@ def test_a_process_ends_with_its_own_code_whoever_holds_on_to_what_it_spoke_thro
     tmp_path: Path,
 ) -> None:
     """After a sharded model torch's caches do: runs that were done ended by a signal."""
-    script = tmp_path / "ends.py"
-    script.write_text(ENDS_WITH_A_GROUP_THAT_IS_HELD, encoding="utf-8")
     for _ in range(2):  # half of them did
-        ended = subprocess.run(
-            [sys.executable, str(script)],
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        ended = end_of(ENDS_WITH_A_GROUP_THAT_IS_HELD, tmp_path)
         assert ended.returncode == 3, ended.stderr
 
 

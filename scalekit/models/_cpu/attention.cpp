@@ -69,7 +69,7 @@ const real* copy_gain(const Sizes& s, const real* gain, real* to) {
 // Ask for a head of a token some way ahead: tokens lie too far apart for the machine to guess them.
 void fetch_ahead(const Sizes& s, const real* x, long token) {
   constexpr int AHEAD = 12;
-  for (int i = 0; i < s.d; i += 64 / int(sizeof(real))) __builtin_prefetch(x + AHEAD * token + i);
+  for (int i = 0; i < s.d; i += LINE) __builtin_prefetch(x + AHEAD * token + i);
 }
 
 void copy_flat(const Sizes& s, const real* x, long token, real* to) {

@@ -10,7 +10,6 @@
 namespace {
 
 constexpr int PANEL = 2 * W;
-constexpr int LINE = 64 / sizeof(real);  // numbers that a cache takes at once
 constexpr long DEPTH = 256;         // terms of a sum that are taken at once: a panel fits the L1 cache
 constexpr long TOKEN_DEPTH = 128;   // the same for the gradient of a weight, which sums over tokens
 constexpr long AHEAD = 16;          // rows asked for before they are copied
@@ -131,7 +130,7 @@ void linear_weight(const real* dy, const real* x, real* d_weight, long add, real
         for (long p = 0; p < deep; p++, from += O) {
           if (rows == TILE) std::memcpy(left + p * TILE, from, TILE * sizeof(real));
           else for (int r = 0; r < rows; r++) left[p * TILE + r] = from[r];
-          __builtin_prefetch(from + 64 / sizeof(real));
+          __builtin_prefetch(from + LINE);
         }
         for (long j = 0; j < panels; j++)
           panel_tile(rows, I - j * PANEL, deep, left, 1, TILE, packed + j * deep * PANEL,

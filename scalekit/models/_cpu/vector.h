@@ -31,6 +31,7 @@ constexpr int BYTES = 64;
 constexpr int BYTES = 32;
 #endif
 constexpr int W = BYTES / sizeof(real);  // lanes
+constexpr int LINE = 64 / sizeof(real);  // numbers that a cache takes at once
 
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef real loose __attribute__((vector_size(BYTES), aligned(sizeof(real)), may_alias));
