@@ -42,6 +42,29 @@ class ParamGroup:
     fused: list[tuple[int, ...]] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Part of some rows of a weight: scaling times B A (Hu et al. 2021, arXiv:2106.09685).
+
+    Attributes:
+        rows: Of the weight.
+        a: (r, I).
+        b: (O, r), O the number of these rows.
+        scaling: The factor.
+    """
+
+    rows: slice
+    a: nn.Parameter
+    b: nn.Parameter
+    scaling: float
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether the way through r numbers a token takes less than the gradient of the weight."""
+        (rank, n_in), n_out = self.a.shape, len(self.b)
+        return 2 * rank * (n_in + n_out) < n_in * n_out
+
+
 @dataclass(frozen=True)
 class LinearMap:
     """A linear map of a layer: some rows of a parameter, which may hold several maps.
@@ -50,11 +73,14 @@ class LinearMap:
         name: As in `counting.count_maps`.
         weight: The parameter, (rows, inputs).
         rows: Which of its rows.
+        adapters: Of the parameter. Who adds one here adds it to the weight before each pass, and
+            has the adapter's own gradients after it.
     """
 
     name: str
     weight: nn.Parameter
     rows: slice
+    adapters: list[Adapter]
 
 
 class LanguageModel(nn.Module, ABC):
@@ -63,12 +89,9 @@ class LanguageModel(nn.Module, ABC):
     Attributes:
         lies_in_parts: Whether its parameters are spread over several processes, so that no process
             may compute with them on its own.
-        learns_by_hand: Whether what learns has no place in autograd's graph, so that its gradients
-            are those of the loss once the backward pass has gone through, and no wrapper sees them.
     """
 
     lies_in_parts: bool = False
-    learns_by_hand: bool = False
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from scalekit.counting import Shape, count_maps
 from scalekit.errors import InputError
+from scalekit.models._adapters import Maps
 from scalekit.models._cpu import build as kernels
 from scalekit.models._cpu.step import CpuStep
 from scalekit.models._llama import llama_layout
@@ -25,7 +26,7 @@ from scalekit.models._stacked import StackedGPT
 from scalekit.models.base import LanguageModel, Layout, LinearMap, Model, ParamGroup
 
 
-class Attention(nn.Module):
+class Attention(Maps):
     """Causal self-attention with one fused input projection."""
 
     def __init__(self, shape: Shape) -> None:
@@ -40,7 +41,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Mix tokens: (B, T, D) to (B, T, D)."""
         s = self.shape
-        heads = F.linear(x, self.qkv).unflatten(-1, (-1, s.head_dim))  # (B, T, H + 2G, d)
+        heads = self.map("qkv", x).unflatten(-1, (-1, s.head_dim))  # (B, T, H + 2G, d)
         q, k, v = heads.split((s.n_heads, s.n_kv_heads, s.n_kv_heads), dim=2)
         if self.q_gain is not None and self.k_gain is not None:
             q = F.rms_norm(q, (s.head_dim,), self.q_gain.type_as(q), NORM_EPS)
@@ -53,10 +54,10 @@ class Attention(nn.Module):
             is_causal=True,
             enable_gqa=s.n_kv_heads != s.n_heads,
         )
-        return F.linear(mixed.transpose(1, 2).flatten(2), self.out)
+        return self.map("out", mixed.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Maps):
     """The MLP; for swiglu gate and up are one fused projection."""
 
     def __init__(self, shape: Shape) -> None:
@@ -68,8 +69,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map each token: (B, T, D) to (B, T, D)."""
-        x = F.linear(x, self.up)
-        return F.linear(activate(x, self.mlp), self.down)
+        return self.map("down", activate(self.map("up", x), self.mlp))
 
 
 class Block(nn.Module):
@@ -209,16 +209,17 @@ class GPT(LanguageModel):
         found = []
         for block in self.blocks:
             assert isinstance(block, Block)
-            for weight, names in (
-                (block.attention.qkv, ("q", "k", "v")),
-                (block.attention.out, ("out",)),
-                (block.mlp.up, ("gate", "up")),
-                (block.mlp.down, ("down",)),
+            for module, matrix, names in (
+                (block.attention, "qkv", ("q", "k", "v")),
+                (block.attention, "out", ("out",)),
+                (block.mlp, "up", ("gate", "up")),
+                (block.mlp, "down", ("down",)),
             ):
-                first = 0
+                weight, first = getattr(module, matrix), 0
                 for name in (name for name in names if name in sizes):
-                    found.append(LinearMap(name, weight, slice(first, first + sizes[name])))
-                    first += sizes[name]
+                    rows = slice(first, first + sizes[name])
+                    found.append(LinearMap(name, weight, rows, module.adapters[matrix]))
+                    first = rows.stop
                 assert first == len(weight)
         return found
 

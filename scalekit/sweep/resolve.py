@@ -15,6 +15,7 @@ from scalekit.sweep.point import (
     counted,
     indivisible,
 )
+from scalekit.sweep.start import count_what_learns
 from scalekit.sweep.supply import vocab
 from scalekit.sweep.sweep_spec import BUDGET
 from scalekit.sweep.width import choose_a_size, d_ff_at, horizon, too_many, width_for
@@ -55,7 +56,7 @@ def _d_ff(p: Point) -> int:
 
 
 def _counted(p: Point) -> Counted:
-    return counted(*[p["model." + field] for field in SHAPE])
+    return count_what_learns(p, counted(*[p["model." + field] for field in SHAPE]))
 
 
 def _asked(p: Point) -> float:

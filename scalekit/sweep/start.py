@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalekit.counting import Shape, count_adapters, count_maps
+from scalekit.counting import (
+    Shape,
+    count_adapter_flops_per_token,
+    count_adapters,
+    count_maps,
+)
 from scalekit.sweep.keys import DEFAULTS, KEYS
-from scalekit.sweep.point import SHAPE, Point, RunProblemError
+from scalekit.sweep.point import SHAPE, Counted, Point, RunProblemError
 
 _OPEN = ("model.context", "model.ffn_mult")
 """Settings of a model that its weights do not depend on, or that others say in other words."""
@@ -156,6 +161,17 @@ def check_start(p: Point) -> None:
             "train it with that first (a finished run again by scalekit sweep --force)",
             also=("start.folder",),
         )
+
+
+def count_what_learns(p: Point, whole: Counted) -> Counted:
+    """Return the counts of a run: all its parameters, and its FLOPs by what of them learns."""
+    if p.get("parent") is None or p["start.method"] == "full":
+        return whole
+    shape = _shape(p)
+    # One that the model has not is refused later, by name.
+    targets = [name for name in _targets(p) if name in count_maps(shape)]
+    flops = count_adapter_flops_per_token(shape, targets, p["start.rank"])
+    return Counted(whole.params, flops)
 
 
 def resolved_start(p: Point) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from scalekit.train.device import Device
 from scalekit.train.gradients import gradients_of, uses_kernels
 from scalekit.train.job import Job, Progress, tell_again
 from scalekit.train.loop import run_loop
-from scalekit.train.lora import Lora
 from scalekit.train.optimizer import build_optimizer
 from scalekit.train.provenance import describe_attempt, describe_spread
 from scalekit.train.regional import compile_layers
@@ -241,12 +240,11 @@ def _keep(job: Job, path: Path, run_id: str) -> None:
 def _write_end(job: Job, status: str, attempts: int, steps: int, flops_kind: str) -> None:
     """Write the end line; speed and MFU are those of the last attempt while it trained steadily.
 
-    Evaluation, checkpoints, start-up and the first step are not in them. The MFU of adapters is not
-    known: the plan counts gradients of all weights, of which they need a part.
+    Evaluation, checkpoints, start-up and the first step are not in them.
     """
     steps, seconds = job.account.steady(steps)
     speed = steps * job.config.train.batch_tokens / seconds if steps and seconds > 0 else None
-    one = None if isinstance(job.model, Lora) else job.device.peak_flops
+    one = job.device.peak_flops
     peak = one * job.account.device_share if one else None
     wall = job.wall_seconds()
     job.record.write(

@@ -117,8 +117,7 @@ class _Accumulated:
         self.micro_rows = spread.micro_rows
         self.call: Callable[[Tensor, Tensor], Tensor] = model.loss
         self.replicas: nn.Module | None = None
-        self.by_hand = _learning(model) if model.learns_by_hand else []
-        if spread.team.size > 1 and not spread.shards and not self.by_hand:
+        if spread.team.size > 1 and not spread.shards:
             from torch.nn.parallel import DistributedDataParallel
 
             ids = [device.torch] if device.torch.type == "cuda" else None
@@ -160,8 +159,6 @@ class _Accumulated:
         """Learn from a batch; running out of memory is the caller's."""
         team = self.spread.team
         n_parts = -(-self.spread.most_rows // self.micro_rows)
-        # The wrappers take the mean over processes where the sum is meant.
-        wrapped = 1 if self.by_hand else team.size
         if team.size == 1 and n_parts == 1:
             return _alone(self.model, self.device, tokens, targets)
         self.model.zero_grad(set_to_none=True)
@@ -172,11 +169,9 @@ class _Accumulated:
                 with self._last(is_last=i == n_parts - 1):
                     with self.device.autocast():
                         mean = self.call(tokens[part], targets[part])
-                    (mean * (weight * wrapped / self.spread.batch_rows)).backward()
+                    # The wrappers take the mean over processes where the sum is meant.
+                    (mean * (weight * team.size / self.spread.batch_rows)).backward()
                 loss += mean.detach() * (weight / len(tokens))
-        if team.size > 1 and self.by_hand:
-            with _one_tensor([p.grad for p in self.by_hand if p.grad is not None]) as whole:
-                team.add_up(whole)
         return loss
 
     def _last(self, *, is_last: bool) -> AbstractContextManager[object]:

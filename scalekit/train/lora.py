@@ -5,17 +5,15 @@ zero at first, so that a run begins where its parent ended (Hu et al. 2021, arXi
 section 4.1). Scale and start are those of peft: A is uniform within 1 / sqrt(in), which is
 Kaiming's bound for a slope of sqrt(5).
 
-Adapters are added into the weights before each pass, and their gradients follow from those of the
-weights: dB = s dW A^T, dA = s B^T dW. So every way that the model has of computing itself serves,
-kernels included. Gradients are computed of weights with adapters alone, by autograd and by the
-kernels: what adapters save is the other weights' share of the backward pass, and the optimizer's
-state.
+Adapters are added into the weights before each pass, so every way that the model has of computing
+itself serves, kernels included. Their gradients come from the maps (`LinearMap.adapters`): those of
+the weights are not computed, and there is no optimizer's state for them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from scalekit.errors import InputError
-from scalekit.models.base import LanguageModel, LinearMap, ParamGroup
+from scalekit.models.base import Adapter, LanguageModel, LinearMap, ParamGroup
 
 
 class Lora(LanguageModel):
@@ -40,8 +38,6 @@ class Lora(LanguageModel):
         InputError: The model has none of these maps.
     """
 
-    learns_by_hand = True
-
     def __init__(
         self, base: LanguageModel, targets: Sequence[str], *, rank: int, alpha: float, seed: int
     ) -> None:
@@ -57,16 +53,15 @@ class Lora(LanguageModel):
         # In pairs of A and B, map by map.
         self.adapters = nn.ParameterList()
         for number, one in enumerate(self.maps):
-            one.weight.requires_grad_()
-            self.register_buffer(f"frozen_{number}", one.weight.detach()[one.rows].clone())
-            n_out, n_in = one.weight[one.rows].shape
+            weight = one.weight.detach()[one.rows]
+            self.register_buffer(f"frozen_{number}", weight.clone())
+            n_out, n_in = weight.shape
             bound = 1.0 / math.sqrt(n_in)
-            a = torch.empty(rank, n_in).uniform_(-bound, bound, generator=generator)
-            self.adapters.append(nn.Parameter(a.to(one.weight)))
-            self.adapters.append(nn.Parameter(one.weight.new_zeros(n_out, rank)))
-        for weight in {id(one.weight): one.weight for one in self.maps}.values():
-            # In a backward pass that anyone starts, as often as the parts of a batch need one.
-            weight.register_post_accumulate_grad_hook(self._pass_on)
+            drawn = torch.empty(rank, n_in).uniform_(-bound, bound, generator=generator)
+            a = nn.Parameter(drawn.to(weight))
+            b = nn.Parameter(weight.new_zeros(n_out, rank))
+            self.adapters += [a, b]
+            one.adapters.append(Adapter(one.rows, a, b, self.scaling))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, T, V) for tokens (B, T)."""
@@ -88,31 +83,16 @@ class Lora(LanguageModel):
         """Set the adapters' gradients to those of the mean loss, and return the loss."""
         self.merge()
         self.adapters.zero_grad(set_to_none=True)
-        loss = self.base.gradients(tokens, targets, autocast, **options)
-        for one in self.maps:
-            # Kernels set gradients and call no hooks.
-            if one.weight.grad is not None:
-                self._pass_on(one.weight)
-        return loss
-
-    @torch.no_grad()
-    def _pass_on(self, weight: Tensor) -> None:
-        """Add a weight's gradient to those of its adapters, and forget it."""
-        for one, a, b in self._parts():
-            if one.weight is weight:
-                assert weight.grad is not None
-                change = weight.grad[one.rows]
-                for p, gradient in ((a, b.mT @ change), (b, change @ a.mT)):
-                    gradient.mul_(self.scaling)
-                    p.grad = gradient if p.grad is None else p.grad.add_(gradient)
-        weight.grad = None
+        return self.base.gradients(tokens, targets, autocast, **options)
 
     @torch.no_grad()
     def merge(self) -> LanguageModel:
         """Put the adapters into the weights of the model below, and return it."""
-        for number, (one, a, b) in enumerate(self._parts()):
+        pairs = zip(self.adapters[::2], self.adapters[1::2], strict=True)
+        for number, (one, (a, b)) in enumerate(zip(self.maps, pairs, strict=True)):
+            before = self.get_buffer(f"frozen_{number}")
             weight = one.weight.detach()[one.rows]
-            torch.addmm(self.get_buffer(f"frozen_{number}"), b, a, alpha=self.scaling, out=weight)
+            torch.addmm(before, b, a, alpha=self.scaling, out=weight)
         return self.base
 
     def layers(self) -> list[nn.Module]:
@@ -130,8 +110,3 @@ class Lora(LanguageModel):
     def groups(self) -> list[ParamGroup]:
         """Return the adapters, as matrices that decay; nothing else learns."""
         return [ParamGroup("adapters", list(self.adapters), 1.0, decays=True)]
-
-    def _parts(self) -> Iterator[tuple[LinearMap, Tensor, Tensor]]:
-        pairs = zip(self.adapters[::2], self.adapters[1::2], strict=True)
-        for one, (a, b) in zip(self.maps, pairs, strict=True):
-            yield one, a, b

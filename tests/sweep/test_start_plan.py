@@ -116,6 +116,31 @@ grid:
     assert [s.plan["trainable_params"] for s in found.runs[2::2]] == [2 * widths, 4 * widths]
 
 
+def test_flops_are_of_what_learns(here: Path) -> None:
+    more = """
+grid:
+  model.d_model: [16]
+  start.method: [full, lora]
+"""
+    whole, adapters = (spec.plan for spec in plan(here, more).runs)
+    assert whole["flops_per_token"] == parents(here)[0]["plan"]["flops_per_token"]
+    for kind, flops in whole["flops"].items():
+        # Of three passes the gradients of the weights are one; an adapter's numbers take all three.
+        expected = flops * 2 / 3 + 6 * adapters["trainable_params"] * adapters["tokens"]
+        assert adapters["flops"][kind] == pytest.approx(expected, rel=1e-12), kind
+    assert adapters["params"] == whole["params"]
+
+
+def test_a_budget_in_flops_trains_adapters_longer(here: Path) -> None:
+    flops = parents(here)[0]["plan"]["flops"]["exact"]
+    text = THEN.replace("steps: 4", f"flops: {flops}").replace("first}", "first, method: lora}")
+    (here / "then.yaml").write_text(text + "cases: [{model.d_model: 16}]")
+    (spec,) = expand(load_sweep(here / "then.yaml")).runs
+    # A step is a sixth of the budget before, and at most two thirds of a step now.
+    assert spec.plan["steps"] in (7, 8, 9)
+    assert spec.plan["flops"]["exact"] == pytest.approx(flops, rel=0.5 / spec.plan["steps"])
+
+
 def test_runs_that_start_anew_keep_their_ids(here: Path) -> None:
     """New settings at their defaults enter no id; these are those of before there were starts."""
     assert [line["id"] for line in parents(here)] == ["bc0fe97746", "748946c0aa"]

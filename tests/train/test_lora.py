@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
 from scalekit import registry
-from scalekit.counting import count_adapters, count_maps
+from scalekit.counting import count_adapter_flops_per_token, count_adapters, count_maps
 from scalekit.errors import InputError
+from scalekit.models._cpu import step
 from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.sweep.spec import shape_of
 from scalekit.train.device import choose_device
@@ -62,9 +64,10 @@ class BesideWeights:
         for i, one in enumerate(lora.maps):
             frozen = lora.get_buffer(f"frozen_{i}")
             a, b = self.adapters[2 * i : 2 * i + 2]
+            one.adapters.clear()
             self.parts.setdefault(id(one.weight), []).append((one.rows, frozen, a, b))
         self.scaling, self.model = lora.scaling, lora.base
-        monkeypatch.setattr("scalekit.models.gpt.F.linear", self.linear)
+        monkeypatch.setattr("torch.nn.functional.linear", self.linear)
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         pieces = []
@@ -99,8 +102,60 @@ def test_loss_and_gradients_are_those_of_adapters_beside_the_weights(
         torch.testing.assert_close(mine, other.grad, rtol=1e-9, atol=1e-13)
 
 
+def products(model: Callable[[Tensor], Tensor]) -> float:
+    """Count the FLOPs a token of the matrix products, attention's left out, of a step."""
+    tokens, right = batch()
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model(tokens).mT, right).backward()
+    return counter.get_flop_counts()["Global"][torch.ops.aten.mm] / tokens.numel()
+
+
+def test_flops_are_those_of_products_beside_the_weights(
+    built, planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a layer: the first one has nothing below it that learns, so its share is smaller."""
+    measured, counted = [], []
+    for n_layers in (1, 2):
+        model = {**FEWER_KEYS, "n_layers": n_layers}
+        shape = shape_of(planned(model=model).config["model"])
+        lora = shaken(Lora(built(**model), ALL, rank=3, alpha=6.0, seed=1))
+        with monkeypatch.context() as patch:
+            measured.append(products(BesideWeights(lora, patch).model))
+        per_token = count_adapter_flops_per_token(shape, ALL, rank=3)["deepseek"]
+        attention = 2 * 4 * shape.context * shape.n_heads * shape.head_dim
+        counted.append(per_token - n_layers * attention)
+    assert measured[1] - measured[0] == counted[1] - counted[0]
+
+
+@pytest.mark.parametrize(("rank", "is_thin"), [(3, True), (12, False)])
+def test_a_gradient_of_weights_is_computed_only_where_that_is_less(
+    built, planned, *, rank: int, is_thin: bool
+) -> None:
+    shape = shape_of(planned().config["model"])
+    sizes = [size for name, size in count_maps(shape).items() if name in ("out", "up")]
+    lora = Lora(built(), ("out", "up"), rank=rank, alpha=1.0, seed=1)
+    maps = shape.n_layers * 2 * sum(o * i for o, i in count_maps(shape).values())
+    # Nothing learns below the first adapter, so no gradient goes through it or further.
+    first = 2 * shape.n_heads * 4 * shape.head_dim * shape.d_model
+    passes = 2 * maps + 2 * 2 * shape.vocab * shape.d_model - first
+    whole = sum(2 * o * i for o, i in sizes)
+    through_rank = sum(2 * 2 * rank * (o + i) for o, i in sizes)
+    assert (through_rank < whole) == is_thin
+    more = products(lora) - passes
+    if is_thin:
+        assert more == shape.n_layers * through_rank
+    else:
+        # And two products with B and A, which a batch of 48 tokens shares.
+        shared = sum(2 * 2 * rank * o * i for o, i in sizes) / batch()[0].numel()
+        assert more == pytest.approx(shape.n_layers * (whole + shared), rel=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [16, 2048])
 @pytest.mark.parametrize("model", [FEWER_KEYS, {"mlp": "relu2"}], ids=str)
-def test_the_kernels_give_the_gradients_of_autograd(built, model: dict[str, Any]) -> None:
+def test_the_kernels_give_the_gradients_of_autograd(
+    built, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], at_once: int
+) -> None:
+    monkeypatch.setattr(step, "_TOKENS", at_once)
     single = shaken(Lora(built(**model), ALL, rank=3, alpha=6.0, seed=1))
     double = shaken(Lora(built(**model).double(), ALL, rank=3, alpha=6.0, seed=1))
     tokens, right = batch()
@@ -112,6 +167,22 @@ def test_the_kernels_give_the_gradients_of_autograd(built, model: dict[str, Any]
         # float32 against double, by the largest entry of each.
         scale = other.grad.abs().max().item()
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("rank", [3, 12])  # with the gradient of the weight and without
+def test_under_autocast_gradients_are_the_same_but_for_its_rounding(built, rank: int) -> None:
+    tokens, right = batch()
+    lora = shaken(Lora(built(**FEWER_KEYS), ALL, rank=rank, alpha=6.0, seed=1))
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        loss = lora.gradients(tokens, right, choose_device("cpu", dtype).autocast())
+        found.append((loss.item(), [p.grad.clone() for p in lora.adapters if p.grad is not None]))
+    (coarse, rough), (loss, exact) = found
+    assert coarse == pytest.approx(loss, rel=0.02)
+    for mine, other in zip(rough, exact, strict=True):
+        assert mine.dtype == other.dtype == torch.float32
+        # bfloat16 keeps 8 bits, and what went before is rounded as well.
+        assert (mine - other).norm() <= 0.05 * other.norm()
 
 
 @pytest.mark.parametrize("recompute", ["none", "blocks"])
@@ -132,7 +203,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_all_at_once(built, recompute: s
             assert other.grad is not None
             # Double precision all the way: two orders of the same sums.
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-13)
-    assert all(one.weight.grad is None for one in parts.maps)
+    assert all(p.grad is None for p in parts.base.parameters())
 
 
 def test_a_run_begins_exactly_where_its_parent_ended(built) -> None:

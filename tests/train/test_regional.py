@@ -32,6 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"
 
 TOLERANCE = 1e-5
 """float32 rounds at 1.2e-7; other orders of sums over tens of numbers, of the largest entry."""
+ADAPTERS = pytest.mark.filterwarnings(
+    # Torch's compiler does what its own warning says one should not.
+    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning"
+)
 COMPLETEP = {"parametrization": "completep", "base_width": 8, "base_depth": 1}
 
 
@@ -81,11 +85,19 @@ def test_graphs_do_not_grow_with_layers_and_evaluation_adds_none(built) -> None:
     assert count_graphs(built(n_layers=1), 3, 2, 3) == 2  # one more for another number of rows
 
 
+@ADAPTERS
+def test_graphs_do_not_grow_with_layers_that_have_adapters(built) -> None:
+    every = [Lora(built(n_layers=n), ("q", "up"), rank=2, alpha=2.0, seed=0) for n in (2, 5)]
+    # One for the first layer, below which nothing learns, and one for all others.
+    assert [count_graphs(lora, 3, 3) for lora in every] == [2, 2]
+
+
 @pytest.mark.parametrize("recompute", ["mlps", "blocks"])
 def test_graphs_do_not_grow_with_what_is_computed_again(built, recompute: str) -> None:
     assert count_graphs(built(n_layers=3), 3, recompute=recompute) == 1
 
 
+@ADAPTERS
 @pytest.mark.parametrize(("adapters", "recompute"), [(False, "none"), (True, "blocks")])
 def test_the_real_rotation_and_the_wrapping_change_no_number(
     built, *, adapters: bool, recompute: str

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from scalekit.models._cpu.adapters import adapter_calls
+from scalekit.models._cpu.arguments import Argument, Call, Columns, as_c
 
 if TYPE_CHECKING:
     from scalekit.models._cpu.step import CpuStep
     from scalekit.models.gpt import Block
 
-Call = Callable[[], Any]
-Argument = Tensor | float | None | ctypes.c_long | ctypes.c_double
 _PART = 64
 """At most as many tokens as the kernels sum gradients of gains over (`PART` in tokens.cpp)."""
 
@@ -55,7 +55,7 @@ class Calls:
         self.calls: list[Call] = []
         self.back: list[Call] = []
         self.held: list[Tensor] = []
-        self.shared: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
         # Whether something that learns lies below what is being laid down, so that a gradient has
         # to go on through it.
         self.below = step.model.embedding.requires_grad
@@ -103,8 +103,8 @@ class Calls:
         self.calls += reversed(self.back)
         if not model.embedding.requires_grad:
             return
-        d_stream = self._shared("d_stream", n, D)
-        d_embedding = self._grad(model.embedding)
+        d_stream = self.shared("d_stream", n, D)
+        d_embedding = self.grad(model.embedding)
         # Tied, the head's gradient stands there already.
         keeps = self.adds if model.head is not None else 1
         self._kernel("embed_backward", self.tokens, d_stream, d_embedding, keeps, n, D, shape.vocab)
@@ -127,9 +127,9 @@ class Calls:
         self.below |= gain.requires_grad
         if self.below:
             self.back.append(
-                self._made(
-                    "norm_backward", self._shared("d_normed", n, D), after, inverse, gain,
-                    self._shared("d_stream", n, D), int(not is_first), self._grad(gain),
+                self.made(
+                    "norm_backward", self.shared("d_normed", n, D), after, inverse, gain,
+                    self.shared("d_stream", n, D), int(not is_first), self.grad(gain),
                     self.adds, self.parts, n, D,
                 )
             )  # fmt: skip
@@ -139,24 +139,29 @@ class Calls:
         self, x: Tensor, weight: nn.Parameter, out: Tensor, d_out: Tensor, dx: Tensor
     ) -> None:
         """Multiply x (n, in) by weight (out, in), whose gradient is set going backward."""
-        sizes = (self.scratch, self.n, weight.shape[1], weight.shape[0])
+        n_out, n_in = weight.shape
+        sizes = (self.scratch, self.n, n_in, n_out)
         self._kernel("linear_forward", x, weight, out, *sizes)
         if self.below:
-            self.back.append(self._made("linear_backward", d_out, weight, dx, *sizes))
+            self.back.append(self.made("linear_backward", d_out, n_out, weight, dx, *sizes))
         if weight.requires_grad:
+            d_weight = self.grad(weight)
             self.back.append(
-                self._made("linear_weight", d_out, x, self._grad(weight), self.adds, *sizes)
+                self.made("linear_weight", d_out, n_out, x, d_weight, self.adds, *sizes)
             )
-        self.below |= weight.requires_grad
+        adapters = self.step.adapters.get(id(weight), ())
+        for one in adapters:
+            self.back += reversed(adapter_calls(self, one, x, d_out))
+        self.below |= weight.requires_grad or bool(adapters)
 
     def _say(self, x: Tensor, weight: nn.Parameter, dx: Tensor) -> Tensor:
         """Multiply x (n, in) by the weight that writes to the stream; return what is added."""
         n, D, factor = self.n, self.shape.d_model, self.step.model.rules.branch
-        said, d_stream = self._shared("said", n, D), self._shared("d_stream", n, D)
+        said, d_stream = self.shared("said", n, D), self.shared("d_stream", n, D)
         if factor == 1.0:
             self._linear(x, weight, said, d_stream, dx)
             return said
-        d_said = self._shared("d_said", n, D)
+        d_said = self.shared("d_said", n, D)
         self._linear(x, weight, said, d_said, dx)
         self.calls.append(partial(torch.mul, said, factor, out=said))
         self.back.append(partial(torch.mul, d_stream, factor, out=d_said))
@@ -169,20 +174,20 @@ class Calls:
         gain = block.attention_gain
         stream, normed = self._norm(stream, added, gain)
         heads, width = (s.n_heads + 2 * s.n_kv_heads) * s.head_dim, s.n_heads * s.head_dim
-        qkv, d_qkv = self._kept("qkv", n, heads), self._shared("d_qkv", n, heads)
-        self._linear(normed, a.qkv, qkv, d_qkv, self._shared("d_normed", n, s.d_model))
-        mixed, d_mixed = self._kept("mixed", n, width), self._shared("d_mixed", n, width)
+        qkv, d_qkv = self._kept("qkv", n, heads), self.shared("d_qkv", n, heads)
+        self._linear(normed, a.qkv, qkv, d_qkv, self.shared("d_normed", n, s.d_model))
+        mixed, d_mixed = self._kept("mixed", n, width), self.shared("d_mixed", n, width)
         weights = self._kept("weights", self.batch.rows, s.n_heads, self.batch.tokens, 2)
         sizes = (self.batch.rows, self.batch.tokens, s.n_heads, s.n_kv_heads, s.head_dim)
         before = (qkv, a.q_gain, a.k_gain, self.table, mixed, weights)
         eps = self.step.norm_eps
         self._kernel("attention_forward", *before, self.scratch, *sizes, eps)
         gains = [g for g in (a.q_gain, a.k_gain) if g is not None]
-        d_gains = [self._grad(g) for g in gains] or [None, None]
+        d_gains = [self.grad(g) for g in gains] or [None, None]
         self.below |= any(g.requires_grad for g in gains)
         if self.below:
             self.back.append(
-                self._made(
+                self.made(
                     "attention_backward", *before, d_mixed, d_qkv, *d_gains, self.adds, self.parts,
                     self.scratch,
                     *sizes, eps,
@@ -195,15 +200,15 @@ class Calls:
         gain = block.mlp_gain
         stream, normed = self._norm(stream, added, gain)
         fan_out = len(m.up)
-        u, du = self._kept("u", n, fan_out), self._shared("du", n, fan_out)
-        h, dh = self._kept("h", n, s.d_ff), self._shared("dh", n, s.d_ff)
-        self._linear(normed, m.up, u, du, self._shared("d_normed", n, s.d_model))
+        u, du = self._kept("u", n, fan_out), self.shared("du", n, fan_out)
+        h, dh = self._kept("h", n, s.d_ff), self.shared("dh", n, s.d_ff)
+        self._linear(normed, m.up, u, du, self.shared("d_normed", n, s.d_model))
         if s.mlp == "gelu":
             self.calls.append(partial(torch.ops.aten.gelu.out, u, out=h))
             back = partial(torch.ops.aten.gelu_backward.grad_input, dh, u, grad_input=du)
         else:
             self._kernel(f"{s.mlp}_forward", u, h, n, s.d_ff)
-            back = self._made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff)
+            back = self.made(f"{s.mlp}_backward", dh, u, du, n, s.d_ff)
         self.back += [back] if self.below else []
         return stream, self._say(h, m.down, dh)
 
@@ -211,7 +216,7 @@ class Calls:
         """The last norm, the logits, their losses and gradients, all going forward."""
         model, s, n = self.step.model, self.shape, self.n
         _, normed = self._norm(stream, added, model.gain, is_first=True)
-        d_normed, at_once = self._shared("d_normed", n, s.d_model), max(1, _LOGITS // s.vocab)
+        d_normed, at_once = self.shared("d_normed", n, s.d_model), max(1, _LOGITS // s.vocab)
         for first in range(0, n, at_once):
             part = slice(first, first + at_once)
             self._predict(normed[part], d_normed[part], part)
@@ -220,7 +225,7 @@ class Calls:
         """Logits of some tokens, their losses, and at once all the gradients they give."""
         model, vocab, n = self.step.model, self.shape.vocab, len(x)
         weight = model.embedding if model.head is None else model.head
-        logits = self._shared("logits", min(self.n, max(1, _LOGITS // vocab)), vocab)[:n]
+        logits = self.shared("logits", min(self.n, max(1, _LOGITS // vocab)), vocab)[:n]
         sizes = (self.scratch, n, self.shape.d_model, vocab)
         self._kernel("linear_forward", x, weight, logits, *sizes)
         losses, scale = self.losses[part], model.rules.logits
@@ -228,34 +233,37 @@ class Calls:
             "cross_entropy", logits, self.targets[part], losses, n, vocab, scale, self.factor
         )
         if self.batch.learns and self.below:
-            self._kernel("linear_backward", logits, weight, dx, *sizes)
+            self._kernel("linear_backward", logits, vocab, weight, dx, *sizes)
         if self.batch.learns and weight.requires_grad:
             adds = self.adds if part.start == 0 else 1
-            self._kernel("linear_weight", logits, x, self._grad(weight), adds, *sizes)
+            self._kernel("linear_weight", logits, vocab, x, self.grad(weight), adds, *sizes)
 
     def _scratch_size(self) -> int:
         """Return how many numbers of scratch memory the hungriest call needs."""
         kernels, s, threads = self.step.kernels, self.shape, self.batch.threads
-        matrices = [p for p in self.step.model.parameters() if p.ndim == 2]
+        every = {*self.step.model.parameters(), *self.step.params}
+        matrices = [p for p in every if p.ndim == 2]
         needs = [kernels.linear_scratch(p.shape[1], p.shape[0], threads) for p in matrices]
         return max(threads * kernels.attention_scratch(self.batch.tokens, s.head_dim), *needs)
 
     def _kernel(self, name: str, *arguments: Argument) -> None:
-        self.calls.append(self._made(name, *arguments))
+        self.calls.append(self.made(name, *arguments))
 
-    def _made(self, name: str, *arguments: Argument) -> Call:
+    def made(self, name: str, *arguments: Argument) -> Call:
+        """Return a call of a kernel, which gets the number of threads behind these arguments."""
         # An address does not keep its tensor alive.
         self.held += [a for a in arguments if isinstance(a, Tensor)]
+        self.held += [a.whole for a in arguments if isinstance(a, Columns)]
         return partial(
             getattr(self.step.kernels, name),
-            *map(_as_c, arguments),
+            *map(as_c, arguments),
             ctypes.c_long(self.batch.threads),
         )
 
-    def _grad(self, parameter: Tensor) -> Tensor:
+    def grad(self, parameter: Tensor) -> Tensor:
         """Return where a parameter's gradient goes; that of a frozen gain is made all the same."""
         own = self.step.grads.get(id(parameter))
-        return self._shared(f"unused {len(parameter)}", len(parameter)) if own is None else own
+        return self.shared(f"unused {len(parameter)}", len(parameter)) if own is None else own
 
     def _new(self, *sizes: int) -> Tensor:
         numbers = math.prod(sizes)
@@ -263,25 +271,13 @@ class Calls:
 
     def _kept(self, name: str, *sizes: int) -> Tensor:
         """Make a buffer that the backward pass reads; without one, layers share it."""
-        return self._new(*sizes) if self.batch.learns else self._shared(name, *sizes)
+        return self._new(*sizes) if self.batch.learns else self.shared(name, *sizes)
 
-    def _shared(self, name: str, *sizes: int) -> Tensor:
+    def shared(self, name: str, *sizes: int) -> Tensor:
         """Return the one buffer of this name."""
-        if name not in self.shared:
-            self.shared[name] = self._new(*sizes)
-        return self.shared[name]
-
-
-def _as_c(argument: Argument) -> Any:
-    """Turn an argument into what a kernel takes: an address, a long or a double."""
-    if isinstance(argument, ctypes.c_long | ctypes.c_double):
-        return argument
-    if argument is None:
-        return ctypes.c_void_p(None)
-    if isinstance(argument, Tensor):
-        assert argument.is_contiguous()
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_long(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+        if name not in self.buffers:
+            self.buffers[name] = self._new(*sizes)
+        return self.buffers[name]
 
 
 def _rotation(angles: Tensor, width: int, dtype: torch.dtype) -> Tensor:

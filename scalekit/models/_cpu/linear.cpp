@@ -1,6 +1,7 @@
 // Products of tokens with weight matrices, forward and backward.
 //
-// Legend: n tokens, I numbers into a layer, O out of it; x (n, I), weight (O, I), y (n, O). The right
+// Legend: n tokens, I numbers into a layer, O out of it; x (n, I), weight (O, I), y (n, O), whose
+// gradient dy may be columns of a wider array, dy_row numbers from one token to the next. The right
 // factor is first copied into panels two vectors wide, which then lie in the cache line after line;
 // six rows of the left factor meet one panel at a time (Goto and van de Geijn 2008, "Anatomy of
 // high-performance matrix multiplication"). No sum depends on the number of threads.
@@ -57,9 +58,9 @@ void panel_tile(int rows, long columns, long depth, const real* a, long a_row, l
     }
 }
 
-// C (n x columns) = A (n x depth) B (depth x columns), B with any strides.
-void multiply(const real* a, const real* b, long b_row, long b_column, real* c, long n, long depth,
-              long columns, real* packed, long threads) {
+// C (n x columns) = A (n x depth) B (depth x columns), A with any rows, B with any strides.
+void multiply(const real* a, long a_row, const real* b, long b_row, long b_column, real* c, long n,
+              long depth, long columns, real* packed, long threads) {
   const long panels = panels_in(columns);
   // Every thread's rows begin on a tile, so that tiles are the same for any number of threads.
   const long share = (n + threads * TILE - 1) / (threads * TILE) * TILE;
@@ -79,8 +80,8 @@ void multiply(const real* a, const real* b, long b_row, long b_column, real* c, 
           const long deep = at_most(DEPTH, depth - k), last = at_most(end, first + ROWS);
           for (long j = 0; j < panels; j++)
             for (long i = first; i < last; i += TILE)
-              panel_tile(int(at_most(TILE, last - i)), columns - j * PANEL, deep, a + i * depth + k,
-                         depth, 1, packed + (k * panels + j * deep) * PANEL,
+              panel_tile(int(at_most(TILE, last - i)), columns - j * PANEL, deep, a + i * a_row + k,
+                         a_row, 1, packed + (k * panels + j * deep) * PANEL,
                          c + i * columns + j * PANEL, columns, k > 0);
         }
     }
@@ -101,17 +102,17 @@ long linear_scratch(long I, long O, long threads) {
 
 void linear_forward(const real* x, const real* weight, real* y, real* scratch, long n, long I,
                     long O, long threads) {
-  multiply(x, weight, 1, I, y, n, I, O, scratch, threads);
+  multiply(x, I, weight, 1, I, y, n, I, O, scratch, threads);
 }
 
-void linear_backward(const real* dy, const real* weight, real* dx, real* scratch, long n, long I,
-                     long O, long threads) {
-  multiply(dy, weight, I, 1, dx, n, O, I, scratch, threads);
+void linear_backward(const real* dy, long dy_row, const real* weight, real* dx, real* scratch,
+                     long n, long I, long O, long threads) {
+  multiply(dy, dy_row, weight, I, 1, dx, n, O, I, scratch, threads);
 }
 
 // The gradient of the weight, or what a further part of the tokens adds to it.
-void linear_weight(const real* dy, const real* x, real* d_weight, long add, real* scratch, long n,
-                   long I, long O, long threads) {
+void linear_weight(const real* dy, long dy_row, const real* x, real* d_weight, long add,
+                   real* scratch, long n, long I, long O, long threads) {
   const long panels = panels_in(I), share = (O + threads * TILE - 1) / (threads * TILE) * TILE;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long part = 0; part < threads; part++) {
@@ -126,8 +127,8 @@ void linear_weight(const real* dy, const real* x, real* d_weight, long add, real
                    packed + j * deep * PANEL);
       for (long o = part * share; o < end; o += TILE) {
         const int rows = int(at_most(TILE, end - o));
-        const real* from = dy + t * O + o;
-        for (long p = 0; p < deep; p++, from += O) {
+        const real* from = dy + t * dy_row + o;
+        for (long p = 0; p < deep; p++, from += dy_row) {
           if (rows == TILE) std::memcpy(left + p * TILE, from, TILE * sizeof(real));
           else for (int r = 0; r < rows; r++) left[p * TILE + r] = from[r];
           __builtin_prefetch(from + LINE);

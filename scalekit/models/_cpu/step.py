@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scalekit.models._adapters import Maps
 from scalekit.models._cpu.calls import Batch, Calls
 
 if TYPE_CHECKING:
@@ -39,7 +40,17 @@ class CpuStep:
 
     def __init__(self, model: GPT, kernels: ctypes.CDLL, rotation: Tensor, norm_eps: float) -> None:
         self.model, self.kernels, self.rotation, self.norm_eps = model, kernels, rotation, norm_eps
-        self.params = [p for p in model.parameters() if p.requires_grad]
+        maps = [module for module in model.modules() if isinstance(module, Maps)]
+        known = [some for module in maps for some in module.adapters.values()]
+        self._adapted = [(some, tuple(some)) for some in known]
+        # By the weight that they are part of.
+        self.adapters = {
+            id(getattr(module, matrix)): adapters
+            for module in maps
+            for matrix, adapters in module.adapters.items()
+        }
+        added = [p for some in self.adapters.values() for one in some for p in (one.a, one.b)]
+        self.params = [p for p in model.parameters() if p.requires_grad] + added
         # One after the other in one tensor, so that their norm is one operation.
         # Tensors made in inference mode forget that they are parts, and a model may be evaluated
         # before it learns.
@@ -54,13 +65,18 @@ class CpuStep:
             for name, p in module._parameters.items()
             if p is not None
         ]
+        self._added = [(p, p.data_ptr()) for p in added]
         self._calls: dict[Batch, Calls] = {}
 
     def still_fits(self) -> bool:
         """Say whether the parameters are, lie and learn as when the calls were laid down."""
-        return all(
-            named[name] is p and p.data_ptr() == address and p.requires_grad == learns
-            for named, name, p, address, learns in self._places
+        return (
+            all(
+                named[name] is p and p.data_ptr() == address and p.requires_grad == learns
+                for named, name, p, address, learns in self._places
+            )
+            and all(tuple(now) == then for now, then in self._adapted)
+            and all(p.data_ptr() == address for p, address in self._added)
         )
 
     def gradients(self, tokens: Tensor, targets: Tensor) -> Tensor:
