@@ -42,6 +42,10 @@ class ParamGroup:
     fused: list[tuple[int, ...]] | None = None
 
 
+_LEAST_RANK = 16
+"""Products of fewer columns take as long: they are computed in tiles as wide as this or wider."""
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """Part of some rows of a weight: scaling times B A (Hu et al. 2021, arXiv:2106.09685).
@@ -62,7 +66,7 @@ class Adapter:
     def is_thin(self) -> bool:
         """Whether the way through r numbers a token takes less than the gradient of the weight."""
         (rank, n_in), n_out = self.a.shape, len(self.b)
-        return 2 * rank * (n_in + n_out) < n_in * n_out
+        return 2 * max(rank, _LEAST_RANK) * (n_in + n_out) < n_in * n_out
 
 
 @dataclass(frozen=True)
