@@ -108,5 +108,16 @@ class Lora(LanguageModel):
         return self.base.computed_by()
 
     def groups(self) -> list[ParamGroup]:
-        """Return the adapters, as matrices that decay; nothing else learns."""
-        return [ParamGroup("adapters", list(self.adapters), 1.0, decays=True)]
+        """Return the adapters, as matrices that decay; nothing else learns.
+
+        A sums over as many numbers as a hidden matrix and has its factors, B over a few: what a
+        parametrization says of inputs and outputs by how they grow with width (Yang et al. 2022,
+        arXiv:2203.03466, table 8; Hayou et al. 2024, arXiv:2402.12354, for adapters).
+        """
+        like = next((g for g in self.base.groups() if g.fused is not None), None)
+        rate, decay, eps = (like.lr_scale, like.decay_scale, like.eps_scale) if like else (1, 1, 1)
+        into, out = list(self.adapters[::2]), list(self.adapters[1::2])
+        return [
+            ParamGroup("adapters in", into, rate, decays=True, decay_scale=decay, eps_scale=eps),
+            ParamGroup("adapters out", out, 1.0, decays=True, eps_scale=eps),
+        ]

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 
 from scalekit import registry
+from scalekit.counting import count_maps
 from scalekit.models.base import build_seeded
 from scalekit.models.gpt import GPT
 from scalekit.sweep.spec import TrainSpec
+from scalekit.train.lora import Lora
 from scalekit.train.optimizer import build_optimizer, set_lr
 
 CONTEXT, VOCAB, ROWS, STEPS, LR = 16, 32, 8, 5, 0.01
 BASE = {"base_width": 64, "base_depth": 2}
+ADAPTERS: dict[str, Any] = {"rank": 4, "alpha": 8.0, "seed": 1}
 of_every_optimizer = pytest.mark.parametrize("optimizer", registry.names("train.optimizers"))
 
 
@@ -47,7 +51,9 @@ def activations(model: GPT) -> dict[str, torch.Tensor]:
 
 
 @cache
-def changes(name: str, optimizer: str, width: int, depth: int) -> dict[str, float]:
+def changes(
+    name: str, optimizer: str, width: int, depth: int, *, adapters: bool = False
+) -> dict[str, float]:
     heads = width // 16
     config = {
         "d_model": width, "n_layers": depth, "head_dim": 16, "n_heads": heads, "n_kv_heads": heads,
@@ -57,18 +63,23 @@ def changes(name: str, optimizer: str, width: int, depth: int) -> dict[str, floa
     model = build_seeded(registry.find("models", "gpt"), config, seed=0)
     assert isinstance(model, GPT)
     before = activations(model)
-    chosen = build_optimizer(model, TrainSpec.model_validate({"lr": LR, "optimizer": optimizer}))
+    learner = Lora(model, tuple(count_maps(model.shape)), **ADAPTERS) if adapters else model
+    chosen = build_optimizer(learner, TrainSpec.model_validate({"lr": LR, "optimizer": optimizer}))
     set_lr(chosen, LR)
     for _ in range(STEPS):
-        model.gradients(*markov(), nullcontext())
+        learner.gradients(*markov(), nullcontext())
         chosen.step()
+    if isinstance(learner, Lora):
+        learner.merge()
     after = activations(model)
     return {key: float((after[key] - before[key]).square().mean().sqrt()) for key in before}
 
 
-def spread(name: str, optimizer: str, shapes: list[tuple[int, int]]) -> dict[str, float]:
+def spread(
+    name: str, optimizer: str, shapes: list[tuple[int, int]], *, adapters: bool = False
+) -> dict[str, float]:
     """Return the largest change over the smallest, for each activation."""
-    found = [changes(name, optimizer, *shape) for shape in shapes]
+    found = [changes(name, optimizer, *shape, adapters=adapters) for shape in shapes]
     columns = {key: [row[key] for row in found] for key in found[0]}
     return {key: max(column) / min(column) for key, column in columns.items()}
 
@@ -95,6 +106,26 @@ def test_activations_change_alike_at_every_size(
 @of_every_optimizer
 def test_the_standard_parametrization_changes_wide_models_more(optimizer: str) -> None:
     assert max(spread("standard", optimizer, WIDER).values()) > 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"), [("mup", WIDER), ("completep", WIDER), ("completep", DEEPER)]
+)
+def test_adapters_change_activations_alike_at_every_size(
+    name: str, shapes: list[tuple[int, int]]
+) -> None:
+    # The logits of the narrowest change by a quarter more, and of the deepest by a tenth less.
+    assert max(spread(name, "adamw", shapes, adapters=True).values()) < 1.5
+
+
+def test_adapters_of_the_standard_parametrization_change_wide_models_more() -> None:
+    assert max(spread("standard", "adamw", WIDER, adapters=True).values()) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mup", "completep"])
+def test_adapters_change_activations_alike_over_a_wide_range_of_widths(name: str) -> None:
+    assert max(spread(name, "adamw", FAR_WIDER["adamw"], adapters=True).values()) < 2
 
 
 @pytest.mark.slow

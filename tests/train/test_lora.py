@@ -251,8 +251,9 @@ def test_what_learns_is_counted_to_the_number(built, planned, mlp: str, targets:
     shape = shape_of(planned(model={"mlp": mlp, "n_kv_heads": 1}).config["model"])
     targets = [name for name in targets if name in count_maps(shape)]
     lora = Lora(built(mlp=mlp, n_kv_heads=1), targets, rank=5, alpha=8.0, seed=0)
-    (group,) = lora.groups()
-    assert sum(p.numel() for p in group.params) == count_adapters(shape, targets, rank=5)
+    learns = [p for group in lora.groups() for p in group.params]
+    assert {*learns} == {*lora.adapters}
+    assert sum(p.numel() for p in learns) == count_adapters(shape, targets, rank=5)
 
 
 @pytest.mark.parametrize("mlp", MLPS)
