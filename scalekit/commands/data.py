@@ -107,6 +107,8 @@ def check(
 
 
 def _show(folder: Path, manifest: Manifest, form: Format) -> None:
+    from scalekit.quantities import count_words
+
     names = ("documents", "tokens", "bytes", "bytes_per_token")
     rows: list[dict[str, Any]] = [
         {"split": split, "shards": sum(s["split"] == split for s in manifest.shards)}
@@ -130,9 +132,11 @@ def _show(folder: Path, manifest: Manifest, form: Format) -> None:
     print(format_table(header, cells))
     vocab = manifest.tokenizer["vocab"]
     print(f"tokenizer {manifest.tokenizer['identity']}, {vocab:,} tokens")
-    empty = manifest.recipe.get("empty_documents")
+    empty, known = (manifest.recipe.get(name) for name in ("empty_documents", "also_held_out"))
     if empty:
-        print(f"{empty:,} documents without any text, left out")
+        print(f"{count_words(empty, 'document')} without any text, left out")
+    if known:
+        print(f"{count_words(known, 'document')} to train on left out, held out by --val")
     print(f"fingerprint {manifest.fingerprint}")
     return None
 

@@ -39,7 +39,8 @@ from scalekit.prepare.recipe import (
     describe_plan,
     open_tokenizer,
 )
-from scalekit.prepare.work import REPORTS, Bench, dtype_of, read_report
+from scalekit.prepare.texts import note_held_out
+from scalekit.prepare.work import REPORTS, Bench, dtype_of, held_out_path, read_report
 from scalekit.results.store import write_whole
 from scalekit.tokenizers.base import parse
 
@@ -64,7 +65,6 @@ def prepare(
         SystemTroubleError: The disk refuses, or a process died.
     """
     coder = open_tokenizer(recipe.tokenizer)
-    bench = Bench.of(folder, recipe, coder)
     parts = cut_parts(recipe, sources)
     digests = [registry.find("documents", s.format).digest(s.name, recipe.ask) for s in sources]
     _refuse_copies(sources, digests)
@@ -72,6 +72,8 @@ def prepare(
     with _held(folder):
         finished = _resume(folder, plan)
         if finished is None:
+            note_held_out(held_out_path(folder), parts, recipe)
+            bench = Bench.of(folder, recipe, coder)
             reports = _work_through(parts, bench, workers, advance)
             finished = _manifest(plan, bench, reports)
             _write_files(folder, bench, finished)
@@ -210,7 +212,8 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
     for split in SPLITS:
         splits[split] = count_split(split, shards)
         if not splits[split]["tokens"]:
-            raise InputError(_empty_split(split, shards))
+            n_known = sum(report.get("also_held_out", 0) for report in reports)
+            raise InputError(_empty_split(split, shards, n_known))
     held_out = [shard for shard in shards if shard["split"] == "val"]
     package = registry.find("tokenizers", parse(bench.recipe.tokenizer)[0]).package
     tokenizer = {
@@ -223,15 +226,19 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
         "version": f"{package} {metadata.version(package)}" if package else None,
     }
     recipe = {**plan["recipe"], "dtype": dtype_of(coder.vocab)}
-    recipe["empty_documents"] = sum(report["empty_documents"] for report in reports)
+    for counted in ("empty_documents", "also_held_out"):
+        # Parts that an older version of this program had done do not have both.
+        recipe[counted] = sum(report.get(counted, 0) for report in reports)
     fingerprint = hash_shards(coder.identity, shards)
     return Manifest(fingerprint, tokenizer, splits, tuple(shards), tuple(plan["sources"]), recipe)
 
 
-def _empty_split(split: str, shards: Sequence[dict[str, Any]]) -> str:
+def _empty_split(split: str, shards: Sequence[dict[str, Any]], n_known: int) -> str:
     n_documents = sum(shard["documents"] for shard in shards)
     if not n_documents:
         return "the sources: no document with any text in them; name others"
+    if split == "train" and n_known:
+        return "--val: has every document of the sources; name others to hold out or to train on"
     other = "held out" if split == "train" else "for training"
     return (
         f"--val-share: {n_documents} documents, all of them {other}; change the share, cut text "

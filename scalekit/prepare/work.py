@@ -11,17 +11,23 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalekit import registry
 from scalekit.datasets._manifest import SPLITS
 from scalekit.datasets.shards import FORMATS, HEADER_BYTES
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.prepare.recipe import Part, Recipe, end_token
+from scalekit.prepare.texts import (
+    are_among,
+    batches_of,
+    is_held_out,
+    number_of,
+    read_held_out,
+)
 from scalekit.results.store import write_whole
 from scalekit.tokenizers.base import Coder
 
@@ -31,8 +37,6 @@ if TYPE_CHECKING:
 REPORTS = "parts"
 """The folder of the parts' reports, inside the one that is being prepared."""
 
-_CHARS_AT_ONCE = 1 << 20
-_DOCUMENTS_AT_ONCE = 1024
 _MOST_TOKENS = (1 << 31) - 1
 """llm.c's header counts tokens in an int32."""
 
@@ -45,6 +49,7 @@ class Bench:
         coder: The tokenizer, opened.
         end: The token that ends a document, or None.
         lengths: Bytes of text that each token (vocab,) stands for, none for `end`; or None.
+        held_out: Numbers of the documents that the sources to hold out have, rising.
     """
 
     folder: Path
@@ -52,17 +57,18 @@ class Bench:
     coder: Coder
     end: int | None
     lengths: np.ndarray | None
+    held_out: np.ndarray
 
     @classmethod
     def of(cls, folder: Path, recipe: Recipe, coder: Coder) -> Bench:
-        """Lay out what an opened tokenizer is used with."""
+        """Lay out what an opened tokenizer is used with; what is held out was noted before."""
         import numpy as np
 
         end, known = end_token(coder, recipe), coder.token_bytes()
         lengths = None if known is None else np.array(known, dtype=np.int64)
         if lengths is not None and end is not None:
             lengths[end] = 0
-        return cls(folder, recipe, coder, end, lengths)
+        return cls(folder, recipe, coder, end, lengths, read_held_out(held_out_path(folder)))
 
 
 def dtype_of(vocab: int) -> str:
@@ -78,6 +84,11 @@ def shard_name(split: str, number: int) -> str:
 def report_path(folder: Path, number: int) -> Path:
     """Return where a part's report lies."""
     return folder / REPORTS / f"{number:06d}.json"
+
+
+def held_out_path(folder: Path) -> Path:
+    """Return where it is noted which documents are held out by their source."""
+    return folder / REPORTS / "held_out.u64"
 
 
 def read_report(folder: Path, part: Part) -> dict[str, Any] | None:
@@ -99,16 +110,21 @@ def work(part: Part, bench: Bench) -> dict[str, Any]:
         InputError: A document cannot be read, or the tokenizer fails at it.
         SystemTroubleError: The disk refuses.
     """
-    share = bench.recipe.val_share
+    share, n_known = bench.recipe.val_share, 0
     try:
         with contextlib.ExitStack() as stack:
             shards = {s: _Shard(bench, s, part.number) for s in SPLITS}
             for shard in shards.values():
                 stack.enter_context(shard)
-            for texts in _batches(_texts(part, bench.recipe)):
-                for text, tokens in zip(texts, _encode(texts, bench, part), strict=True):
-                    split = part.split or SPLITS[is_held_out(text, share)]
-                    shards[split].add(text, tokens)
+            for every in batches_of(part, bench.recipe):
+                numbers = [number_of(text) for text in every]
+                known = are_among(numbers, bench.held_out) if part.split is None else ()
+                n_known += sum(known)
+                left = [k for k in range(len(every)) if not (known and known[k])]
+                texts = [every[k] for k in left]
+                for k, tokens in zip(left, _encode(texts, bench, part), strict=True):
+                    split = part.split or SPLITS[is_held_out(numbers[k], share)]
+                    shards[split].add(every[k], tokens)
             done = [shard.finish() for shard in shards.values()]
     except OSError as error:
         raise SystemTroubleError(
@@ -116,40 +132,10 @@ def work(part: Part, bench: Bench) -> dict[str, Any]:
             "same command again, it continues"
         ) from error
     report = {"part": part.number, "shards": [d for d in done if d["documents"]]}
+    report["also_held_out"] = n_known
     report["empty_documents"] = sum(shard.empty for shard in shards.values())
     write_whole(report_path(bench.folder, part.number), json.dumps(report) + "\n")
     return report
-
-
-def is_held_out(text: str, share: float) -> bool:
-    """Say whether a document is held out, by its text: equal documents go to the same split."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2.0**64
-
-
-def _texts(part: Part, recipe: Recipe) -> Iterator[str]:
-    read = registry.find("documents", part.format).read
-    for piece in part.pieces:
-        try:
-            yield from read(piece, recipe.ask)
-        except OSError as error:
-            raise InputError(
-                f"{piece.source}: cannot be read, {error.strerror}; mend it and run the same "
-                "command again, it continues"
-            ) from error
-
-
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    n_chars = 0
-    for text in texts:
-        batch.append(text)
-        n_chars += len(text)
-        if n_chars >= _CHARS_AT_ONCE or len(batch) == _DOCUMENTS_AT_ONCE:
-            yield batch
-            batch, n_chars = [], 0
-    if batch:
-        yield batch
 
 
 def _encode(texts: Sequence[str], bench: Bench, part: Part) -> Sequence[Sequence[int]]:

@@ -260,6 +260,38 @@ def test_a_copy_of_what_is_trained_on_is_not_held_out(source: Path, tmp_path: Pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_document_that_is_held_out_is_trained_on_nowhere(
+    tmp_path: Path, capsys, workers: int
+) -> None:
+    texts, held = TEXTS[:60], [*TEXTS[10:13], "only held out"]
+    # In several parts, and one of them twice.
+    for n, some in enumerate((texts[:20], texts[20:], [texts[11], "\n"])):
+        (tmp_path / f"{n}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in some))
+    (tmp_path / "val.txt").write_text("\n\n".join(held))
+    out = tmp_path / "out"
+    command = ["data", "prepare", *(str(tmp_path / f"{n}.jsonl") for n in range(3)), "-o", str(out)]
+    command += ["--part-bytes", "2000", "--documents", "blank", "-w", str(workers)]
+    assert cli.run([*command, "--val", str(tmp_path / "val.txt")]) == 0
+    assert "4 documents to train on left out, held out by --val\n" in capsys.readouterr().out
+    assert sorted(read_back(out, "val")) == sorted(held)
+    expected = [*texts[:10], *texts[13:], "\n"]
+    assert sorted(read_back(out, "train")) == sorted(expected)
+    assert len(list(out.glob("train_*.bin"))) > 1
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert manifest.recipe["also_held_out"] == 4
+
+
+def test_sources_whose_documents_are_all_held_out_are_refused(tmp_path: Path, capsys) -> None:
+    for name, texts in {"in": TEXTS[3:5], "val": TEXTS[:9]}.items():
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(texts))
+    command = ["data", "prepare", str(tmp_path / "in.txt"), "-o", str(tmp_path / "out")]
+    command += ["--documents", "blank", "-w", "1", "--val", str(tmp_path / "val.txt")]
+    assert cli.run(command) == 3
+    assert "--val: has every document of the sources; name others" in capsys.readouterr().err
+
+
 def test_what_is_left_out_of_a_folder_is_told(source: Path, tmp_path: Path, capsys) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     (folder / ".cache").mkdir(parents=True)
