@@ -23,3 +23,17 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Keep such signals from the processes that are started inside; this one hears them afterwards.
+
+    They come to a run with all that it started. A compiler that ends of one looks like a compiler
+    that refuses, and what a run then does instead outlives the request. SIGKILL still reaches all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import scalekit
+from scalekit.executors._signals import unheard_by_children
 
 
 def code_state() -> str:
@@ -23,14 +24,15 @@ def code_state() -> str:
 
 def _git(root: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *words],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
+        with unheard_by_children():
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *words],
+                cwd=root,
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

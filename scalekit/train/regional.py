@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scalekit.errors import InputError
+from scalekit.executors._signals import unheard_by_children
 from scalekit.models.base import LanguageModel
 from scalekit.train.forward import Forward, change_forward
 
@@ -47,7 +48,8 @@ def _where_it_learns(plain: Forward, backend: str) -> Forward:
         if not torch.is_grad_enabled():
             return plain(layer, *inputs)
         try:
-            return code(layer, *map(_without_complex, inputs))
+            with unheard_by_children():  # the first call of its kind starts compilers
+                return code(layer, *map(_without_complex, inputs))
         except Exception as error:
             # Named by their place: importing them would load the compiler where none is asked for.
             if not type(error).__module__.startswith(_COMPILERS):

@@ -384,6 +384,18 @@ def test_a_folder_that_cannot_be_written_is_passed_over(built_here: Path) -> Non
     assert len(list((built_here / "b").iterdir())) == 1
 
 
+@needs_kernels
+def test_a_request_to_stop_that_reaches_the_compiler_changes_nothing_of_what_is_built(
+    built_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is told with all that it started: kernels for one thread were built then, and kept."""
+    told = built_here / "c++"
+    told.write_text(f'#!/bin/sh\nkill -TERM $$\nexec {build._find_compiler()} "$@"\n')
+    told.chmod(0o755)
+    monkeypatch.setenv("CXX", str(told))
+    build.load()
+
+
 def test_a_compiler_that_refuses_or_none_at_all_is_a_reason(
     built_here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """The state of the code: version, commit, and whether files differ from it."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,3 +40,19 @@ def test_a_checkout_states_its_commit_and_whether_it_was_changed(checkout: Path)
     assert int(commit, 16) >= 0
     (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
     assert code_state() == f"{version}+{commit}.changed"
+
+
+def test_a_request_to_stop_that_reaches_git_as_well_hides_no_change(
+    checkout: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """A run is told with all that it started: what git then could not say was taken for clean."""
+    git(checkout, "init", "-q")
+    git(checkout, "add", "scalekit")
+    git(checkout, "commit", "-q", "-m", "one")
+    (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
+    told = tmp_path / "bin" / "git"
+    told.parent.mkdir()
+    told.write_text(f'#!/bin/sh\nkill -TERM $$\nexec {shutil.which("git")} "$@"\n')
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{told.parent}{os.pathsep}{os.environ['PATH']}")
+    assert code_state().endswith(".changed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -161,6 +162,18 @@ def test_a_compiler_that_refuses_is_named_with_what_to_do(built) -> None:
     compile_layers(model, backend=refuse)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"resources.compile: .*no compiler found.*leave compile"):
         learn(model)
+
+
+def test_a_request_to_stop_does_not_reach_what_the_compiler_starts(built) -> None:
+    """A run is told with all that it started, and failed of a compiler that ended."""
+
+    def compiler(graph: Any, inputs: Any) -> Callable[..., Any]:
+        subprocess.run(["sh", "-c", "kill -TERM $$; kill -USR2 $$; kill -INT $$"], check=True)
+        return graph.forward
+
+    model = built()
+    compile_layers(model, backend=compiler)  # type: ignore[arg-type]
+    assert learn(model)["loss"].isfinite()
 
 
 def test_a_model_without_layers_that_are_alike_is_refused(built, monkeypatch) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from scalekit.executors._signals import unheard_by_children
+
 HERE = Path(__file__).parent
 SOURCES = ("attention.cpp", "linear.cpp", "tokens.cpp")
 HEADERS = ("vector.h",)
@@ -123,15 +125,16 @@ def _open(path: Path) -> ctypes.CDLL:
 def _run(argv: list[str], room: Path) -> str:
     """Run and return what went wrong, in one line, or nothing."""
     try:
-        done = subprocess.run(
-            argv,
-            cwd=room,
-            capture_output=True,
-            text=True,
-            errors="replace",  # compilers speak the language of the place, in its letters
-            timeout=_SECONDS,
-            check=False,
-        )
+        with unheard_by_children():
+            done = subprocess.run(
+                argv,
+                cwd=room,
+                capture_output=True,
+                text=True,
+                errors="replace",  # compilers speak the language of the place, in its letters
+                timeout=_SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return f"took more than {_SECONDS} s"
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
