@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -382,6 +384,24 @@ def test_a_folder_that_cannot_be_written_is_passed_over(built_here: Path) -> Non
     (built_here / "a").write_text("a file where the folder should be")
     build.load()
     assert len(list((built_here / "b").iterdir())) == 1
+
+
+@needs_kernels
+@pytest.mark.skipif(not hasattr(os, "ST_NOEXEC"), reason="this system does not tell")
+def test_a_folder_whose_mount_forbids_to_run_code_is_passed_over(
+    built_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbids = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    lets = SimpleNamespace(f_flag=0)
+    (built_here / "a").mkdir()
+    monkeypatch.setattr(os, "statvfs", lambda place: forbids if place.name == "a" else lets)
+    build.load()
+    assert not list((built_here / "a").iterdir())
+    (built,) = (built_here / "b").iterdir()
+    # What a node that may has left there is passed over as well.
+    (built_here / "a" / built.name).write_bytes(b"")
+    monkeypatch.setattr(build, "_find_compiler", lambda: pytest.fail("built again"))
+    build.load()
 
 
 @needs_kernels

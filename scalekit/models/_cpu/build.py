@@ -63,7 +63,7 @@ def _found(real: str) -> ctypes.CDLL | str:
 
 def _load(real: str) -> ctypes.CDLL:
     name = f"kernels-{_fingerprint(real)}.so"
-    folders = list(_folders())
+    folders = [folder for folder in _folders() if _lets_load(folder)]
     for folder in folders:
         if (folder / name).is_file():
             return _open(folder / name)
@@ -77,7 +77,8 @@ def _load(real: str) -> ctypes.CDLL:
         except OSError:
             continue
         return _open(folder / name)
-    raise KernelsUnavailableError(f"no folder to build in: {', '.join(map(str, folders))}")
+    tried = ", ".join(map(str, _folders()))
+    raise KernelsUnavailableError(f"no folder to build in and to load from: {tried}")
 
 
 def _build(room: Path, real: str) -> Path:
@@ -154,6 +155,14 @@ def _folders() -> Iterator[Path]:
     yield Path(importlib.util.cache_from_source(__file__)).parent
     home = os.environ.get("XDG_CACHE_HOME")
     yield (Path(home) if home else Path.home() / ".cache") / "scalekit"
+
+
+def _lets_load(folder: Path) -> bool:
+    """Whether code may run from a folder, which need not be there yet: some mounts forbid it."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    return not os.statvfs(place).f_flag & getattr(os, "ST_NOEXEC", 0)  # Linux alone tells
 
 
 def _fingerprint(real: str) -> str:
