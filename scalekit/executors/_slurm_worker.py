@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from scalekit.executors._slurm_board import (
     DONE,
     FAILED,
     KILLED,
+    MOST_LOST,
     SAVED,
     Board,
     Folder,
@@ -77,9 +79,9 @@ class Worker:
         self.cancelled: frozenset[str] = frozenset()
         self.looked = self.found_none = 0.0
         self.asked: dict[int, float] = {}
+        self.unasked: Counter[int] = Counter()  # how often somebody else stopped a run
         self.codes: list[int] = []
-        self.is_quiet = True
-        self.is_ending = False
+        self.is_quiet, self.is_ending = True, False
         limit = self.header["limit_s"]
         self.until = None if limit is None else time.monotonic() + limit - self.header["lead_s"]
 
@@ -173,11 +175,12 @@ class Worker:
             self.found_none = 0.0
             self.turns.look_again()
             self.codes.append(code)
+            self.unasked[one.number] += one.number not in self.asked
             if code == OK:
                 self.board.note(one.number, DONE, code)
             elif is_cancelled:
                 self.board.note(one.number, CANCELLED, code)
-            elif code in (*STOPPED, -signal.SIGTERM):
+            elif code in (*STOPPED, -signal.SIGTERM) and self.unasked[one.number] <= MOST_LOST:
                 self.board.note(one.number, stopped, code)
             elif code == SYSTEM_TROUBLE and self.me.ask().is_ending:
                 self.board.note(one.number, KILLED, code)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scalekit.executors._slurm_board import RUNNING, Board, Folder, Line, open_board
+from scalekit.executors._slurm_board import MOST_LOST, RUNNING, Board, Folder, Line, open_board
 from scalekit.executors._slurm_self import Self
 from scalekit.executors._slurm_worker import Worker
 
@@ -141,6 +141,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 def jobs(n: int, **fields: Any) -> Sequence[dict[str, Any]]:
     return [dict(fields) for _ in range(n)]
+
+
+def test_a_run_that_somebody_else_stops_each_time_is_given_up(stage: Stage) -> None:
+    """As a watchdog does that ends what takes too much of a node: it began again for ever."""
+    stage.plan({"code": -signal.SIGTERM}, {})
+    assert stage.run() == 0
+    assert stage.states() == "fd"
+    assert stage.began() == ["r0"] * (1 + MOST_LOST) + ["r1"]
+    assert "r0: killed by signal 15" in stage.said()
+    assert not stage.is_requeued
 
 
 def test_it_takes_all_runs_in_order_and_leaves_nothing_but_their_logs(stage: Stage) -> None:
