@@ -54,6 +54,13 @@ class RunRecord:
         """Whether the record has an end line."""
         return self.end is not None
 
+    @property
+    def n_attempts(self) -> int:
+        """How many attempts are known: one that failed before it had a line says so at its end."""
+        numbers = [line.get("n") for line in self.attempts[-1:]]
+        numbers += [len(self.attempts), (self.end or {}).get("attempts")]
+        return max(int(number or 0) for number in numbers)
+
 
 class RecordWriter:
     """Append lines to a run's record; one writer at a time, held by a lock on the file.

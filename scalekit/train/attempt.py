@@ -86,7 +86,7 @@ class Attempt:
     ) -> None:
         self.spec, self.config, self.corpus = spec, config, corpus
         self.setting, self.before = setting, before
-        self.number = 1 + (len(before.attempts) if before else 0)
+        self.number = 1 + (before.n_attempts if before else 0)
         self.job: Job | None = None
 
     def begin(self, **facts: Any) -> tuple[Job, Progress]:

@@ -76,7 +76,7 @@ def end_with_trunk(
     spec: RunSpec, record: RecordWriter, before: RunRecord | None, device: Device, step: int
 ) -> str:
     """Write the end of a branch that diverged at a step with its trunk; return its status."""
-    n = 1 + (len(before.attempts) if before else 0)
+    n = 1 + (before.n_attempts if before else 0)
     record.write("attempt", **describe_attempt(n, step, device))
     why = f"diverged at step {step} with its trunk {spec.plan['parent']}"
     record.write("end", status="diverged", wall_s=0.0, attempts=n, error=why)

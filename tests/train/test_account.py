@@ -285,6 +285,22 @@ def test_the_start_of_an_attempt_that_failed_in_it_counts(
     assert end["device_s"] == pytest.approx(end["wall_s"] + end["startup_s"], rel=1e-9)
 
 
+def test_attempts_that_failed_before_they_had_a_line_are_counted(
+    spec: RunSpec, folder: SweepFolder, monkeypatch
+) -> None:
+    """Each was called the first, and so was the one that came through."""
+    counted = []
+    with monkeypatch.context() as patch:
+        patch.setattr("scalekit.train.attempt.build_seeded", lambda *_: 1 / 0)
+        for _ in range(2):
+            assert train_run(spec, folder, device="cpu") == "failed"
+            counted.append(end_of(folder, spec)["attempts"])
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert [*counted, end_of(folder, spec)["attempts"]] == [1, 2, 3]
+    (attempt,) = read_record(folder.record(spec.id)).attempts
+    assert attempt["n"] == 3
+
+
 def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:
     stop, report = stop_after(3)
     assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
