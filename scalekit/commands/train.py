@@ -121,10 +121,11 @@ def _train_one(spec: RunSpec, here: _Here, mine: Place | None) -> list[str]:
     except errors.ScalekitError as error:
         if team.is_first:
             raise
-        # The first process says it for all.
-        raise typer.Exit(error.exit_code) from error
-    if team.is_first:
-        print(f"{spec.id} {status}")
+        # The first process says it for all, and its exit code is the run's.
+        raise typer.Exit(errors.OK) from error
+    if not team.is_first:
+        raise typer.Exit(errors.OK)
+    print(f"{spec.id} {status}")
     return [status]
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scalekit.errors import OK, SYSTEM_TROUBLE, InputError, SystemTroubleError
+from scalekit.errors import INTERRUPTED, SYSTEM_TROUBLE, InputError, SystemTroubleError
 from scalekit.executors._signals import stop_requests
 from scalekit.executors.base import STOPPED
 
@@ -231,32 +231,41 @@ def _tell(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> int:
-    """Start the processes with srun, which tells and ends them."""
-    with socket.create_server(("", 0)) as free:
-        port = free.getsockname()[1]
-    found = {
-        BY_SRUN: "1",
-        "MASTER_ADDR": os.environ.get("MASTER_ADDR", socket.gethostname()),
-        "MASTER_PORT": str(port),
-    }
-    words = srun_words(n, nodes, os.environ.get("SLURM_CPUS_PER_TASK"))
-    process = subprocess.Popen(
-        [*words, *argv],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **found},
-        start_new_session=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509
-    )
-    n_told = 0
-    while process.poll() is None:
-        if len(told) > n_told:
-            n_told = len(told)
-            # Of the signals that runs listen to, the one that srun passes on without its own part.
-            process.send_signal(signal.SIGUSR2)
-        time.sleep(POLL_SECONDS)
-    code = process.returncode
-    # Untold, they say that one ended and srun ended the others: the highest code is srun's own.
-    if code == OK or (told and code in STOPPED) or 0 < code < 128:
+    """Start the processes with srun, which tells and ends them.
+
+    Its exit code is the highest of theirs: the first's, as the others end with 0 once they met.
+    """
+    with socket.socket() as held:
+        # Until they end nobody else is given this port, and the first may still listen at it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("", 0))
+        found = {
+            BY_SRUN: "1",
+            "MASTER_ADDR": os.environ.get("MASTER_ADDR", socket.gethostname()),
+            "MASTER_PORT": str(held.getsockname()[1]),
+        }
+        words = srun_words(n, nodes, os.environ.get("SLURM_CPUS_PER_TASK"))
+        process = subprocess.Popen(
+            [*words, *argv],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **found},
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
+        )
+        n_told = 0
+        while process.poll() is None:
+            if len(told) > n_told:
+                n_told = len(told)
+                # Of what runs listen to, that which srun passes on without its own part.
+                process.send_signal(signal.SIGUSR2)
+            time.sleep(POLL_SECONDS)
+    return _code_of_srun(process.returncode, nodes, told)
+
+
+def _code_of_srun(code: int, nodes: int, told: Sequence[int]) -> int:
+    if told and code in STOPPED:
+        return INTERRUPTED if told[0] == signal.SIGINT else code
+    if 0 <= code < 128:
         return code
     # One did not listen yet, and srun ended the others; or srun did not, and there is no step.
     if told and code in (128 + signal.SIGUSR2, -signal.SIGUSR2):
@@ -271,8 +280,9 @@ def srun_words(n: int, nodes: int, cpus_per_node: str | None) -> list[str]:
     words = ["srun", f"--nodes={nodes}", f"--ntasks={n}", f"--ntasks-per-node={on_each}"]
     if cpus_per_node is not None:
         words.append(f"--cpus-per-task={max(1, int(cpus_per_node) // on_each)}")
-    # One that fails ends the others; what they print is not held back.
-    return [*words, "--kill-on-bad-exit=1", "--unbuffered", "--distribution=block"]
+    # Once one has ended, the others have a grace, as here; what they print is not held back.
+    words += ["--kill-on-bad-exit=0", f"--wait={GRACE_SECONDS:.0f}"]
+    return [*words, "--unbuffered", "--distribution=block"]
 
 
 def _die_with_parent() -> None:

@@ -143,6 +143,56 @@ def test_told_before_a_process_of_srun_listens_a_run_is_stopped(
     assert launcher.communicate(timeout=60)[0] == f"{-signal.SIGTERM}\n"
 
 
+def srun_that(does: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a job of two nodes whose srun is a script of Python."""
+    (tmp_path / "srun").write_text(f"#!{sys.executable}\n{does}")
+    (tmp_path / "srun").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "SLURM_JOB_NUM_NODES": "2"}
+
+
+TAKES_THE_PORT = """
+import os, socket, sys
+port = int(os.environ["MASTER_PORT"])
+try:
+    socket.socket().bind(("", port))  # as for one who asks for any
+    sys.exit(1)
+except OSError:
+    sys.exit(3 if socket.create_server(("", port)) else 1)  # as the first does
+"""
+
+
+def test_no_other_job_is_given_the_port_before_the_first_listens_at_it(tmp_path: Path) -> None:
+    launch = "import sys; from scalekit.executors._team import run_team; "
+    words = [sys.executable, "-c", launch + "sys.exit(run_team(['train'], 2, 2))"]
+    assert (
+        subprocess.run(words, env=srun_that(TAKES_THE_PORT, tmp_path), check=False).returncode == 3
+    )
+
+
+ENDS_WHEN_TOLD = """
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(143))
+Path(__file__).with_name("there").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_of_several_nodes_ends_as_one_that_was_interrupted_or_told(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    launch = "from scalekit.executors._team import run_team; print(run_team(['train'], 2, 2))"
+    environment = srun_that(ENDS_WHEN_TOLD, tmp_path)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", launch], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    wait_until((tmp_path / "there").exists)
+    launcher.send_signal(number)
+    assert launcher.communicate(timeout=60)[0] == f"{code}\n"
+
+
 def wait_until(condition) -> None:
     deadline = time.monotonic() + 60.0
     while not condition():
@@ -196,7 +246,8 @@ def test_srun_starts_as_many_on_each_node_and_shares_its_cores_out() -> None:
         "--ntasks-per-node=3",
         "--cpus-per-task=2",
     ]
-    assert "--kill-on-bad-exit=1" in words
+    # The first may still write down what another one said, as it may here.
+    assert {"--kill-on-bad-exit=0", f"--wait={_team.GRACE_SECONDS:.0f}"} < set(words)
     assert not any(word.startswith("--cpus") for word in srun_words(2, 2, None))
 
 

@@ -165,6 +165,28 @@ def place_of(pid: int) -> dict[str, Any]:
     return dict(item.split("=", 1) for item in raw.split("\0") if "=" in item)
 
 
+ONE_BY_ONE = """
+import os, sys, time
+rank = int(os.environ["SLURM_PROCID"])
+time.sleep(rank)
+sys.exit(0 if rank else 3)
+"""
+
+
+def test_the_firsts_exit_code_is_the_runs_also_where_others_end_later(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """srun ended the others at once, and its own code told of their deaths."""
+    (tmp_path / "member.py").write_text(ONE_BY_ONE)
+    launch = "import sys; from scalekit.executors._team import run_team; "
+    launch += "print(run_team(sys.argv[1:], 2, 2))"
+    script, said = tmp_path / "job.sh", tmp_path / "out"
+    words = [sys.executable, str(tmp_path / "member.py")]
+    script.write_text("#!/bin/sh\nexec " + " ".join([sys.executable, "-c", f"'{launch}'", *words]))
+    cluster.call("sbatch", "--wait", "--nodes=2", f"--output={said}", str(script))
+    assert said.read_text().splitlines()[-1] == "3", said.read_text()
+
+
 SUBMITITS = """
 import json, os, sys
 from pathlib import Path
