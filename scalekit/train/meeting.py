@@ -12,6 +12,7 @@ import torch
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._team import Place
+from scalekit.train.device import choose_device
 from scalekit.train.team import SOLO, Team, host_name
 
 MEET_SECONDS = 600.0
@@ -95,15 +96,16 @@ def device_of(place: Place | None, name: str, *, wants_gpu: bool) -> str:
         wants_gpu: Whether the run asks for GPUs, so that `auto` must not mean less.
 
     Raises:
-        InputError: Fewer GPUs than processes on this node.
+        InputError: No GPU, or fewer than processes on this node.
     """
     if place is None:
         return name
     n_gpus = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if n_gpus and (wants_gpu or n_gpus >= place.local_size) else "cpu"
-    if name != "cuda" or not n_gpus:
+    if name != "cuda":
         return name
+    choose_device(name, "float32")
     if n_gpus == 1 and place.local_size > 1 and "SLURM_GPUS_PER_TASK" in os.environ:
         return "cuda:0"  # each process was shown its own
     if place.local_size > n_gpus:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from curves import curve, write_plan
 
 from scalekit.results.record import RunRecord, read_record
@@ -173,6 +174,16 @@ def test_more_processes_than_rows_a_step_are_refused_by_name(spread, start: Star
     assert err.count(said) == 1
     assert "Traceback" not in err
     assert not folder.record(RUN).exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_that_is_not_there_is_refused_by_each_process_in_words(
+    spread, start: Starter
+) -> None:
+    code, _, err = start.finish(spread("sweep", {"processes": 2}), RUN, "--device", "cuda")
+    assert code == 3, err
+    assert "--device 'cuda': torch finds no GPU here" in err
+    assert "Traceback" not in err
 
 
 MEET = """
