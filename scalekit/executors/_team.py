@@ -263,8 +263,8 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
 
 
 def _code_of_srun(code: int, nodes: int, told: Sequence[int]) -> int:
-    if told and code in STOPPED:
-        return INTERRUPTED if told[0] == signal.SIGINT else code
+    if code in STOPPED:  # untold as well: somebody asked one of them, or the step
+        return INTERRUPTED if told and told[0] == signal.SIGINT else code
     if 0 <= code < 128:
         return code
     # One did not listen yet, and srun ended the others; or srun did not, and there is no step.

@@ -173,18 +173,22 @@ sys.exit(0 if rank else 3)
 """
 
 
+@pytest.mark.parametrize("code", [3, 143])
 def test_the_firsts_exit_code_is_the_runs_also_where_others_end_later(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, code: int
 ) -> None:
-    """srun ended the others at once, and its own code told of their deaths."""
-    (tmp_path / "member.py").write_text(ONE_BY_ONE)
+    """srun ended the others at once, and its own code told of their deaths.
+
+    With 143 it saved because somebody asked it, and not its launcher, to stop.
+    """
+    (tmp_path / "member.py").write_text(ONE_BY_ONE.replace("3", str(code)))
     launch = "import sys; from scalekit.executors._team import run_team; "
     launch += "print(run_team(sys.argv[1:], 2, 2))"
     script, said = tmp_path / "job.sh", tmp_path / "out"
     words = [sys.executable, str(tmp_path / "member.py")]
     script.write_text("#!/bin/sh\nexec " + " ".join([sys.executable, "-c", f"'{launch}'", *words]))
     cluster.call("sbatch", "--wait", "--nodes=2", f"--output={said}", str(script))
-    assert said.read_text().splitlines()[-1] == "3", said.read_text()
+    assert said.read_text().splitlines()[-1] == str(code), said.read_text()
 
 
 SUBMITITS = """
