@@ -106,6 +106,7 @@ class Attempt:
             **{**describe_spread(setting.spread, job.model, setting.device), **facts},
             startup_s=setting.account.startup_seconds(),
             wall_s=job.wall_before,
+            device_s=job.device_before,
             energy_by=setting.account.energy_by(),
         )
         if config.start.run is not None and progress.step == 0:
@@ -269,20 +270,27 @@ def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
 
 
 def _wall_before(before: RunRecord | None) -> float:
-    """Return the seconds that earlier attempts are known to have taken.
-
-    The last attempt's line too: it took lines of steps, which told the time, off the curve.
-    """
-    if before is None:
-        return 0.0
-    lines = (*before.steps[-1:], before.spent, *before.attempts[-1:])
-    known = [line.get("wall_s") for line in lines]
+    """Return the seconds that earlier attempts are known to have taken."""
+    known = [line.get("wall_s") for line in _last_lines(before)]
     return max((float(s) for s in known if isinstance(s, int | float)), default=0.0)
 
 
 def _devices_before(before: RunRecord | None, account: Account) -> float:
-    """Return the same of all devices: as many as the last step line knows, or else as are now."""
-    line = before.steps[-1] if before and before.steps else {}
-    wall, devices = line.get("wall_s"), line.get("device_s")
-    share = devices / wall if wall and devices is not None else account.device_share
+    """Return the same of all devices.
+
+    What was not told since the last line that knows it is at the mean rate so far, and at today's
+    where none does. An end has the start-up in it.
+    """
+    told = [line for line in _last_lines(before) if line.get("t") != "end"]
+    knows = [line for line in told if line.get("wall_s") and line.get("device_s") is not None]
+    last = max(knows, key=lambda line: line["wall_s"], default=None)
+    share = account.device_share if last is None else last["device_s"] / last["wall_s"]
     return _wall_before(before) * share
+
+
+def _last_lines(before: RunRecord | None) -> list[Mapping[str, Any]]:
+    """List the lines that tell last what a run had taken.
+
+    The last attempt's too: it took lines of steps off the curve.
+    """
+    return [] if before is None else [*before.steps[-1:], before.spent, *before.attempts[-1:]]

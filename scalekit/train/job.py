@@ -87,7 +87,9 @@ class Job:
     def write_spent(self, step: int) -> None:
         """Write what the run has cost by now."""
         wall = self.wall_seconds()
-        self.record.write("spent", step=step, wall_s=wall, **self.account.totals())
+        devices = self.device_seconds(wall)
+        totals = self.account.totals()
+        self.record.write("spent", step=step, wall_s=wall, device_s=devices, **totals)
 
 
 def tell_again(job: Job, progress: Progress, before: RunRecord | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train import account as account_module
 from scalekit.train.account import Account, Pauses, process_seconds, spends
+from scalekit.train.attempt import _devices_before
 from scalekit.train.device import Device
 from scalekit.train.loop import Learner
 from scalekit.train.run import train_run
@@ -299,6 +301,25 @@ def test_attempts_that_failed_before_they_had_a_line_are_counted(
     assert [*counted, end_of(folder, spec)["attempts"]] == [1, 2, 3]
     (attempt,) = read_record(folder.record(spec.id)).attempts
     assert attempt["n"] == 3
+
+
+def test_devices_are_counted_whose_number_no_step_line_has_told_yet(
+    spec: RunSpec, folder: SweepFolder
+) -> None:
+    """A hundred seconds on one device and ten on four were 110 of a device, not 140."""
+    stop, report = stop_after(3)
+    assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
+    record = read_record(folder.record(spec.id))
+    spent = record.spent
+    assert spent["device_s"] == spent["wall_s"] > record.steps[-1]["wall_s"]
+    assert record.attempts[0]["device_s"] == 0.0
+    one = {"wall_s": 100.0, "device_s": 100.0}
+    attempt, step = {**record.attempts[0], **one}, {**record.steps[-1], **one}
+    changed = replace(record, attempts=(attempt,), steps=(step,))
+    account = Account(CPU, None, since=0.0)
+    for line in ({"wall_s": 110.0, "device_s": 140.0}, {"wall_s": 140.0, "device_s": None}):
+        before = replace(changed, spent={**spent, **line})
+        assert _devices_before(before, account) == 140.0
 
 
 def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:
