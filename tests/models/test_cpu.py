@@ -6,6 +6,7 @@ import copy
 import ctypes
 import os
 import re
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,6 +378,21 @@ def test_kernels_are_built_once_and_nothing_else_is_left(
     assert built.suffix == ".so"
     monkeypatch.setattr(build, "_find_compiler", lambda: pytest.fail("built again"))
     build.load()
+
+
+@needs_kernels
+def test_what_a_kill_left_half_built_is_removed_and_what_others_build_is_not(
+    built_here: Path,
+) -> None:
+    for name, age in (("old", 10_000), ("new", 10)):
+        room = built_here / "a" / f"kernels-{name}"
+        room.mkdir(parents=True)
+        (room / "linear.o").write_bytes(b"half")
+        then = time.time() - age
+        os.utime(room, (then, then))
+    build.load()
+    left = sorted(path.name for path in (built_here / "a").iterdir() if path.is_dir())
+    assert left == ["kernels-new"]
 
 
 @needs_kernels

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +31,8 @@ COMPILERS = ("c++", "g++", "clang++")
 SWITCH = "SCALEKIT_KERNELS"
 """Environment variable that turns the kernels off when it is `off`."""
 _SECONDS = 120
+_STALE_SECONDS = 3600
+"""How old a room to build in is when nobody can be at work in it any more."""
 
 
 class KernelsUnavailableError(Exception):
@@ -70,6 +74,7 @@ def _load(real: str) -> ctypes.CDLL:
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _clear(folder)
             with tempfile.TemporaryDirectory(dir=folder, prefix="kernels-") as room:
                 built = _build(Path(room), real)
                 # Whole or not at all: other runs of the sweep start at the same moment.
@@ -79,6 +84,14 @@ def _load(real: str) -> ctypes.CDLL:
         return _open(folder / name)
     tried = ", ".join(map(str, _folders()))
     raise KernelsUnavailableError(f"no folder to build in and to load from: {tried}")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a kill has left half built."""
+    for room in folder.glob("kernels-*/"):
+        with suppress(OSError):  # others clear as well, and those who are done
+            if time.time() - room.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(room)
 
 
 def _build(room: Path, real: str) -> Path:
