@@ -48,16 +48,20 @@ def _design(design: Mapping[str, Any]) -> str:
 
 def _noise(parts: Mapping[str, Any]) -> str:
     text = f"noise     {parts['total']:.2%} a run"
-    evaluation = parts.get("evaluation")
-    if evaluation is not None and evaluation > parts["total"]:
-        # Its error is that of the validation set's choice, which the runs of a sweep share.
-        text += f", less than the evaluation's error of {evaluation:.2%}"
-        text += ", which runs on one validation set share"
-    elif evaluation is not None:
-        text += f", of which evaluation {evaluation:.2%} and seeds {parts['seed']:.2%}"
+    if parts.get("evaluation") is not None:
+        text += _evaluation(parts["evaluation"], parts["total"])
     if parts.get("repeats") is not None:
         text += f"; repeats differ by {parts['repeats']:.2%} ({parts['repeats_dof']} to spare)"
     return text
+
+
+def _evaluation(error: float, total: float) -> str:
+    """Say what is assumed of the evaluation's error, and what the scatter would be otherwise."""
+    text = f"; the evaluation's error, {error:.2%}, is taken as shared, by one validation set"
+    if error >= total:
+        return text
+    rest = (total**2 - error**2) ** 0.5
+    return f"{text}: were it each run's own, {rest:.2%} would be left for seeds and law"
 
 
 def _influence(known: Mapping[str, Any], tied: bool) -> str:

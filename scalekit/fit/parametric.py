@@ -155,13 +155,10 @@ def optimum(
     entry = optimum_entry(fitted, flops, largest, spread.method)
     ends = entry["intervals"].get("loss")
     if ends is not None:
-        parts = noise.measure(solution)
         of_law = np.log(ends["high"] / ends["low"]) / 2 / spread.reach(LEVEL)
         entry["errors"] = {
             "parameters": float(of_law),
-            "seed": parts.seed,
-            # What all runs share moves them together and does not part them.
-            "evaluation": None if parts.evaluation_is_shared else parts.evaluation,
+            "scatter": noise.total(solution),
         }
     if draws is not None and len(draws.theta) >= resampled.FEWEST:
         better = resampled.optimum_intervals(solution, fitted, draws, flops)

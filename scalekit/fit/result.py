@@ -98,8 +98,8 @@ class FitResult:
         exponents: `params` and `tokens`: value, low, high of N* ~ C^a and D* ~ C^b.
         optimum: One entry an asked budget: flops, params, tokens, loss, tokens_per_param,
             extrapolation (over the largest measured budget) and intervals by those names; `errors`
-            splits what one run there may miss by (parameters, seed, evaluation, as standard
-            deviations of log loss), and `form` has how far the laws with a say spread; of a law,
+            splits what one run there may miss by (parameters and scatter, as standard deviations of
+            log loss), and `form` has how far the laws with a say spread; of a law,
             `at_search_end` says that no optimum was found inside what was searched.
         holdout: rule, n_runs, mape, bias, worst, theta of the fit without the held-out runs, rows
             of the held-out runs (run, loss, predicted, low, high).

@@ -6,6 +6,7 @@ from fit_examples import BESIROGLU, CHINCHILLA, isoflop_table, runs_of, with_col
 
 from scalekit import errors
 from scalekit.cli import run
+from scalekit.commands._evidence_text import evidence_lines
 from scalekit.fit import noise
 from scalekit.fit.describe import describe
 from scalekit.fit.forms import with_a_say
@@ -20,23 +21,13 @@ from scalekit.fit.uncertainty import covariance
 from scalekit.results.table import RunTable, write_table
 
 
-def test_evaluation_error_and_seeds_add_up_to_the_scatter() -> None:
-    """Prediction intervals hold both, and the table's loss_sem says which is which."""
+def test_errors_at_an_optimum_add_up_to_its_prediction_interval() -> None:
     budgets = np.geomspace(1e18, 1e21, 12)
-    table = isoflop_table(budgets=budgets, n_sizes=12)
-    rng = np.random.default_rng(0)
-    seeds, evaluation = rng.normal(0, 0.004, 144), rng.normal(0, 0.003, 144)
-    loss = table["loss"] * np.exp(seeds + evaluation)
-    table = with_columns(table, loss=loss, loss_sem=0.003 * loss)
-    result = fit(table, objective="mse_log", predict=[1e22])
-    parts = result.diagnostics["noise_parts"]
-    assert parts["evaluation"] == pytest.approx(0.003, rel=1e-9)
-    # 144 runs know a spread to 6 %.
-    assert parts["total"] == pytest.approx(0.005, rel=0.15)
-    assert parts["seed"] == pytest.approx(0.004, rel=0.25)
-    assert parts["seed"] ** 2 + parts["evaluation"] ** 2 == pytest.approx(parts["total"] ** 2)
-    entry = result.optimum[0]
+    table = isoflop_table(budgets=budgets, n_sizes=12, noise=0.005)
+    entry = fit(table, objective="mse_log", predict=[1e22]).optimum[0]
     split = entry["errors"]
+    # 144 runs know a spread to 6 %.
+    assert split["scatter"] == pytest.approx(0.005, rel=0.15)
     wide = entry["intervals"]["loss_prediction"]
     half = np.log(wide["high"] / wide["low"]) / 2
     band = np.log(entry["intervals"]["loss"]["high"] / entry["intervals"]["loss"]["low"]) / 2
@@ -45,22 +36,38 @@ def test_evaluation_error_and_seeds_add_up_to_the_scatter() -> None:
     assert half == pytest.approx(reach * total, rel=1e-6)
 
 
-def test_without_a_column_of_errors_all_scatter_is_the_seeds() -> None:
-    parts = fit(isoflop_table(noise=0.005)).diagnostics["noise_parts"]
-    assert parts["evaluation"] is None
-    assert parts["seed"] == parts["total"]
-    assert parts["repeats"] is None
-
-
-def test_an_evaluation_error_that_runs_share_takes_nothing_from_the_seeds() -> None:
-    table = isoflop_table(noise=0.002)
+@pytest.mark.parametrize("error", [0.003, 0.01])
+def test_an_evaluation_error_that_runs_share_takes_nothing_from_the_scatter(error: float) -> None:
+    budgets = np.geomspace(1e18, 1e21, 12)
+    table = isoflop_table(budgets=budgets, n_sizes=12, noise=0.004)
     # One validation set is as hard for every run: its error moves all losses by the same share.
-    table = with_columns(table, loss=1.01 * table["loss"], loss_sem=0.01 * table["loss"])
-    result = fit(table, predict=[1e22])
+    loss = table["loss"] * (1 + error)
+    result = fit(with_columns(table, loss=loss, loss_sem=error * loss), predict=[1e22])
     parts = result.diagnostics["noise_parts"]
-    assert parts["evaluation"] > parts["total"]
-    assert parts["seed"] == parts["total"] == pytest.approx(0.002, rel=0.5)
-    assert result.optimum[0]["errors"]["evaluation"] is None
+    assert parts["evaluation"] == pytest.approx(error, rel=1e-9)
+    # 144 runs know a spread to 6 %; less the evaluation's error it would be 0.0026.
+    assert parts["total"] == pytest.approx(0.004, rel=0.15)
+    assert result.optimum[0]["errors"]["scatter"] == parts["total"]
+
+
+def test_what_is_assumed_of_an_evaluation_error_is_said() -> None:
+    table = isoflop_table(noise=0.004)
+    said = {}
+    for error in (0.003, 0.01):
+        result = fit(with_columns(table, loss_sem=error * table["loss"]))
+        said[error] = next(line for line in evidence_lines(result) if line.startswith("noise"))
+        assert f"error, {error:.2%}, is taken as shared, by one validation set" in said[error]
+    total = result.diagnostics["noise_parts"]["total"]
+    rest = (total**2 - 0.003**2) ** 0.5
+    assert f"were it each run's own, {rest:.2%} would be left" in said[0.003]
+    assert "were it" not in said[0.01]  # it cannot be: the runs scatter by less
+
+
+def test_without_a_column_of_errors_nothing_is_said_of_evaluations() -> None:
+    result = fit(isoflop_table(noise=0.005))
+    assert result.diagnostics["noise_parts"]["evaluation"] is None
+    assert result.diagnostics["noise_parts"]["repeats"] is None
+    assert not any("evaluation" in line for line in evidence_lines(result))
 
 
 def test_repeated_seeds_measure_the_noise_that_no_law_can_explain() -> None:
@@ -222,7 +229,7 @@ def test_all_that_disagrees_is_printed_side_by_side(tmp_path, capsys) -> None:
     assert "held-out error decides for" in table_rows
     for word in ("design ", "noise ", "beside ", "influence ", "bias ", "errors ", "forms "):
         assert f"\n{word}" in text, word
-    assert "of which evaluation 0.20%" in text
+    assert "the evaluation's error, 0.20%, is taken as shared" in text
     rolled = text.split("roll-out")[1]
     assert rolled.count("chinchilla") == 4
     assert len(read_fit(out).diagnostics["roll_out"]) == 8
