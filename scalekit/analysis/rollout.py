@@ -13,7 +13,6 @@ from scalekit.errors import FitError
 from scalekit.fit.parametric import hold_out
 from scalekit.fit.prepare import prepare
 from scalekit.fit.result import CostLaw, FitResult
-from scalekit.fit.rows import run_names
 from scalekit.results.table import RunTable
 
 _APART = 0.05
@@ -54,7 +53,7 @@ def rollout(
                 held = hold_out(law, runs, table, replace(options, hold_out=rule))
             except FitError:
                 continue
-            near = _next_runs(table, held, column, float(levels[k + 1]))
+            near = _next_runs(_values(table, column), held, float(levels[k + 1]))
             found.append({"cut": float(cut), "law": name, **_entry(held, fit.cost, near)})
     return sorted(found, key=lambda e: e["cut"])
 
@@ -73,12 +72,9 @@ def _levels(table: RunTable) -> tuple[str, np.ndarray]:
     return column, levels[kept]
 
 
-def _next_runs(
-    table: RunTable, held: Mapping[str, Any], column: str, after: float
-) -> list[Mapping[str, Any]]:
-    """Return the held-out runs of the next budget alone."""
-    size = dict(zip(run_names(table), _values(table, column), strict=True))
-    return [row for row in held["rows"] if size[row["run"]] <= after * (1 + 1e-9)]
+def _next_runs(sizes: np.ndarray, held: Mapping[str, Any], after: float) -> list[Mapping[str, Any]]:
+    """Return the held-out rows of the next budget alone; sizes (n,) are the table's."""
+    return [row for row in held["rows"] if sizes[row["row"]] <= after * (1 + 1e-9)]
 
 
 def _values(table: RunTable, column: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,22 +101,30 @@ class Study:
 
         Without a fit every finished row with a loss counts as fitted.
         """
-        runs, status = self.runs, self.words("status")
-        dropped = {str(d.get("run")) for d in self.fit.dropped} if self.fit is not None else set()
-        rows = self.fit.holdout.get("rows", ()) if self.fit is not None else ()
-        held = {str(row.get("run")) for row in rows}
+        status = self.words("status")
+        dropped = self._named(() if self.fit is None else self.fit.dropped)
+        held = self._named(() if self.fit is None else self.fit.holdout.get("rows", ()))
         has_loss = np.isfinite(self.column("loss"))
-        out = np.full(runs.shape, "fitted", dtype=object)
-        for k, run in enumerate(runs):
+        out = np.full(status.shape, "fitted", dtype=object)
+        for k in range(out.size):
             if status[k] == "diverged":
                 out[k] = "diverged"
             elif not has_loss[k] or status[k] in _UNFINISHED:
                 out[k] = "unfinished"
-            elif run in dropped or status[k] in ("failed", "pruned"):
+            elif dropped[k] or status[k] in ("failed", "pruned"):
                 out[k] = "dropped"
-            elif run in held:
+            elif held[k]:
                 out[k] = "held_out"
         return out
+
+    def _named(self, entries: Iterable[Mapping[str, Any]]) -> np.ndarray:
+        """Say which rows (n,) entries of the fit are about: several rows may be of one run."""
+        out = np.zeros(self.runs.shape, dtype=bool)
+        entries = list(entries)
+        rows = np.array([e["row"] for e in entries if "row" in e], dtype=int)
+        out[rows[rows < out.size]] = True
+        # Older files name held-out rows by their run alone.
+        return out | np.isin(self.runs, [str(e.get("run")) for e in entries if "row" not in e])
 
     @property
     def is_used(self) -> np.ndarray:

@@ -117,6 +117,7 @@ def _rows(test: Runs, predicted: Mapping[str, np.ndarray]) -> list[dict[str, Any
     return [
         {
             "run": name,
+            "row": int(test.rows[k]),
             "loss": float(loss),
             "predicted": float(predicted["loss"][k]),
             "low": float(predicted["low"][k]),

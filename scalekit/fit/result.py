@@ -92,7 +92,7 @@ class FitResult:
         theta: Parameters by published name (E, A, B, alpha, beta, ...).
         objective: name, delta, value (the sum, at the optimum).
         status: How it ended; `message` says it in a sentence.
-        dropped: One entry a row left out: run, reason.
+        dropped: One entry a row left out: run, row, reason.
         data: path, sha256, columns, params_kind, flops_kind, loss_unit.
         intervals: By name of parameter, and of `exponents` as `exponent_params`, ...
         exponents: `params` and `tokens`: value, low, high of N* ~ C^a and D* ~ C^b.
@@ -102,7 +102,7 @@ class FitResult:
             log loss), and `form` has how far the laws with a say spread; of a law,
             `at_search_end` says that no optimum was found inside what was searched.
         holdout: rule, n_runs, mape, bias, worst, theta of the fit without the held-out runs, rows
-            of the held-out runs (run, loss, predicted, low, high).
+            of the held-out runs (run, row, loss, predicted, low, high).
         diagnostics: condition, tokens_per_param {low, high}, bounds_hit, starts_agreeing,
             scaled_gradient; design (what the inputs alone tell), noise_parts, objectives (the
             exponent under others), influence (which runs move N* most), roll_out; of approach 2
