@@ -187,7 +187,9 @@ def warnings(
             "law by; add runs or use a smaller law"
         )
     points = np.stack([*runs.inputs.values(), runs.loss])
-    repeated = len(runs) - count_distinct(points)
+    # Copies of one cluster are resampled together, which narrows nothing.
+    apart = np.stack([*points, runs.cluster])
+    repeated = count_distinct(apart) - count_distinct(points)
     if repeated:
         found.append(
             f"{count_words(repeated, 'run')} with the inputs and loss of another, each taken for a "

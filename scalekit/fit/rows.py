@@ -86,7 +86,8 @@ def select(
         symbols: Which inputs are wanted, of `COLUMN_OF` or columns of their own.
         drop: Columns whose true cells, or expressions whose true rows, are left out.
         cluster: A column whose equal cells belong together (a trunk, a seed). The column `trunk`
-            is taken where none is named: runs that share their beginning are not independent.
+            is taken where none is named, else `run` where several rows are of one: runs that share
+            their beginning are not independent, and points of one run are still less so.
         response: The column that is fitted.
         reads: Further columns that must be there.
 
@@ -221,11 +222,12 @@ def _clusters(
     table: RunTable, cluster: str | None, kept: np.ndarray, where: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Number the clusters of the kept rows, and say so where nobody asked for them."""
-    if cluster is None and TRUNK not in table:
+    column = cluster or next((name for name in (TRUNK, "run") if name in table), None)
+    if column is None:
         return np.arange(len(kept)), ()
-    if cluster is not None and cluster not in table:
-        require(table, [cluster])
-    cells = [str(cell) for cell in table[cluster or TRUNK][kept]]
+    if column not in table:
+        require(table, [column])
+    cells = [str(cell) for cell in table[column][kept]]
     if cluster is not None:
         return np.unique(cells, return_inverse=True)[1], ()
     # A row that names no trunk is of none; a row's number is no run's id.
@@ -233,13 +235,20 @@ def _clusters(
         f"row {row}" if cell in ("", "nan") else cell
         for cell, row in zip(cells, kept.tolist(), strict=True)
     ]
-    trunks, found = np.unique(named, return_inverse=True)
-    if len(trunks) == len(kept):
+    origins, found = np.unique(named, return_inverse=True)
+    if len(origins) == len(kept):
         return np.arange(len(kept)), ()
-    return found, (
-        f"{where}: {len(kept)} runs of {len(trunks)} trunks; those of one trunk share their "
-        "beginning and are resampled together (--cluster run takes each for itself)",
-    )
+    if column == "run":
+        told = (
+            f"{len(kept)} rows of {count_words(len(origins), 'run')}; those of one run share its "
+            "noise and are resampled together (--cluster COLUMN says otherwise)"
+        )
+    else:
+        told = (
+            f"{len(kept)} runs of {count_words(len(origins), 'trunk')}; those of one trunk share "
+            "their beginning and are resampled together (--cluster run takes each for itself)"
+        )
+    return found, (f"{where}: {told}",)
 
 
 def check_enough(runs: Runs, law: str, n_free: int) -> None:

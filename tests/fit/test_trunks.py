@@ -131,3 +131,26 @@ def test_what_was_done_with_trunks_is_a_note_and_kept_in_the_fit(tmp_path: Path,
     del older["remarks"]
     out.write_text(json.dumps(older))
     assert read_fit(out).remarks == ()
+
+
+def test_rows_of_one_run_are_resampled_together_without_being_asked() -> None:
+    table, number = four_on_each_trunk()
+    named = with_columns(table, run=words(*(f"r{k}" for k in number)))
+    runs = select(named, ("N", "D"))
+    assert runs.cluster.tolist() == number.tolist()
+    (note,) = runs.remarks
+    assert "48 rows of 6 runs" in note
+    assert fit(named, laws=[LAW]).intervals == fit(named, laws=[LAW], cluster="run").intervals
+    single = with_columns(table, run=words(*(f"r{k}" for k in range(48))))
+    assert not select(single, ("N", "D")).remarks
+
+
+@pytest.mark.parametrize("names", [1, 2])
+def test_a_copy_narrows_intervals_only_where_it_goes_for_a_run_of_its_own(names: int) -> None:
+    table = isoflop_table(noise=0.003)
+    n = len(table)
+    twice = {k: np.concatenate([v, v[:5]]) for k, v in table.columns.items()}
+    copies = [f"r{k}" if names == 1 else f"copy{k}" for k in range(5)]
+    twice["run"] = words(*(f"r{k}" for k in range(n)), *copies)
+    doubts = [w for w in fit(RunTable(twice, {}), laws=[LAW]).warnings if "stands twice" in w]
+    assert len(doubts) == names - 1
