@@ -14,6 +14,7 @@ from scalekit.results.table import RunTable
 
 LARGEST = "largest-budget"
 _TOP = 0.9
+_RARE = 0.05
 
 
 def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
@@ -21,7 +22,8 @@ def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
 
     Args:
         rule: `largest-budget`, or an expression over the table's columns such as `flops>1e20`.
-            Without planned budgets the largest are the top tenth of the runs by FLOPs.
+            Runs without a budget may stand beside, as long as they took less than the largest;
+            without planned budgets the largest are the top tenth of the runs by FLOPs.
         runs: The rows in use.
         table: Where they come from.
 
@@ -45,14 +47,24 @@ def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
 
 
 def _largest(runs: Runs) -> tuple[np.ndarray, str]:
-    if np.isfinite(runs.budget).all():
-        top = runs.budget.max()
-        return runs.budget >= top * (1 - 1e-9), f"{LARGEST} (budget {top:g} FLOPs)"
+    is_planned = np.isfinite(runs.budget)
+    if is_planned.any():
+        top = runs.budget[is_planned].max()
+        chosen = is_planned & (runs.budget >= top * (1 - 1e-9))
+        others = ~is_planned
+        if not others.any() or _are_smaller(runs, others, chosen):
+            return chosen, f"{LARGEST} (budget {top:g} FLOPs)"
     if "C" not in runs.inputs:
         raise FitError(f"{runs.where}: no budgets and no FLOPs to hold out by; give an expression")
     flops = runs.inputs["C"]
     edge = float(np.quantile(flops, _TOP, method="higher"))
     return flops >= edge, f"{LARGEST} (the top tenth by FLOPs, from {edge:.4g})"
+
+
+def _are_smaller(runs: Runs, some: np.ndarray, others: np.ndarray) -> bool:
+    """Whether some runs (n,) took less compute than each of the others."""
+    flops = runs.inputs.get("C")
+    return flops is not None and bool(flops[some].max() < flops[others].min())
 
 
 def score(
@@ -104,13 +116,16 @@ def score(
 
 
 def is_covered_too_rarely(held: Mapping[str, Any]) -> bool:
-    """Whether fewer held-out runs lie inside their intervals than chance allows.
+    """Whether so few held-out runs lie inside their intervals as once in twenty by chance.
 
-    Two standard errors of a binomial share below the level; runs that share a miss of the law
-    scatter more than that.
+    By the binomial law: of one run alone nothing follows, for one in ten lies outside. Runs that
+    share a miss of the law scatter more than that.
     """
+    from scipy.special import bdtr
+
     level, n = held.get("level", LEVEL), held["n_runs"]
-    return held["covered"] < level - 2.0 * (level * (1 - level) / n) ** 0.5
+    inside = round(held["covered"] * n)
+    return float(bdtr(inside, n, level)) < _RARE
 
 
 def _rows(test: Runs, predicted: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
