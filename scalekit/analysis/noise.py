@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalekit.analysis.digits import told
 from scalekit.analysis.study import Study
 from scalekit.fit.intervals import LEVEL
 
@@ -61,7 +62,8 @@ def _settings(study: Study) -> list[tuple[object, ...]]:
 
 def _repeats(study: Study, rows: list[int]) -> Repeats:
     loss = study.column("loss")[rows]
-    spread = float(loss.std(ddof=1))
+    # Of equal losses the mean, and so the spread, may be off by rounding.
+    spread = float(loss.std(ddof=1)) if np.ptp(loss) > 0 else 0.0
     low, high = spread_interval(spread, len(rows) - 1)
     return Repeats(
         tuple(str(run) for run in study.runs[rows]),
@@ -89,3 +91,11 @@ def pooled(found: Sequence[Repeats]) -> tuple[float, int]:
     dof = np.array([len(one.runs) - 1 for one in found])
     relative = np.array([one.spread / one.loss for one in found])
     return float(np.sqrt(np.sum(dof * relative**2) / dof.sum())), int(dof.sum())
+
+
+def pooled_words(found: Sequence[Repeats]) -> str:
+    """Say the relative spread of all settings together with its interval, in per cent."""
+    share, dof = pooled(found)
+    low, high = (100.0 * end for end in spread_interval(share, dof))
+    value, ends = told(100.0 * share, {"low": low, "high": high})
+    return f"{value} % of the loss [{ends.replace(' to ', ', ')}]"

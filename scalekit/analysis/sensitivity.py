@@ -19,7 +19,7 @@ DELTAS = (1e-2, 1e-4)
 """Of the Huber loss on log loss, on both sides of Hoffmann's."""
 
 _EDGE = 0.1
-"""Share of the runs that is left out at the end of a range."""
+"""Share of the runs that is left out at the end of a range, with all that equal the last."""
 
 
 def exponent_table(table: RunTable, fit: FitResult) -> list[dict[str, Any]]:
@@ -100,4 +100,6 @@ def _slices(table: RunTable) -> Iterator[Variant]:
         edge = np.quantile(values, 1 - _EDGE if top else _EDGE)
         keep = values < edge if top else values > edge
         if keep.any() and not keep.all():
-            yield "left out", f"{words} (a tenth of the runs)", table.where(keep), {}
+            # More than a tenth where many runs share the end of the range.
+            left = f"{words} ({(~keep).sum()} of {len(keep)} runs)"
+            yield "left out", left, table.where(keep), {}

@@ -11,6 +11,7 @@ from scalekit.plots import _axes, _labels, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots._valleys import Valley, valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot, has_law
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,8 +135,8 @@ def _label_budgets(axes: Axes, study: Study, name: str) -> None:
 
 
 def _caption(study: Study) -> str:
-    count = study.budgets.size
-    parts = [f"Loss over parameters (a) and tokens (b) at {count} budgets of compute (FLOPs)."]
+    count = count_words(study.budgets.size, "budget")
+    parts = [f"Loss over parameters (a) and tokens (b) at {count} of compute (FLOPs)."]
     if has_law(study):
         assert study.fit is not None
         parts.append(f"Solid: the fitted {study.fit.law} surface along the budget's runs.")

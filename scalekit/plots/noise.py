@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.cm import ScalarMappable
 
-from scalekit.analysis.noise import Repeats, pooled, repeats, spread_interval
+from scalekit.analysis.noise import Repeats, pooled, pooled_words, repeats, spread_interval
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +27,15 @@ def draw(study: Study) -> Drawing:
     found = repeats(study)
     if not found:
         raise CannotDrawError("no setting was run with two seeds or more")
+    if not any(one.spread for one in found):
+        raise CannotDrawError("runs that differ in their seed have equal losses, to the last digit")
     figure = _look.new_figure(_look.SINGLE, 2.8)
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log")
     loss = np.array([one.loss for one in found])
     axes.set_xlim(*_axes.widen(loss, 0.08))
     norm = _look.compute_norm(np.array([one.params for one in found]))
-    for one in found:
+    for one in (one for one in found if one.spread):
         _draw_setting(axes, one, _look.SEQUENCE(norm(one.params)))
     levels = _levels(study, found)
     x = np.geomspace(*axes.get_xlim(), 33)
@@ -105,15 +108,16 @@ def _rows(found: Sequence[Repeats], levels: Sequence[Level]) -> list[dict[str, A
 
 
 def _caption(found: Sequence[Repeats], levels: Sequence[Level]) -> str:
-    share, dof = pooled(found)
-    low, high = spread_interval(share, dof)
+    low, high = spread_interval(*pooled(found))
     runs = sum(len(one.runs) for one in found)
     settings = f"{len(found)} settings" if len(found) > 1 else "one setting"
     text = (
         f"Standard deviation of the loss between seeds of {settings} in {runs} runs, coloured by "
-        f"parameters, with 90 % intervals by chi-squared. All together: {100 * share:.2g} % of the "
-        f"loss [{100 * low:.2g}, {100 * high:.2g}]."
+        f"parameters, with 90 % intervals by chi-squared. All together: {pooled_words(found)}."
     )
+    equal = sum(not one.spread for one in found)
+    if equal:
+        text += f" Not drawn: {count_words(equal, 'setting')} whose losses are equal."
     residual = next((level[1] for level in levels if level[3] == _RESIDUAL), None)
     if residual is not None:
         side = "within" if low <= residual <= high else "above" if residual > high else "below"

@@ -28,15 +28,19 @@ def draw(study: Study) -> Drawing:
     if not entries:
         raise CannotDrawError("no budget leaves enough runs below it to fit and any above it")
     laws = [law for law in laws if any(e["law"] == law for e in entries)]
-    figure = _look.new_figure(_look.DOUBLE, 2.7)
-    left, right = figure.subplots(1, 2)
+    # A law whose form sets its exponents has none that could settle.
+    has_exponent = any(e["exponent_params"] is not None for e in entries)
+    size = (_look.DOUBLE, 2.7) if has_exponent else (_look.SINGLE, 3.3)
+    figure = _look.new_figure(*size)
+    panels = np.atleast_1d(figure.subplots(1, 2 if has_exponent else 1))
+    left = panels[0]
     for place, law in enumerate(laws):
         mine = [e for e in entries if e["law"] == law]
         _draw_errors(left, mine, place)
-        _draw_exponents(right, mine, place)
+        if has_exponent:
+            _draw_exponents(panels[1], mine, place)
     _draw_baseline(left, entries, laws[0])
-    _draw_headline(right, study)
-    for axes in (left, right):
+    for axes in panels:
         axes.set(xscale="log", xlim=_axes.widen(np.array([e["cut"] for e in entries]), 0.08))
         label = _axes.flops_label(study.flops_kind, study.params_kind)
         axes.set_xlabel(label.replace("Training compute C", "Fitted up to C"))
@@ -44,12 +48,15 @@ def draw(study: Study) -> Drawing:
     left.set_yscale("log")
     left.set_ylabel("Mean absolute error above the cut (%)")
     _axes.finish_log(left.yaxis, lambda v: f"{v:.3g}", most=6)
-    right.set_ylabel("Exponent a of N* ∝ $C^a$ (1)")
-    _axes.finish_plain(right.yaxis)
-    for letter, axes in zip("ab", (left, right), strict=True):
-        _look.panel_letter(axes, letter)
-    _look.legend_below(figure, _keys(laws))
-    return Drawing(figure, [dict(e) for e in entries], _caption(entries, laws[0]))
+    if has_exponent:
+        _draw_headline(panels[1], study)
+        panels[1].set_ylabel("Exponent a of N* ∝ $C^a$ (1)")
+        _axes.finish_plain(panels[1].yaxis)
+        for letter, axes in zip("ab", panels, strict=True):
+            _look.panel_letter(axes, letter)
+    _look.legend_below(figure, _keys(laws, has_exponent=has_exponent))
+    caption = _caption(entries, laws[0], has_exponent=has_exponent)
+    return Drawing(figure, [dict(e) for e in entries], caption)
 
 
 def _draw_errors(axes: Axes, entries: Sequence[Entry], place: int) -> None:
@@ -103,7 +110,7 @@ def _draw_headline(axes: Axes, study: Study) -> None:
         axes.axhline(found["value"], color=_look.MUTED, lw=0.8, zorder=-1)
 
 
-def _keys(laws: Sequence[str]) -> list[Any]:
+def _keys(laws: Sequence[str], *, has_exponent: bool) -> list[Any]:
     keys = []
     for place, law in enumerate(laws):
         style = _look.group_style(place)
@@ -112,17 +119,19 @@ def _keys(laws: Sequence[str]) -> list[Any]:
         hollow = {"mfc": "white", "mew": 0.8, "ls": _look.EXTRAPOLATED, "ms": 4}
         keys.append(_look.key(f"{law}, next budget", color=color, marker=marker, **hollow))
     keys.append(_look.key("no fit: best loss so far", color=_look.MUTED, ls=(0, (1, 2))))
-    keys.append(_look.key("all runs, with interval", color=_look.MUTED, lw=0.8))
+    if has_exponent:
+        keys.append(_look.key("all runs, with interval", color=_look.MUTED, lw=0.8))
     return keys
 
 
-def _caption(entries: Sequence[Entry], law: str) -> str:
+def _caption(entries: Sequence[Entry], law: str, *, has_exponent: bool) -> str:
     mine = [e for e in entries if e["law"] == law]
     first, last = mine[0], mine[-1]
+    shown = "its error above the cut (a) and its exponent (b)"
     parts = [
-        "The law fitted below each cut: its error above the cut (a) and its exponent (b). Fitted "
-        f"to the lowest {first['n_train']} runs, {law} misses the {first['n_test']} above by "
-        f"{100 * first['mape']:.2g} %; fitted to {last['n_train']}, it misses the last "
+        f"The law fitted below each cut: {shown if has_exponent else 'its error above the cut'}. "
+        f"Fitted to the lowest {first['n_train']} runs, {law} misses the {first['n_test']} above "
+        f"by {100 * first['mape']:.2g} %; fitted to {last['n_train']}, it misses the last "
         f"{last['n_test']} by {100 * last['mape']:.2g} %, against {100 * last['baseline_mape']:.2g}"
         " % without any fit."
     ]

@@ -143,7 +143,7 @@ def _words(entry: Entry) -> str:
     variant = str(entry["variant"])
     if entry["group"] == "params count":
         return params_words(variant)
-    return _WORDS.get(variant, variant).replace(" (a tenth of the runs)", ", a tenth")
+    return _WORDS.get(variant, variant)
 
 
 def _caption(entries: Sequence[Entry]) -> str:

@@ -46,7 +46,7 @@ def draw(study: Study) -> Drawing:
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_log(axes.yaxis)
     _look.legend_below(figure, _keys(fits))
-    return Drawing(figure, rows, _caption(study, rows, high))
+    return Drawing(figure, rows, _caption(study, high))
 
 
 def _draw_fit(
@@ -104,10 +104,14 @@ def _limit(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_ylim(max(low, values.min() / 30.0), min(high, values.max() * 30.0))
 
 
-def _caption(study: Study, rows: list[dict[str, Any]], high: float) -> str:
-    told = _told(study, high)
-    first = [row for row in rows if row["what"] == rows[0]["what"]]
-    near = told or min(first, key=lambda row: abs(np.log(row["flops"] / high)))
+def _at(study: Study, flops: float) -> dict[str, float]:
+    """Return the first fit's ratio at a budget, with the ends of its band."""
+    path = _ratio(_surface.approaches(study)[0], np.array([flops]))
+    return {name: float(values[0]) for name, values in path.items()}
+
+
+def _caption(study: Study, high: float) -> str:
+    near = _told(study, high) or _at(study, high)
     text = (
         "Tokens per parameter at the optimum over compute; dashed beyond the measured range "
         f"(shaded). At its end the first fit says {near['value']:.3g}"

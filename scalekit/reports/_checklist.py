@@ -70,10 +70,11 @@ def _identified(study: Study) -> str:
 def _training(study: Study) -> list[Answer]:
     used = study.is_used
     n_sizes = np.unique(study.column("params")[used]).size
+    n_models = np.unique(study.runs[used].astype(str)).size
     return [
         Answer(
             "How many models, of how many sizes?",
-            f"{count_words(int(used.sum()), 'run')}, {count_words(n_sizes, 'size')}",
+            f"{count_words(n_models, 'run')}, {count_words(n_sizes, 'size')}",
         ),
         Answer("Range of N", _range(study.column("params")[used], _numbers.count)),
         Answer("Range of D", _range(study.column("tokens")[used], _numbers.count)),
@@ -123,7 +124,7 @@ def _unique(study: Study) -> str:
         return ""
     epochs = study.column("tokens")[study.is_used] / unique
     most = float(np.nanmax(epochs))
-    passes = "one pass" if round(most, 2) == 1 else f"{most:.2g} passes"
+    passes = "one pass" if round(most, 2) == 1 else f"{_numbers.count(most)} passes"
     return f"{_range(unique, _numbers.count)}; at most {passes} over them"
 
 
@@ -139,7 +140,8 @@ def _swept(study: Study) -> list[str]:
         return []
     rates = [max(line.lr.size for line in cell.lines) for cell in found]
     batches = max(len(cell.lines) for cell in found)
-    text = f"swept at {len(found)} sizes and lengths: up to {max(rates)} rates"
+    places = "one size and length" if len(found) == 1 else f"{len(found)} sizes and lengths"
+    text = f"swept at {places}: up to {max(rates)} rates"
     return [text + (f" and {batches} batches" if batches > 1 else "")]
 
 
@@ -154,10 +156,10 @@ def _spread(study: Study) -> str:
     found = noise.repeats(study) if study.table is not None else []
     if not found:
         return ""
-    share, dof = noise.pooled(found)
-    low, high = noise.spread_interval(share, dof)
-    percent = _numbers.number(100 * share, 100 * low, 100 * high)
-    return f"{percent} % of the loss, over {len(found)} settings run more than once"
+    settings = count_words(len(found), "setting")
+    if not any(one.spread for one in found):
+        return f"none: {settings} have equal losses under different seeds, to the last digit"
+    return f"{noise.pooled_words(found)}, over {settings} run more than once"
 
 
 def _collection(study: Study) -> list[Answer]:
@@ -210,11 +212,22 @@ def _fit(study: Study) -> list[Answer]:
         Answer("How did it end?", f"{fit.status}: {fit.message}"),
         Answer("Parameters on a bound", _names(bounds)),
         Answer("How are intervals made?", "; ".join(intervals)),
-        Answer("What is resampled?", "runs" if fit.draws else ""),
+        Answer("What is resampled?", _resampled(study)),
         Answer("Was the law checked on held-out runs?", checked if held.get("n_runs") else ""),
         Answer("Were other forms or approaches compared?", _others(study)),
         Answer("Which code fitted it?", f"scalekit {fit.version}" if fit.version else ""),
     ]
+
+
+def _resampled(study: Study) -> str:
+    """Say whether rows or groups of them were drawn; which column grouped them, a remark says."""
+    fit = study.fit
+    if fit is None or not fit.draws:
+        return ""
+    groups = len(fit.influence or ())
+    if not 0 < groups < fit.n_runs:
+        return "runs"
+    return f"{fit.n_runs} rows in {groups} groups, whole groups at a time"
 
 
 def _names(bounds: Any) -> str:

@@ -159,6 +159,25 @@ def test_the_rollout_misses_less_when_the_law_is_right_than_without_a_fit(fitted
     assert last["next_mape"] == pytest.approx(last["mape"], rel=1e-12)
 
 
+def test_the_forest_says_how_many_runs_are_left_out_at_the_end_of_a_range() -> None:
+    # A quarter of the runs is of the smallest size.
+    N = np.repeat(np.geomspace(1e8, 1e10, 4), 8)
+    D = np.tile(np.geomspace(1e9, 1e11, 8), 4)
+    loss = surface(N, D) * np.exp(0.002 * np.random.default_rng(3).standard_normal(32))
+    table = RunTable({"params": N, "tokens": D, "loss": loss}, {"path": "grid.csv"})
+    shown = drawing(sensitivity, Study(table, fit_table(table))).shown
+    (row,) = (r for r in shown if str(r["variant"]).startswith("smallest params"))
+    assert row["variant"] == "smallest params (8 of 32 runs)"
+    assert row["n_runs"] == 24
+
+
+def test_a_rollout_of_a_law_that_sets_its_exponent_has_no_panel_for_it() -> None:
+    table = isoflop_table()
+    tied = drawing(rollout, Study(table, fit_table(table, laws=["chinchilla_tied"])))
+    assert len(tied.figure.axes) == 1
+    assert "its exponent" not in tied.caption
+
+
 def test_one_budget_has_no_rollout() -> None:
     study = full_study()
     table = isoflop_table((1e19,), sizes=12, width=20.0)
@@ -236,6 +255,18 @@ def test_the_ratio_is_told_with_the_interval_that_the_fit_gave_it() -> None:
     assert sentence in drawing(tokens_per_param, study).caption
 
 
+def test_the_ratio_at_the_largest_budget_is_the_one_there_where_another_was_asked() -> None:
+    study = full_study()
+    # Far from 20 at every budget: what is said of one beside it would show.
+    theta = {**THETA, "alpha": 0.6, "beta": 0.3}
+    fit = replace(fit_of(study), theta=theta, optimum=(), covariance=None)
+    flops = study.flops[study.is_used].max()
+    scale = (0.6 * theta["A"] / (0.3 * theta["B"])) ** (1 / 0.9)
+    N = scale * (flops / 6) ** (0.3 / 0.9)
+    caption = drawing(tokens_per_param, replace(study, fit=fit)).caption
+    assert f"the first fit says {flops / (6 * N * N):.3g}" in caption
+
+
 def test_a_planted_spread_between_seeds_comes_back_within_its_interval() -> None:
     study = seeds_study(spread=0.004)
     found = repeats(study)
@@ -245,6 +276,16 @@ def test_a_planted_spread_between_seeds_comes_back_within_its_interval() -> None
     low, high = spread_interval(share, dof)
     assert low < 0.004 < high
     assert "within that interval" not in drawing(noise, study).caption  # 0.005 was said to be noise
+
+
+def test_seeds_that_changed_nothing_are_no_noise() -> None:
+    study = seeds_study(spread=0.0)
+    with pytest.raises(CannotDrawError, match="equal losses"):
+        drawing(noise, study)
+    some = table_of(study)["loss"].copy()
+    some[5:] = table_of(seeds_study())["loss"][5:]
+    caption = drawing(noise, Study(with_columns(table_of(study), loss=some))).caption
+    assert "Not drawn: 1 setting whose losses are equal." in caption
 
 
 def test_a_spreads_interval_is_that_of_the_tables() -> None:
