@@ -17,12 +17,6 @@ _PARAMS_WORDS = {
 }
 
 _LOSS_WORDS = {
-    "nats": "nats/token",
-    "nats_per_token": "nats/token",
-    "nats/token": "nats/token",
-    "bpb": "bits/byte",
-    "bits_per_byte": "bits/byte",
-    "bits/byte": "bits/byte",
     "unstated": "unit not stated",
     "mixed": "mixed units",
     "": "unit not stated",
@@ -42,8 +36,12 @@ def params_words(kind: str) -> str:
 
 
 def loss_words(unit: str) -> str:
-    """Say the unit of a loss."""
-    return _LOSS_WORDS.get(unit, unit.replace("_", " "))
+    """Say the unit of a loss as its table does: of what a bare `nats` is, no table says.
+
+    >>> loss_words("nats/token"), loss_words("nats"), loss_words("")
+    ('nats/token', 'nats', 'unit not stated')
+    """
+    return _LOSS_WORDS.get(unit, unit)
 
 
 def flops_words(kind: str) -> str:

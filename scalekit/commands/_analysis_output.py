@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
 
 
-def write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) -> None:
-    """Write data.csv, fit.json, the figures and the reports."""
+def write_all(
+    study: Study,
+    folder: Path,
+    kinds: Sequence[str],
+    command: str,
+    *,
+    doubts: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> None:
+    """Write data.csv, fit.json, the figures and the reports, which repeat what was said aloud."""
     from scalekit.fit.run import write_fit
     from scalekit.plots import _write
     from scalekit.reports import _facts
@@ -40,7 +48,8 @@ def write_all(study: Study, folder: Path, kinds: Sequence[str], command: str) ->
         # report.md shows the SVG files, so they are always written.
         kept = {kind: files[kind] for kind in files if kind in kinds or kind == "svg"}
         _write.save(replace(drawn, files=kept), folder / "figures")
-    _facts.write(_facts.gather(study, figures, skipped, command), folder)
+    facts = _facts.gather(study, figures, skipped, command, doubts=doubts, remarks=remarks)
+    _facts.write(facts, folder)
 
 
 def summary(study: Study, folder: Path) -> list[str]:

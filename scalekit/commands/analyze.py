@@ -125,10 +125,11 @@ def analyze(
     )
     study, done, more = _fitted(study, asked)
     assert study.fit is not None
-    write_all(study, folder, kinds, _command())
+    doubts = list(dict.fromkeys([*notes, *more]))
+    write_all(study, folder, kinds, _command(), doubts=doubts, remarks=done)
     for remark in (*done, *study.fit.remarks):
         print(f"note: {remark}", file=sys.stderr)
-    for note in dict.fromkeys([*notes, *more, *study.fit.warnings]):
+    for note in dict.fromkeys([*doubts, *study.fit.warnings]):
         print(f"warning: {note}", file=sys.stderr)
     if output_format is Format.TABLE:
         print("\n".join(summary(study, folder)))

@@ -70,7 +70,8 @@ def leave_out(
         values = fitted.at(row)
         shift = float(exponents(fitted, values, middle)[0]) - base
         best = float(np.exp(allocate(fitted, values, budget)[0, 0]))
-        names = [solution.runs.names[i] for i in np.flatnonzero(solution.runs.cluster == group)]
+        mine = np.flatnonzero(solution.runs.cluster == group)
+        names = dict.fromkeys(solution.runs.names[i] for i in mine)  # rows may be of one run
         in_errors = shift / error if error > 0 else 0.0
         found.append(LeftOut(tuple(names), base + shift, shift, in_errors, best, best / size))
     return sorted(found, key=lambda one: -abs(np.log(one.params_ratio)))

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.reports import _citations, _tables, _wording
+from scalekit.reports import _citations, _provenance, _tables, _wording
 from scalekit.reports._checklist import checklist
-from scalekit.reports._provenance import doubts, provenance
 from scalekit.reports.base import Facts, FigureOf, Report
 from scalekit.results.store import write_whole
 
@@ -24,8 +23,20 @@ def gather(
     figures: Sequence[FigureOf],
     skipped: Sequence[tuple[str, str]],
     command: str,
+    *,
+    doubts: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Facts:
-    """Turn a study with a fit into facts; nothing here computes a number that is not in it."""
+    """Turn a study with a fit into facts; nothing here computes a number that is not in it.
+
+    Args:
+        study: What the report is of.
+        figures: In order.
+        skipped: Name of and reason for each figure that could not be drawn.
+        command: What makes the report again.
+        doubts: Of the runs and of how they were read, a sentence each.
+        remarks: What was not done, and why.
+    """
     fit = study.fit
     assert fit is not None
     fits = (fit, *fit.others)
@@ -33,7 +44,8 @@ def gather(
     keys = _citations.used(
         [f.approach for f in fits], fit.law, study.params_kind, bootstrap=bool(fit.draws)
     )
-    told = [*doubts(study), *fit.warnings, *_warnings_of_others(fit)]
+    told = [*doubts, *_provenance.doubts(study), *fit.warnings, *_warnings_of_others(fit)]
+    told = [_wording.plain_powers(sentence) for sentence in told if sentence]
     return Facts(
         title=study.name or "Scaling law",
         subtitle=_wording.subtitle(study),
@@ -43,21 +55,31 @@ def gather(
         is_trusted=fit.is_trusted,
         holdout=_wording.holdout(fit),
         entropy=_wording.known_entropy(study),
-        warnings=[w[0].upper() + w[1:] for w in dict.fromkeys(told) if w],
+        warnings=[_begin(sentence) for sentence in dict.fromkeys(told)],
         parameters=_tables.parameters(fit),
         optimum=_tables.optimum(study),
-        approaches=_tables.approaches(study),
+        approaches=_tables.approaches(study, remarks),
         disagreement=_wording.disagreement(study),
         figures=tuple(figures),
         skipped=tuple(skipped),
         runs=_tables.runs(study),
         dropped=_tables.dropped(fit),
         options=_tables.options(fit),
-        provenance=provenance(study),
+        provenance=_provenance.provenance(study),
         checklist=checklist(study),
         command="\n".join(_commands(study, command)),
         bibtex=_citations.bibtex(keys, laws),
     )
+
+
+def _begin(sentence: str) -> str:
+    """Begin with a capital, but for a path, which is a name.
+
+    >>> _begin("the runs differ"), _begin("runs.csv: 2 rows")
+    ('The runs differ', 'runs.csv: 2 rows')
+    """
+    is_word = sentence.split(maxsplit=1)[0].isalpha()
+    return sentence[0].upper() + sentence[1:] if is_word else sentence
 
 
 def _warnings_of_others(fit: FitResult) -> list[str]:

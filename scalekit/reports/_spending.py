@@ -62,16 +62,21 @@ def energy(study: Study, counters: Sequence[str]) -> str:
 
 
 def compute(study: Study) -> str:
-    """Say the training FLOPs by the table's own count, then by the others that it has."""
+    """Say the training FLOPs by the table's own count, then by the others that it has.
+
+    What branches share with their trunk is counted once.
+    """
     if study.table is None:
         return UNKNOWN
     finished = np.isfinite(study.column("loss"))
-    known = study.flops[np.isfinite(study.flops) & finished]
+    finished &= _is_last(study)
+    own = _own_share(study)
+    known = (own * study.flops)[np.isfinite(study.flops) & finished]
     if not known.size:
         return UNKNOWN
     told = f"{_numbers.flops(float(known.sum()))} FLOPs"
     names = [name for name in study.table.columns if name.startswith("flops_")]
-    others = {n.removeprefix("flops_"): study.column(n)[finished] for n in names}
+    others = {n.removeprefix("flops_"): (own * study.column(n))[finished] for n in names}
     others = {
         kind: column.sum()
         for kind, column in others.items()
@@ -79,6 +84,24 @@ def compute(study: Study) -> str:
     }
     counts = ", ".join(f"{_numbers.flops(float(v))} {kind}" for kind, v in others.items())
     return f"{told} ({study.flops_kind}); {counts}" if counts else told
+
+
+def _is_last(study: Study) -> np.ndarray:
+    """Rows (n,) that have the most FLOPs of their run: points on its way are a part of them."""
+    # The last of equal keys stays, and rising FLOPs make that the largest.
+    order = np.argsort(np.nan_to_num(study.flops, nan=-1.0), kind="stable")
+    last = {study.runs[k]: k for k in order}
+    return np.isin(np.arange(study.runs.size), list(last.values()))
+
+
+def _own_share(study: Study) -> np.ndarray:
+    """Return the share (n,) of its steps that a run took itself: a branch's others are its trunk's.
+
+    Of a branch whose trunk is in the table; one that stands alone is told with what it rests on.
+    """
+    share = 1.0 - study.column("branch_step") / study.column("step")
+    has_trunk = np.isin(study.words("trunk"), study.runs.astype(str))
+    return np.where(has_trunk & np.isfinite(share), share, 1.0)
 
 
 def total(study: Study, column: str, text: Callable[[float], str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,8 @@ def optimum(study: Study) -> TableOf:
     return TableOf(columns, rows, note)
 
 
-def approaches(study: Study) -> TableOf:
-    """Put the exponents of every approach and law side by side."""
+def approaches(study: Study, remarks: Sequence[str] = ()) -> TableOf:
+    """Put the exponents of every approach and law side by side, and say what was not done."""
     fit = study.fit
     assert fit is not None
     rows = []
@@ -117,7 +117,7 @@ def approaches(study: Study) -> TableOf:
             ]
         )
     columns = ("approach", "law", "N* ~ C^a", "D* ~ C^b", "held-out error", "status")
-    return TableOf(columns, rows)
+    return TableOf(columns, rows, " ".join(f"{_capital(remark)}." for remark in remarks))
 
 
 def runs(study: Study) -> TableOf:
@@ -128,9 +128,7 @@ def runs(study: Study) -> TableOf:
     spent = study.column("device_s")
     rows = []
     for k in range(min(n, MOST_ROWS)):
-        sem = study.column("loss_sem")[k]
-        loss = study.column("loss")[k]
-        known = math.isfinite(loss) and math.isfinite(sem) and sem > 0
+        loss, sem = (float(study.column(name)[k]) for name in ("loss", "loss_sem"))
         rows.append(
             [
                 str(study.runs[k]),
@@ -138,7 +136,7 @@ def runs(study: Study) -> TableOf:
                 _numbers.flops(float(study.column("budget")[k])),
                 _numbers.count(float(study.column("params")[k])),
                 _numbers.count(float(study.column("tokens")[k])),
-                f"{loss:.4f} ± {sem:.1g}" if known else _numbers.number(float(loss)),
+                _loss(loss, sem),
                 _numbers.duration(float(spent[k])),
                 str(study.words("flags")[k]),
             ]
@@ -163,6 +161,28 @@ def runs(study: Study) -> TableOf:
     return TableOf(
         [columns[j] for j in keep], [[r[j] for j in keep] for r in rows], " ".join(notes)
     )
+
+
+def _loss(value: float, sem: float) -> str:
+    """Write a loss to five digits, for runs differ by less than their evaluation's error.
+
+    >>> _loss(2.4, 0.0297), _loss(3.7, math.nan), _loss(2.3e-4, 2e-6)
+    ('2.4000 ± 0.030', '3.7000', '2.3000e-4 ± 2.0e-6')
+    """
+    if not math.isfinite(value):
+        return NOTHING
+    text, error = _five(value), f"{sem:#.2g}"
+    if not (math.isfinite(sem) and sem > 0):
+        return text
+    return f"{text} ± {_short_power(error)}"
+
+
+def _five(value: float) -> str:
+    return _short_power(f"{value:#.5g}").rstrip(".")
+
+
+def _short_power(text: str) -> str:
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def dropped(fit: FitResult) -> TableOf:
@@ -208,11 +228,11 @@ def _is_plain(value: Any) -> bool:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(v) for v in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
         return f"{float(value):.5g}"
-    return _wording.or_nothing(value)
+    return _wording.or_nothing(_wording.plain_powers(value) if isinstance(value, str) else value)

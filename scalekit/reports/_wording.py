@@ -136,7 +136,7 @@ def subtitle(study: Study) -> str:
     used = study.flops[study.is_used]
     words = [count_words(fit.n_runs, "run")]
     if study.budgets.size:
-        words[0] += f" at {study.budgets.size} budgets"
+        words[0] += f" at {count_words(study.budgets.size, 'budget')}"
     if used.size:
         low, high = _numbers.flops(float(used.min())), _numbers.flops(float(used.max()))
         words.append(f"{low} to {high} FLOPs" if low != high else f"{low} FLOPs")
@@ -150,19 +150,22 @@ def holdout(fit: FitResult) -> str:
     if not held or not held.get("n_runs"):
         return "No runs were held out, so how well the law extrapolates is not known."
     rule = plain_powers(held.get("rule", "rule not stated"))
-    text = (
-        f"Held-out check, {rule}: fitted without these "
-        f"{held['n_runs']} runs, the law predicts their losses with a mean absolute error of "
-        f"{_numbers.percent(held.get('mape'))}"
-    )
-    if held.get("worst") is not None:
-        text += f" and at worst {_numbers.percent(abs(held['worst']))}"
+    text = f"Held-out check, {rule}: "
+    if held["n_runs"] == 1:
+        text += "fitted without this run, the law misses its loss by "
+        text += _numbers.percent(held.get("mape"))
+    else:
+        text += (
+            f"fitted without these {held['n_runs']} runs, the law predicts their losses with a "
+            f"mean absolute error of {_numbers.percent(held.get('mape'))}"
+        )
+        if held.get("worst") is not None:
+            text += f" and at worst {_numbers.percent(abs(held['worst']))}"
     bias = held.get("bias")
     if bias is not None:
         side = "worse" if bias > 0 else "better"
-        text += (
-            f"; the runs came out {_numbers.percent(abs(bias))} {side} than predicted on average"
-        )
+        what, mean = ("run", "") if held["n_runs"] == 1 else ("runs", " on average")
+        text += f"; the {what} came out {_numbers.percent(abs(bias))} {side} than predicted{mean}"
     return f"{text}. {_covered(held)}".strip()
 
 
@@ -181,6 +184,8 @@ def _covered(held: Mapping[str, Any]) -> str:
         return ""
     inside = round(held["covered"] * held["n_runs"])
     level = 100 * held.get("level", LEVEL)
+    if held["n_runs"] == 1:
+        return f"It lies {'inside' if inside else 'outside'} its {level:.0f} % prediction interval."
     text = f"{inside} of {held['n_runs']} lie inside their {level:.0f} % prediction intervals"
     if is_covered_too_rarely(held):
         return (
@@ -256,7 +261,8 @@ def disagreement(study: Study) -> str:
         if part.get("value") is not None:
             found.append((name.replace("_", " "), float(part["value"]), *ends(part)))
     if len(found) < 2:
-        return "Only one approach gave an exponent, so there is nothing to compare."
+        count = "Only one" if found else "No"
+        return f"{count} approach gave an exponent, so there is nothing to compare."
     values = [v for _, v, _, _ in found]
     kinds = len({name.partition(" ")[0] for name, *_ in found})
     ways = (

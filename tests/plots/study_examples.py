@@ -59,7 +59,7 @@ def isoflop_table(
         "flops": 6 * N * D,
         "flops_kind": np.full(n, "6N_non_embedding_head", dtype=object),
         "loss": surface(N, D) * np.exp(noise * rng.standard_normal(n)),
-        "loss_unit": np.full(n, "nats", dtype=object),
+        "loss_unit": np.full(n, "nats/token", dtype=object),
         "loss_sem": np.full(n, 0.002),
         "seed": np.zeros(n),
         "lr": 3e-3 * (N / 1e6) ** -0.25,
@@ -248,7 +248,7 @@ def tuned_study(noise: float = 0.0) -> Study:
                 rows.append((N, D, lr, batch, loss * np.exp(noise * rng.standard_normal())))
     N, D, lr, batch, loss = np.array(rows).T
     columns = {"params": N, "tokens": D, "lr": lr, "batch_tokens": batch, "loss": loss}
-    words = {"params_kind": "non_embedding_head", "loss_unit": "nats"}
+    words = {"params_kind": "non_embedding_head", "loss_unit": "nats/token"}
     columns |= {k: np.full(len(N), v, dtype=object) for k, v in words.items()}
     return Study(RunTable(columns, {"path": "rates.csv"}), name="rates")
 
@@ -324,7 +324,7 @@ def lines_study(held: str = "fall") -> Study:
         columns["loss"] += (clean * np.exp(1e-3 * rng.standard_normal(len(steps)))).tolist()
         columns["warmup_steps"] += [0.0] * len(steps)
     words = {k: np.array(v, dtype=object if k == "run" else float) for k, v in columns.items()}
-    words["loss_unit"] = np.full(len(words["run"]), "nats", dtype=object)
+    words["loss_unit"] = np.full(len(words["run"]), "nats/token", dtype=object)
     table = RunTable(words, {"path": "curves.csv"})
     known = small_study().fit
     assert known is not None

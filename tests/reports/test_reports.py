@@ -23,7 +23,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.plots import _write
-from scalekit.reports import _facts, _numbers, _tables, _wording
+from scalekit.reports import _facts, _numbers, _spending, _tables, _wording
 from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf
 from scalekit.results.site import Site
@@ -206,6 +206,58 @@ def test_what_runs_cost_is_told_with_what_it_rests_on(study: Study) -> None:
     assert told["training compute"].endswith("6N_total")
 
 
+def test_compute_that_branches_share_with_their_trunk_is_counted_once() -> None:
+    words = {"run": ["a", "b", "c"], "trunk": ["c", "c", "c"], "status": ["done"] * 3}
+    columns = {k: np.array(v, dtype=object) for k, v in words.items()}
+    # Two branches that cool down over the last fifth of their own length.
+    columns |= {"step": np.array([100.0, 200.0, 400.0]), "loss": np.array([3.0, 2.8, 2.6])}
+    columns |= {"branch_step": np.array([80.0, 160.0, np.nan]), "params": np.full(3, 1e6)}
+    columns |= {"flops": np.array([1e15, 2e15, 4e15]), "flops_6N_total": np.full(3, 1e15)}
+    told = _spending.compute(Study(RunTable(columns, {"flops_kind": "exact"})))
+    assert told == "4.6e15 FLOPs (exact); 1.4e15 6N_total"
+
+
+def test_points_on_the_way_of_a_run_cost_nothing_beside_its_end() -> None:
+    columns = {"run": np.array(["a", "a", "b"], dtype=object), "loss": np.array([3.0, 2.8, 2.6])}
+    columns |= {"flops": np.array([1e15, 2e15, 4e15]), "params": np.full(3, 1e6)}
+    assert _spending.compute(Study(RunTable(columns))) == "6e15 FLOPs"
+
+
+def test_what_was_said_aloud_of_the_runs_stands_in_the_report(study: Study) -> None:
+    doubts, remarks = ["runs.csv: 2 rows are odd at 1e+18"], ["approach isoflop is left out"]
+    facts = _facts.gather(study, (), (), "scalekit", doubts=doubts, remarks=remarks)
+    assert facts.warnings[0] == "runs.csv: 2 rows are odd at 1e18"
+    assert facts.approaches.note == "Approach isoflop is left out."
+
+
+def test_one_budget_and_no_exponent_are_called_so(study: Study) -> None:
+    assert study.table is not None
+    assert study.fit is not None
+    table = study.table.where(study.column("budget") == study.budgets[0])
+    lone = Study(table, replace(study.fit, exponents={}, others=(), optimum=(), dropped=()))
+    assert _wording.disagreement(lone).startswith("No approach gave an exponent")
+    assert " at 1 budget;" in _wording.subtitle(lone)
+
+
+def test_a_single_held_out_run_is_told_in_the_singular(study: Study) -> None:
+    assert study.fit is not None
+    held = {"rule": "flops>1e21", "n_runs": 1, "mape": 0.012, "bias": 0.012, "worst": 0.012}
+    text = _wording.holdout(replace(study.fit, holdout={**held, "covered": 0.0}))
+    assert "fitted without this run, the law misses its loss by 1.2 %" in text
+    assert text.endswith(
+        "the run came out 1.2 % worse than predicted. It lies outside its 90 % prediction interval."
+    )
+
+
+def test_a_checklist_says_whether_runs_or_groups_of_them_were_resampled(study: Study) -> None:
+    assert study.fit is not None
+    draws = ((1.0,) * len(study.fit.theta),) * 3
+    for groups, expected in ((study.fit.n_runs, "runs"), (4, f"{study.fit.n_runs} rows in 4 gr")):
+        fit = replace(study.fit, draws=draws, influence=((0.0,),) * groups)
+        told = {a.question: a.answer for a in checklist(replace(study, fit=fit))["Fit"]}
+        assert told["What is resampled?"].startswith(expected)
+
+
 def test_what_no_run_says_of_its_cost_is_unknown(facts: Facts) -> None:
     told = dict(facts.provenance)
     for name in ("of these not training", "speed", "MFU", "memory"):
@@ -320,8 +372,11 @@ def test_every_law_that_was_fitted_is_cited_once(study: Study) -> None:
 def test_a_checklist_says_what_seeds_and_swept_rates_the_table_shows() -> None:
     told = {a.question: a.answer for a in checklist(seeds_study())["Training"]}
     assert re.match(
-        r"0\.\d+ % of the loss, over 15 settings", told["Spread of the loss between seeds"]
+        r"0\.\d+ % of the loss \[0\.\d+, 0\.\d+\], over 15 settings",
+        told["Spread of the loss between seeds"],
     )
+    told = {a.question: a.answer for a in checklist(seeds_study(spread=0.0))["Training"]}
+    assert told["Spread of the loss between seeds"].startswith("none: 15 settings have equal")
     assert told["How were learning rate and batch chosen?"] == ""
     rates = replace(tuned_study(), fit=small_study().fit)
     told = {a.question: a.answer for a in checklist(rates)["Training"]}
