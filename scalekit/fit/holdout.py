@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,11 +122,18 @@ def is_covered_too_rarely(held: Mapping[str, Any]) -> bool:
     By the binomial law: of one run alone nothing follows, for one in ten lies outside. Runs that
     share a miss of the law scatter more than that.
     """
-    from scipy.special import bdtr
-
     level, n = held.get("level", LEVEL), held["n_runs"]
     inside = round(held["covered"] * n)
-    return float(bdtr(inside, n, level)) < _RARE
+    # By logarithms: the coefficients of a thousand runs are beyond floats.
+    terms = (
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(level)
+        + (n - k) * math.log1p(-level)
+        for k in range(inside + 1)
+    )
+    return sum(map(math.exp, terms)) < _RARE
 
 
 def _rows(test: Runs, predicted: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
