@@ -12,7 +12,7 @@ from scalekit.errors import FitError, InputError, UsageError, did_you_mean
 from scalekit.fit.bootstrap import METHOD as DRAWS_METHOD
 from scalekit.fit.bootstrap import bca
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.optimum import SIX_N_D, Fitted, can_allocate, errors, slopes
+from scalekit.fit.optimum import SIX_N_D, Fitted, beyond, can_allocate, errors, slopes
 from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.shape import check_theta
@@ -116,19 +116,8 @@ class Ask:
         return {"low": float(low), "high": float(high), "level": LEVEL, "method": self.method}
 
     def outside(self, values: Mapping[str, float]) -> dict[str, float]:
-        """List what lies outside the fitted runs, as a ratio to the nearer end.
-
-        Above one it is larger than all of them, below one it is smaller.
-        """
-        found = {}
-        for word, value in values.items():
-            low, high = self.ranges.get(word, (0.0, np.inf))
-            # Budgets and sizes of one design differ in their last digits.
-            if value > high * (1 + 1e-9):
-                found[word] = float(value / high)
-            elif value < low * (1 - 1e-9):
-                found[word] = float(value / low)
-        return found
+        """List what lies outside the fitted runs, as a ratio to the nearer end."""
+        return beyond(values, self.ranges)
 
 
 def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:

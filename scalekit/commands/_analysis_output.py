@@ -54,14 +54,14 @@ def write_all(
 
 def summary(study: Study, folder: Path) -> list[str]:
     """Say in a few lines what came out and where the report is."""
-    from scalekit.reports import _wording
+    from scalekit.reports import _entropy, _wording
 
     fit = study.fit
     assert fit is not None
     lines = [f"law         {_wording.law_text(fit)}"]
     lines += [f"            {sentence}" for sentence in _wording.headline(study)]
     lines += [f"held out    {_wording.holdout(fit)}"]
-    entropy = _wording.known_entropy(study)
+    entropy = _entropy.known_entropy(study)
     lines += [f"entropy     {entropy}"] if entropy else []
     lines += [f"approaches  {_wording.disagreement(study)}"]
     lines += [f"status      {fit.status}: {fit.message}"]

@@ -133,6 +133,24 @@ def at_search_end(fitted: Fitted, log_N: Array, flops: Array) -> Array:
     return (log_N < low + _AT_END) | (log_N > high - _AT_END)
 
 
+def beyond(
+    values: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """List what lies outside the fitted runs by word, as a ratio to the nearer end of its range.
+
+    Above one it is larger than all of them, below one it is smaller.
+    """
+    found = {}
+    for word, value in values.items():
+        low, high = ranges.get(word, (0.0, np.inf))
+        # Budgets and sizes of one design differ in their last digits.
+        if value > high * (1 + 1e-9):
+            found[word] = float(value / high)
+        elif value < low * (1 - 1e-9):
+            found[word] = float(value / low)
+    return found
+
+
 def exponents(fitted: Fitted, theta: Mapping[str, float], flops: float) -> Array:
     """Return the exponents of N* and D* in C, (2,), local to `flops` where no power holds."""
     closed = fitted.law.allocation(theta)

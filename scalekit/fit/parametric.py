@@ -17,7 +17,7 @@ from scalekit.fit.holdout import held_out, score
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.judge import Solution
 from scalekit.fit.objective import Objective
-from scalekit.fit.optimum import Fitted, can_allocate, no_optimum, optimum_entry
+from scalekit.fit.optimum import Fitted, beyond, can_allocate, no_optimum, optimum_entry
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.solve import solve
@@ -153,6 +153,7 @@ def optimum(
     inputs = solution.runs.inputs
     largest = float(inputs["C"].max()) if "C" in inputs else np.nan
     entry = optimum_entry(fitted, flops, largest, spread.method)
+    entry["outside"] = beyond(_sizes(entry), _ranges(inputs))
     ends = entry["intervals"].get("loss")
     if ends is not None:
         of_law = np.log(ends["high"] / ends["low"]) / 2 / spread.reach(LEVEL)
@@ -164,6 +165,18 @@ def optimum(
         better = resampled.optimum_intervals(solution, fitted, draws, flops)
         entry["intervals"] = better or entry["intervals"]
     return entry
+
+
+def _sizes(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {word: entry[word] for word in ("params", "tokens", "tokens_per_param")}
+
+
+def _ranges(inputs: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest of the fitted runs' sizes, lengths and ratios of the two."""
+    known = {word: inputs[s] for word, s in (("params", "N"), ("tokens", "D")) if s in inputs}
+    if len(known) == 2:
+        known["tokens_per_param"] = known["tokens"] / known["params"]
+    return {word: (float(v.min()), float(v.max())) for word, v in known.items()}
 
 
 def _rows(matrix: Array | None) -> tuple[tuple[float, ...], ...] | None:

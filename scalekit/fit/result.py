@@ -99,8 +99,9 @@ class FitResult:
         optimum: One entry an asked budget: flops, params, tokens, loss, tokens_per_param,
             extrapolation (over the largest measured budget) and intervals by those names; `errors`
             splits what one run there may miss by (parameters and scatter, as standard deviations of
-            log loss), and `form` has how far the laws with a say spread; of a law,
-            `at_search_end` says that no optimum was found inside what was searched.
+            log loss), `outside` has what lies beyond the fitted runs, as a ratio to the nearer end,
+            and `form` has how far the laws with a say spread; of a law, `at_search_end` says that
+            no optimum was found inside what was searched.
         holdout: rule, n_runs, mape, bias, worst, theta of the fit without the held-out runs, rows
             of the held-out runs (run, row, loss, predicted, low, high).
         diagnostics: condition, tokens_per_param {low, high}, bounds_hit, starts_agreeing,

@@ -12,6 +12,7 @@ from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import count_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,11 +190,12 @@ def _caption(study: Study, n_planned: int) -> str:
         parts.append(f"Falling lines: equal FLOPs of {rule}, one a planned budget.")
     if ratio.size:
         parts.append(
-            f"{ratio.size} runs in use span {ratio.min():.3g} to {ratio.max():.3g} tokens per "
-            "parameter; dotted rays name that ratio."
+            f"{count_words(ratio.size, 'run')} in use, of {_axes.count_text(ratio.min())} to "
+            f"{_axes.count_text(ratio.max())} tokens per parameter; dotted rays name that ratio."
         )
     if n_planned:
-        parts.append(f"Hollow squares: {n_planned} planned runs without a result.")
+        planned = count_words(n_planned, "planned run")
+        parts.append(f"Hollow squares: {planned} without a result.")
     return " ".join(parts)
 
 

@@ -150,7 +150,8 @@ def _caption(study: Study, ratio: np.ndarray, excess: np.ndarray) -> str:
     used = study.is_used
     low, high = float(ratio[used].min()), float(ratio[used].max())
     parts = [
-        f"Loss over tokens per parameter (a), from {low:.3g} to {high:.3g}, coloured by "
+        f"Loss over tokens per parameter (a), from {_axes.count_text(low)} to "
+        f"{_axes.count_text(high)}, coloured by "
         "parameters; lines are the fitted law at a few sizes, dashed where a size was not run."
     ]
     known = used & np.isfinite(excess)
@@ -158,8 +159,8 @@ def _caption(study: Study, ratio: np.ndarray, excess: np.ndarray) -> str:
         far = np.flatnonzero(known)[int(np.argmax(ratio[known]))]
         parts.append(
             "What leaving the optimum costs (b): the loss above the law's optimum at the run's own "
-            f"compute; the run with most tokens per parameter, {ratio[far]:.3g}, lies "
-            f"{excess[far]:.2g} % above it."
+            f"compute; the run with most tokens per parameter, {_axes.count_text(ratio[far])}, "
+            f"lies {abs(excess[far]):.2g} % {'above' if excess[far] >= 0 else 'below'} it."
         )
     return " ".join(parts)
 

@@ -61,7 +61,8 @@ def _identified(study: Study) -> str:
     ratio, condition = found.get("tokens_per_param"), found.get("condition")
     parts = []
     if isinstance(ratio, Mapping) and ratio.get("low") is not None:
-        parts.append(f"tokens per parameter from {ratio['low']:.3g} to {ratio['high']:.3g}")
+        low, high = (_numbers.count(ratio[end]) for end in ("low", "high"))
+        parts.append(f"tokens per parameter from {low} to {high}")
     if isinstance(condition, int | float):
         parts.append(f"condition {condition:.3g}")
     return ", ".join(parts)
@@ -171,7 +172,7 @@ def _collection(study: Study) -> list[Answer]:
         Answer("How many points were fitted?", str(fit.n_runs)),
         Answer(
             "Which checkpoints?",
-            "the last evaluation of each run, at the end of its schedule" if from_records else "",
+            _checkpoints(study) if from_records else "",
         ),
         Answer(
             "Training or held-out loss?",
@@ -182,6 +183,14 @@ def _collection(study: Study) -> list[Answer]:
         Answer("Which rows were left out?", lost),
         Answer("Is the data published?", ""),
     ]
+
+
+def _checkpoints(study: Study) -> str:
+    flags = study.words("flags")[study.is_used]
+    early = sum("not_at_end" in str(words).split() for words in flags)
+    if not early:
+        return "the last evaluation of each run, at the end of its schedule"
+    return f"the last evaluation of each run, of {early} before the end of the schedule"
 
 
 def _sem(study: Study) -> str:

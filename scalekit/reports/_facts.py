@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from scalekit import registry
 from scalekit.analysis.study import Study
-from scalekit.reports import _citations, _provenance, _tables, _wording
+from scalekit.reports import _citations, _entropy, _provenance, _tables, _wording
 from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf, Report
 from scalekit.results.store import write_whole
@@ -54,7 +54,7 @@ def gather(
         law_note=_wording.law_note(fit),
         is_trusted=fit.is_trusted,
         holdout=_wording.holdout(fit),
-        entropy=_wording.known_entropy(study),
+        entropy=_entropy.known_entropy(study),
         warnings=[_begin(sentence) for sentence in dict.fromkeys(told)],
         parameters=_tables.parameters(fit),
         optimum=_tables.optimum(study),

@@ -9,6 +9,9 @@ from scalekit.analysis.words import compute_number
 
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
+_LEAST_POWER = -7
+"""Of ten, from which a share is written out; below it only rounding is left."""
+
 NOTHING = "-"
 """What stands where there is no number."""
 
@@ -114,10 +117,14 @@ def percent(value: float | None) -> str:
 
     >>> percent(0.00213), percent(0.0104), percent(1.234), percent(None)
     ('0.21 %', '1.0 %', '123 %', '-')
+    >>> percent(1.8e-15)
+    '1.8e-13 %'
     """
     if value is None or not math.isfinite(value):
         return NOTHING
     power = math.floor(math.log10(abs(value))) if value else -2
+    if power < _LEAST_POWER:
+        return f"{flops(100 * value)} %"
     return f"{100 * value:.{max(-1 - power, 0)}f} %"
 
 

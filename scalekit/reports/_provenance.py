@@ -54,7 +54,7 @@ def provenance(study: Study) -> list[tuple[str, str]]:
         ("training data", _training_data(study)),
         ("seeds of the runs", _seeds(study)),
         ("seed of the fit", str(fit.seed) if fit is not None else UNKNOWN),
-        ("period", _period(_field(attempts, "time"))),
+        ("attempts began", _period(_field(attempts, "time"))),
     ]
 
 

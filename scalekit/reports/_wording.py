@@ -1,4 +1,4 @@
-"""The report's sentences: the law with its numbers, the held-out error, the known entropy."""
+"""The report's sentences: the law with its numbers, what to train, the held-out error."""
 
 from __future__ import annotations
 
@@ -126,7 +126,42 @@ def optimum_sentence(study: Study, row: Mapping[str, Any]) -> str:
     factor = row.get("extrapolation")
     if factor is not None and factor > 1.0001:
         text += f"; an extrapolation to {write_ratio(factor)} times the largest measured compute"
-    return text + "."
+    return " ".join([f"{text}.", *_doubts(row)])
+
+
+_SIZES = {"params": "parameters", "tokens": "tokens", "tokens_per_param": "tokens per parameter"}
+
+
+def _doubts(row: Mapping[str, Any]) -> list[str]:
+    """Say what an optimum reaches beyond the fitted runs, and where the laws do not agree on it."""
+    found = []
+    if row.get("at_search_end"):
+        found.append(
+            "There the law's loss only falls towards one end of what was searched: the size shown "
+            "is that end, not an optimum."
+        )
+    far = [
+        f"{_SIZES[word]} {_times(ratio)}"
+        for word, ratio in (row.get("outside") or {}).items()
+        if word in _SIZES
+    ]
+    if far:
+        found.append(f"That lies outside the fitted runs: {', '.join(far)}.")
+    form = row.get("form")
+    if form and "loss" in form:
+        low, high = (_numbers.count(end) for end in form["params"])
+        loss = " to ".join(f"{end:.4g}" for end in form["loss"])
+        found.append(
+            f"By the form of the law alone N* runs from {low} to {high} and the loss from {loss} "
+            f"({', '.join(form['laws'])})."
+        )
+    return found
+
+
+def _times(ratio: float) -> str:
+    if ratio > 1:
+        return f"{write_ratio(ratio)} times the largest"
+    return f"{ratio:.2g} of the smallest"
 
 
 def subtitle(study: Study) -> str:
@@ -192,45 +227,6 @@ def _covered(held: Mapping[str, Any]) -> str:
             f"Only {text}, fewer than chance allows: beyond the fitted budgets they are too narrow."
         )
     return f"{text}."
-
-
-def known_entropy(study: Study) -> str:
-    """Compare the fitted irreducible loss with the source's entropy, where that is a fact.
-
-    Losses are measured on one finite validation set, whose own oracle loss (the mean of -log p
-    under the true source) differs from the entropy by chance; where it is recorded, it is what E
-    can be held to.
-    """
-    fit = study.fit
-    entropy, oracle = _the_one(study, "entropy"), _the_one(study, "oracle_loss")
-    if fit is None or entropy is None:
-        return ""
-    text = f"The source's entropy is known: {entropy:.5g} nats/token."
-    truth, what = entropy, "it"
-    if oracle is not None:
-        truth, what = oracle, "that oracle loss"
-        text += f" On the validation set the source itself, as an oracle, has loss {oracle:.5g}."
-    if "E" not in fit.theta or fit.status is FitStatus.UNIDENTIFIED:
-        return f"{text} The fit {fit.law} gives no irreducible loss to compare with it."
-    low, high = ends(fit.intervals.get("E"))
-    found = _numbers.with_interval(fit.theta["E"], low, high)
-    if low is None or high is None:
-        return f"{text} The fitted irreducible loss is E = {found}, without an interval."
-    if low <= truth <= high:
-        return f"{text} The fitted irreducible loss is E = {found}: its interval holds {what}."
-    miss = _numbers.percent(abs(fit.theta["E"] / truth - 1))
-    side = "below" if fit.theta["E"] < truth else "above"
-    return (
-        f"{text} The fitted irreducible loss is E = {found}: its interval does not hold {what}, E "
-        f"lies {miss} {side}."
-    )
-
-
-def _the_one(study: Study, column: str) -> float | None:
-    """Return the value that all runs in use share; None where none or several are recorded."""
-    values = study.column(column)
-    known = np.unique(values[np.isfinite(values)])
-    return float(known[0]) if known.size == 1 else None
 
 
 def law_note(fit: FitResult) -> list[str]:

@@ -21,6 +21,10 @@ _SPECIAL = {
     "β": r"$\beta$",
     "κ": r"$\kappa$",
     "±": r"$\pm$",
+    # In TeX's own encoding these three print as other signs.
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
 }
 
 
@@ -60,8 +64,11 @@ def escape(text: str) -> str:
 
     >>> escape("50 % of N_1")
     '50 \\% of N\\_1'
+    >>> escape("--drop")
+    '-{}-drop'
     """
-    return "".join(_SPECIAL.get(c, c) for c in text)
+    # Two hyphens would become a dash.
+    return "".join(_SPECIAL.get(c, c) for c in text).replace("--", "-{}-")
 
 
 REPORT = Report("latex", files)

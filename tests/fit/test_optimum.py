@@ -190,3 +190,17 @@ def test_counting_without_embeddings_turns_chinchilla_into_kaplan(
         assert slope == pytest.approx(expected, rel=0.02)
     fitted = Fitted(CHINCHILLA, theta, SIX_N_D)
     assert exponents(fitted, theta, 1e20)[0] == pytest.approx(analytic, abs=6e-5)
+
+
+def test_an_optimum_within_the_fitted_compute_may_lie_outside_the_fitted_sizes() -> None:
+    """Sizes that stop short of the optimum leave it to the law, however small the budget."""
+    table = isoflop_table(noise=0.002)
+    small = table.where(table["params"] < 4e8)
+    flops = float(small["flops"].max())
+    entry = fit(small, predict=[flops]).optimum[0]
+    assert entry["extrapolation"] == pytest.approx(1.0)
+    assert entry["outside"] == {
+        "params": pytest.approx(entry["params"] / small["params"].max(), rel=1e-12)
+    }
+    inside = fit(table, predict=[float(np.median(table["flops"]))]).optimum[0]
+    assert inside["outside"] == {}

@@ -23,7 +23,7 @@ from scalekit import registry
 from scalekit.analysis.study import Study
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.plots import _write
-from scalekit.reports import _facts, _numbers, _spending, _tables, _wording
+from scalekit.reports import _entropy, _facts, _numbers, _spending, _tables, _wording
 from scalekit.reports._checklist import checklist
 from scalekit.reports.base import Facts, FigureOf
 from scalekit.results.site import Site
@@ -239,6 +239,42 @@ def test_one_budget_and_no_exponent_are_called_so(study: Study) -> None:
     assert " at 1 budget;" in _wording.subtitle(lone)
 
 
+def test_an_optimum_says_what_it_reaches_beyond_and_where_laws_do_not_agree(study: Study) -> None:
+    assert study.fit is not None
+    row = dict(study.fit.optimum[0])
+    assert "outside" not in _wording.optimum_sentence(study, row)
+    row |= {"outside": {"params": 3.31, "tokens_per_param": 0.42}, "at_search_end": True}
+    row["form"] = {"laws": ["chinchilla", "kaplan"], "params": [2.98e9, 3.82e10]}
+    row["form"]["loss"] = [2.354, 2.4076]
+    text = _wording.optimum_sentence(study, row)
+    assert "the size shown is that end, not an optimum." in text
+    assert "outside the fitted runs: parameters 3.31 times the largest, tokens per p" in text
+    assert "0.42 of the smallest." in text
+    assert (
+        "N* runs from 2.98B to 38.2B and the loss from 2.354 to 2.408 (chinchilla, kaplan)" in text
+    )
+
+
+def test_signs_that_tex_prints_as_others_are_written_for_it(study: Study) -> None:
+    assert study.fit is not None
+    fit = replace(study.fit, dropped=({"run": "a|b", "row": 0, "reason": "--drop loss<3"},))
+    files = registry.find("reports", "latex").files(facts_of(replace(study, fit=fit), ()))
+    assert "a$|$b & -{}-drop loss$<$3" in files["tables/left_out.tex"]
+
+
+def test_a_checklist_says_of_which_runs_the_schedule_was_not_over(study: Study) -> None:
+    assert study.table is not None
+    flags = np.array(["not_at_end"] * 2 + [""] * (len(study.table) - 2), dtype=object)
+    records = ({"header": {"id": "a"}, "attempts": [], "end": None},)
+    told = []
+    for words in (flags, np.full(len(flags), "", dtype=object)):
+        table = RunTable({**study.table.columns, "flags": words}, study.table.meta)
+        answers = checklist(replace(study, table=table, records=records))["Collection of data"]
+        told.append({a.question: a.answer for a in answers}["Which checkpoints?"])
+    assert told[0].endswith("of 2 before the end of the schedule")
+    assert told[1].endswith("at the end of its schedule")
+
+
 def test_a_single_held_out_run_is_told_in_the_singular(study: Study) -> None:
     assert study.fit is not None
     held = {"rule": "flops>1e21", "n_runs": 1, "mape": 0.012, "bias": 0.012, "worst": 0.012}
@@ -415,20 +451,20 @@ def test_the_known_entropy_is_compared_with_the_interval(
     assert study.fit is not None
     between = {**study.fit.intervals, "E": Interval(low, high, 0.9, "profile")}
     other = replace(study, fit=replace(study.fit, intervals=between))
-    assert verdict in _wording.known_entropy(other)
+    assert verdict in _entropy.known_entropy(other)
 
 
 def test_the_irreducible_loss_is_held_to_the_validation_sets_own_oracle(study: Study) -> None:
     assert study.table is not None
     # 1.5 lies outside the interval of E that holds the entropy, 1.815
     columns = {**study.table.columns, "oracle_loss": np.full(len(study.table), 1.5)}
-    text = _wording.known_entropy(replace(study, table=RunTable(columns)))
+    text = _entropy.known_entropy(replace(study, table=RunTable(columns)))
     assert "entropy is known: 1.815" in text
     assert "does not hold that oracle loss, E lies 21 % above" in text
 
 
 def test_nothing_is_said_of_entropy_where_it_is_not_known() -> None:
-    assert _wording.known_entropy(small_study()) == ""
+    assert _entropy.known_entropy(small_study()) == ""
 
 
 def test_a_fit_that_failed_its_gate_says_so_loudly(study: Study) -> None:
