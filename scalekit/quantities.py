@@ -192,8 +192,10 @@ def write_ratio(ratio: float) -> str:
 
     >>> write_ratio(10.0), write_ratio(5880.0), write_ratio(2.2e7), write_ratio(0.3)
     ('10', '5,880', '2.2e7', '0.3')
+    >>> write_ratio(1e-9)
+    '1e-9'
     """
-    if ratio >= 1e6:
+    if ratio >= 1e6 or 0 < ratio < 1e-4:
         return write_flops(ratio)
     rounded = float(f"{ratio:.3g}")
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:g}"

@@ -10,8 +10,14 @@ from scalekit.quantities import write_ratio
 
 _FEWEST_DIGITS = 5
 _MOST_DIGITS = 12
+_MOST_TOLD = 7
+"""Of an answer, however sure: exact runs leave no interval to round by."""
+
 _PLAIN_DIGITS = 6
 """Of a number without an interval."""
+
+BEYOND_SUFFIXES = 1e15
+"""Counts from which a power of ten says more than thousands of T."""
 
 _SHARE_PLACES = 4
 """Decimal places of a share, two more than of its per cent: below that nobody decides."""
@@ -84,6 +90,8 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     ('2.3105', '2.3040 to 2.3171')
     >>> told(4.6e23, {"low": 2.6e23, "high": math.inf}, "flops"), told(0.2541, None, "share")
     (('4.60e23', '2.60e23 or more'), ('25.4 %', ''))
+    >>> told(4.1722812e16, {"low": 4.1e16, "high": 4.3e16}, "count")
+    ('4.17e16', '4.10e16 to 4.30e16')
     """
     low, high = _ends(ends)
     if low is None and kind == "share":
@@ -97,7 +105,7 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
         return own(value, kind), f"{own(low, kind)} to {own(high, kind)}"
     half = (high - low) / 2
     places = (1 - _decade(half)) if half else _PLAIN_DIGITS - 1 - _decade(value)
-    places = min(max(places, 2 - _decade(value)), _MOST_DIGITS - 1 - _decade(value))
+    places = min(max(places, 2 - _decade(value)), _MOST_TOLD - 1 - _decade(value))
     if kind == "share":
         places = min(places, _SHARE_PLACES)
     words = [_write(x, value, places, kind) for x in (value, low, high)]
@@ -125,7 +133,7 @@ def own(value: float, kind: str) -> str:
 def _write(value: float, like: float, places: int, kind: str, *, zeros: bool = True) -> str:
     """Write a number to `places` decimal places, at the power of ten at which `like` is written."""
     shift, suffix = 0, ""
-    if kind == "flops":
+    if kind == "flops" or (kind == "count" and abs(like) >= BEYOND_SUFFIXES):
         shift = _decade(like)
         suffix = f"e{shift}"
     elif kind == "count":

@@ -14,7 +14,7 @@ from scalekit.analysis.digits import own, times, told
 from scalekit.analysis.recipes import levels
 from scalekit.commands._output import format_table
 from scalekit.fit.result import FitResult
-from scalekit.quantities import write_count, write_flops
+from scalekit.quantities import write_count, write_flops, write_ratio
 
 Entry = Mapping[str, Any]
 
@@ -193,7 +193,9 @@ def _unsaid(entry: Entry) -> list[tuple[str, float]]:
 
 
 def _off(ratio: float) -> str:
-    return f"{times(ratio)} the largest" if ratio > 1 else f"{ratio:.2g} of the smallest"
+    if ratio > 1:
+        return f"{times(ratio)} the largest"
+    return f"{write_ratio(float(f'{ratio:.2g}'))} of the smallest"
 
 
 def _name(entry: Entry) -> str:

@@ -75,8 +75,8 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 def count(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """Write a count of parameters or tokens with a suffix, with its interval where there is one.
 
-    >>> count(7.14e10), count(7.14e10, 6.0e10, 8.5e10), count(1234.0)
-    ('71.4B', '71.4B [60.0B, 85.0B]', '1.23k')
+    >>> count(7.14e10), count(7.14e10, 6.0e10, 8.5e10), count(1234.0), count(4.2e16)
+    ('71.4B', '71.4B [60.0B, 85.0B]', '1.23k', '4.2e16')
     """
     if value is None or not math.isfinite(value):
         return NOTHING
@@ -93,6 +93,8 @@ def _bracket(ends: str) -> str:
 
 def _short(value: float) -> str:
     value = float(f"{value:.3g}")
+    if abs(value) >= digits.BEYOND_SUFFIXES:
+        return flops(value)
     for size, letter in _SUFFIXES:
         if abs(value) >= size:
             return f"{_plain(value / size)}{letter}"

@@ -167,7 +167,7 @@ def _loss(value: float, sem: float) -> str:
     """Write a loss to five digits, for runs differ by less than their evaluation's error.
 
     >>> _loss(2.4, 0.0297), _loss(3.7, math.nan), _loss(2.3e-4, 2e-6)
-    ('2.4000 ± 0.030', '3.7000', '2.3000e-4 ± 2.0e-6')
+    ('2.4000 ± 0.030', '3.7000', '0.00023000 ± 2.0e-6')
     """
     if not math.isfinite(value):
         return NOTHING

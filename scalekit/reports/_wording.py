@@ -161,7 +161,7 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
 def _times(ratio: float) -> str:
     if ratio > 1:
         return f"{write_ratio(ratio)} times the largest"
-    return f"{ratio:.2g} of the smallest"
+    return f"{write_ratio(float(f'{ratio:.2g}'))} of the smallest"
 
 
 def subtitle(study: Study) -> str:
