@@ -192,7 +192,8 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
     [1.7, 1.8, 1.9, 2.0, 2.1]
     """
     values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(f"{v:.12g}") for v in values if low <= v <= high]
+    # Limits that rounding alone parts have one tick, not several that read alike.
+    return list(dict.fromkeys(float(f"{v:.12g}") for v in values if low <= v <= high))
 
 
 def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:

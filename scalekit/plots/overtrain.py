@@ -157,10 +157,11 @@ def _caption(study: Study, ratio: np.ndarray, excess: np.ndarray) -> str:
     known = used & np.isfinite(excess)
     if known.any():
         far = np.flatnonzero(known)[int(np.argmax(ratio[known]))]
+        most = _axes.count_text(float(ratio[far]))
         parts.append(
             "What leaving the optimum costs (b): the loss above the law's optimum at the run's own "
-            f"compute; the run with most tokens per parameter, {_axes.count_text(ratio[far])}, "
-            f"lies {abs(excess[far]):.2g} % {'above' if excess[far] >= 0 else 'below'} it."
+            f"compute; the run with most tokens per parameter, {most}, lies "
+            f"{abs(excess[far]):.2g} % {'above' if excess[far] >= 0 else 'below'} it."
         )
     return " ".join(parts)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_ROUNDING = 1e-9
+"""Share of a parameter by which its draws differ where the runs are exact."""
+
 _MOST = 6
 """Parameters in one figure."""
 
@@ -83,7 +86,8 @@ def _draws(study: Study) -> _Draws:
     if len(values) < 10:
         raise CannotDrawError(f"{len(values)} bootstrap draws are too few to show a spread")
     names = tuple(fit.theta)
-    varies = [k for k in range(len(names)) if np.ptp(values[:, k]) > 1e-12][:_MOST]
+    spread, size = np.ptp(values, axis=0), np.abs(values).max(axis=0)
+    varies = [k for k in range(len(names)) if spread[k] > _ROUNDING * size[k]][:_MOST]
     if len(varies) < 2:
         raise CannotDrawError("fewer than two parameters vary between the bootstrap draws")
     params = {p.name: p for p in registry.find("laws", fit.law).params}

@@ -15,6 +15,9 @@ from scalekit.plots.base import CannotDrawError, Drawing, Plot, is_of_loss
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_LEAST_SPAN = 0.01
+"""Of the exponent's axis: below that only rounding differs, or nothing that a budget turns on."""
+
 Entry = Mapping[str, Any]
 
 
@@ -47,16 +50,24 @@ def draw(study: Study) -> Drawing:
         _axes.finish_log(axes.xaxis, _axes.power_text, most=4)
     left.set_yscale("log")
     left.set_ylabel("Mean absolute error above the cut (%)")
-    _axes.finish_log(left.yaxis, lambda v: f"{v:.3g}", most=6)
+    _axes.finish_log(left.yaxis, _percent_text, most=6)
     if has_exponent:
         _draw_headline(panels[1], study)
         panels[1].set_ylabel("Exponent a of N* ∝ $C^a$ (1)")
+        low, high = panels[1].get_ylim()
+        if high - low < _LEAST_SPAN:
+            middle = (low + high) / 2
+            panels[1].set_ylim(middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2)
         _axes.finish_plain(panels[1].yaxis)
         for letter, axes in zip("ab", panels, strict=True):
             _look.panel_letter(axes, letter)
     _look.legend_below(figure, _keys(laws, has_exponent=has_exponent))
     caption = _caption(entries, laws[0], has_exponent=has_exponent)
     return Drawing(figure, [dict(e) for e in entries], caption)
+
+
+def _percent_text(value: float) -> str:
+    return f"{value:.3g}" if value >= 1e-3 else _axes.power_text(value)
 
 
 def _draw_errors(axes: Axes, entries: Sequence[Entry], place: int) -> None:

@@ -101,6 +101,18 @@ def test_the_objective_off_the_fit_is_what_a_fit_with_both_exponents_held_reache
     assert found.rise[0, -1] == pytest.approx(expected, rel=1e-6)
 
 
+def test_exact_runs_have_an_exponent_that_reads_as_it_is_and_no_spread_of_draws() -> None:
+    table = isoflop_table(noise=0.0)
+    study = Study(table, fit_table(table, bootstrap=20))
+    exponent = drawing(rollout, study).figure.axes[1]
+    told = fit_of(study).exponents["params"]["value"]
+    read = [float(text.get_text()) for text in exponent.get_yticklabels()]
+    assert len(set(read)) > 1
+    assert min(read) < told < max(read)
+    with pytest.raises(CannotDrawError, match="fewer than two parameters vary"):
+        drawing(params, study)
+
+
 def test_an_exact_fit_has_no_valley_to_show() -> None:
     table = isoflop_table(noise=0.0)
     fit = fit_table(table)
