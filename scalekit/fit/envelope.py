@@ -18,6 +18,7 @@ from scalekit.fit.line import Line, fit_line
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.fit.rows import Runs
 from scalekit.laws.base import Array
+from scalekit.quantities import count_words
 
 _LEVELS = 200
 _FEWEST = 3
@@ -82,7 +83,7 @@ def fit_envelope(
         theta=theta,
         objective={"name": "hull", "scale": "log"},
         status=FitStatus.CONVERGED if ok else FitStatus.UNIDENTIFIED,
-        message=f"{steps} sizes on the hull of {source}"
+        message=f"{count_words(steps, 'size')} on the hull of {source}"
         + ("" if ok else f"; a frontier needs {_FEWEST}"),
         n_runs=len(runs),
         dropped=runs.dropped,

@@ -32,6 +32,7 @@ from scalekit.fit.valley import (
     parabola,
 )
 from scalekit.laws.base import Array
+from scalekit.quantities import count_words
 
 PARABOLA = "isoflop"
 AKIMA = "isoflop_akima"
@@ -185,7 +186,7 @@ def _message(entries: Sequence[Mapping[str, Any]]) -> str:
     told = []
     for axis in AXES:
         inside = [not e["rejected"] for e in entries if e["axis"] == axis]
-        told.append(f"{sum(inside)} of {len(inside)} budgets over {axis}")
+        told.append(f"{sum(inside)} of {count_words(len(inside), 'budget')} over {axis}")
     return f"an interior minimum at {' and '.join(told)}"
 
 
