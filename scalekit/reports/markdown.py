@@ -78,7 +78,12 @@ def _row(cells) -> str:
 
 
 def _safe(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    r"""Write a text so that Markdown shows it: no bar parts a cell, no name is a tag.
+
+    >>> _safe("a|b <x>")
+    'a\\|b \\<x>'
+    """
+    return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
 
 
 REPORT = Report("markdown", files)
