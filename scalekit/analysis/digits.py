@@ -10,8 +10,8 @@ from scalekit.quantities import write_ratio
 
 _FEWEST_DIGITS = 5
 _MOST_DIGITS = 12
-_MOST_TOLD = 7
-"""Of an answer, however sure: exact runs leave no interval to round by."""
+_ROUNDING = 1e-9
+"""Half-width over value of an interval that only rounding left, as exact runs give."""
 
 _PLAIN_DIGITS = 6
 """Of a number without an interval."""
@@ -92,6 +92,8 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     (('4.60e23', '2.60e23 or more'), ('25.4 %', ''))
     >>> told(4.1722812e16, {"low": 4.1e16, "high": 4.3e16}, "count")
     ('4.17e16', '4.10e16 to 4.30e16')
+    >>> told(9.57418039878, {"low": 9.57418039877, "high": 9.57418039879})
+    ('9.57418', '9.57418 to 9.57418')
     """
     low, high = _ends(ends)
     if low is None and kind == "share":
@@ -104,8 +106,9 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     if low > 0 and high / low > _WIDE:
         return own(value, kind), f"{own(low, kind)} to {own(high, kind)}"
     half = (high - low) / 2
-    places = (1 - _decade(half)) if half else _PLAIN_DIGITS - 1 - _decade(value)
-    places = min(max(places, 2 - _decade(value)), _MOST_TOLD - 1 - _decade(value))
+    is_sure = half <= _ROUNDING * abs(value)
+    places = _PLAIN_DIGITS - 1 - _decade(value) if is_sure else 1 - _decade(half)
+    places = min(max(places, 2 - _decade(value)), _MOST_DIGITS - 1 - _decade(value))
     if kind == "share":
         places = min(places, _SHARE_PLACES)
     words = [_write(x, value, places, kind) for x in (value, low, high)]
