@@ -44,6 +44,7 @@ FLOORS = {
     "counting": 0,
     "peaks": 0,
     "footprint": 0,
+    "signals": 0,
     "__init__": 0,
 }
 RUNNING = {

@@ -24,7 +24,6 @@ from pathlib import Path
 
 from scalekit.errors import OK, RUNS_FAILED, SYSTEM_TROUBLE
 from scalekit.executors._child import signal_group, start_child
-from scalekit.executors._signals import stop_requests
 from scalekit.executors._slurm_board import (
     CANCELLED,
     DONE,
@@ -41,6 +40,7 @@ from scalekit.executors._slurm_board import (
 from scalekit.executors._slurm_self import Self, find_self
 from scalekit.executors._slurm_turns import BoardTurns
 from scalekit.executors.base import STOPPED
+from scalekit.signals import stop_requests
 
 POLL_SECONDS = 0.1
 CANCEL_SECONDS = 2.0

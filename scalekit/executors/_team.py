@@ -23,8 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scalekit.errors import INTERRUPTED, SYSTEM_TROUBLE, InputError, SystemTroubleError
-from scalekit.executors._signals import stop_requests
 from scalekit.executors.base import STOPPED
+from scalekit.signals import stop_requests
 
 GRACE_SECONDS = 30.0
 """How long the others may go on once one has ended: the first to write down why, and no longer."""

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import scalekit
-from scalekit.executors._signals import unheard_by_children
+from scalekit.signals import unheard_by_children
 
 
 def code_state() -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scalekit.errors import InputError
-from scalekit.executors._signals import unheard_by_children
 from scalekit.models.base import LanguageModel
+from scalekit.signals import unheard_by_children
 from scalekit.train.forward import Forward, change_forward
 
 _COMPILERS = ("torch._dynamo", "torch._inductor")

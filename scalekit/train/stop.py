@@ -7,8 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-"""What a scheduler, submitit and a person send."""
+from scalekit.signals import SIGNALS
 
 
 class StopRequest:

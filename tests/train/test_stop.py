@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from scalekit.train.stop import SIGNALS, StopRequest
+from scalekit.signals import SIGNALS
+from scalekit.train.stop import StopRequest
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from scalekit.executors._signals import unheard_by_children
+from scalekit.signals import unheard_by_children
 
 HERE = Path(__file__).parent
 SOURCES = ("attention.cpp", "linear.cpp", "tokens.cpp")

@@ -1,4 +1,4 @@
-"""The signals by which a scheduler or a person asks a process to stop, collected and not obeyed."""
+"""The signals by which a scheduler or a person asks a process to stop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NUMBERS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+"""What a scheduler, submitit and a person send."""
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def stop_requests() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield seen  # Python allows handlers in the main thread only
         return
-    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in _NUMBERS}
+    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in SIGNALS}
     try:
         yield seen
     finally:
@@ -32,7 +33,7 @@ def unheard_by_children() -> Iterator[None]:
     They come to a run with all that it started. A compiler that ends of one looks like a compiler
     that refuses, and what a run then does instead outlives the request. SIGKILL still reaches all.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
