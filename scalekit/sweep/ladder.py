@@ -134,14 +134,15 @@ def _check_equal(runs: Sequence[RunSpec]) -> None:
     Raises:
         RunProblemError: They do, or their warm-ups are of different length.
     """
-    for section in ("model", "data", "train"):
-        for key in runs[0].config[section]:
-            found = list(dict.fromkeys(repr(run.config[section][key]) for run in runs))
-            name = f"{section}.{key}"
-            if len(found) > 1 and name not in _LENGTH:
-                what = f"{name} differs between rungs of one trunk, {found[0]} and {found[-1]}"
-                todo = "derive it from what a trunk and its branches share, such as N"
-                raise RunProblemError(name, what, todo)
+    science = [(s, key) for s in ("model", "data", "train", "start") for key in runs[0].config[s]]
+    # A branch's first line of steps is a mean that its trunk began.
+    for section, key in (*science, ("log", "every")):
+        found = list(dict.fromkeys(repr(run.config[section][key]) for run in runs))
+        name = f"{section}.{key}"
+        if len(found) > 1 and name not in _LENGTH:
+            what = f"{name} differs between rungs of one trunk, {found[0]} and {found[-1]}"
+            todo = "derive it from what a trunk and its branches share, such as N"
+            raise RunProblemError(name, what, todo)
     trains = [run.config["train"] for run in runs]
     warm = sorted({_warmup_steps(train) for train in trains})
     if len(warm) > 1:

@@ -193,6 +193,12 @@ def test_a_setting_that_follows_from_the_length_is_refused_where_it_is_derived(t
     assert "0.01 * (D / 1e6)" in found
 
 
+def test_rungs_that_write_lines_after_other_steps_are_refused(tmp_path):
+    """A branch's first line would hold the loss of more or fewer steps than its run's by itself."""
+    found = refusal(tmp_path, derive={"log.every": "steps / 20"})
+    assert "log.every differs between rungs of one trunk, 1 and 4; derive it from what" in found
+
+
 def test_a_trunk_that_cools_down_before_a_branch_has_left_it_is_refused(tmp_path):
     """Its state at step 8 was of a falling rate: another loss than the rung has by itself."""
     derive = {"train.decay_frac": "min(0.7, steps * steps / 400)"}

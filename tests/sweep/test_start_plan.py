@@ -60,8 +60,8 @@ def parents(here: Path) -> list[dict[str, Any]]:
     return list(SweepFolder(here / "runs" / "first").plan_lines())
 
 
-def plan(here: Path, more: str, base: str = "") -> Expansion:
-    text = THEN.replace("runs/first}", "runs/first" + base + "}") + more
+def plan(here: Path, more: str, base: str = "", then: str = THEN) -> Expansion:
+    text = then.replace("runs/first}", "runs/first" + base + "}") + more
     (here / "then.yaml").write_text(text)
     return expand(load_sweep(here / "then.yaml"))
 
@@ -172,6 +172,16 @@ def test_what_cannot_be_started_from_is_refused(
     with pytest.raises(InputError) as refused:
         plan(here, more.replace("{id}", ids[0]), base.replace("{id}", ids[0]))
     assert said.format(**known) in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["rank", "alpha"])
+def test_rungs_with_different_adapters_have_no_common_beginning(here: Path, setting: str) -> None:
+    """A branch would go on with its trunk's: of another shape, or learnt at another scale."""
+    more = f"ladder: {{steps: [4, 8]}}\nderive: {{start.{setting}: steps}}\n"
+    base = f", run: '{parents(here)[0]['id']}', method: lora"
+    then = THEN.replace("steps: 4, ", "schedule: wsd, warmup_tokens: 0, ")
+    with pytest.raises(InputError, match=rf"start\.{setting} differs between rungs of one trunk"):
+        plan(here, more, base, then)
 
 
 @pytest.mark.parametrize("setting", ["run: abc", "method: lora"])
