@@ -160,14 +160,37 @@ def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int
 
 
 def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:
-    """Count the rows after which the first source has been seen once, and what all hold out."""
+    """Count the rows after which the first source has been seen once, and what all hold out.
+
+    Raises:
+        InputError: A source has no row, or none among those of `data.unique_tokens`.
+    """
     sources = _sources({**data, "unique_tokens": None})
     counts = cycle_counts([weight for weight, _ in sources.values()])
-    there = [shards.n_rows(own, context) for _, own in sources.values()]
-    most = min(place_of(counts, number, train) for number, (train, _) in enumerate(there))
+    there = {name: shards.n_rows(own, context) for name, (_, own) in sources.items()}
+    for name, (train, _) in there.items():
+        if train == 0:
+            raise InputError(
+                f"data.weights: {name!r} has not one row of {context} training tokens; leave the "
+                "source out, or lower model.context"
+            )
+    most = min(place_of(counts, number, train) for number, (train, _) in enumerate(there.values()))
     unique = data.get("unique_tokens")
-    most = most if unique is None else min(most, unique // context)
-    return most, min(val for _, val in there)
+    if unique is not None:
+        _check_shares({n: place_of(counts, i, 0) for i, n in enumerate(there)}, unique, context)
+        most = min(most, unique // context)
+    return most, min(val for _, val in there.values())
+
+
+def _check_shares(first: Mapping[str, int], unique: int, context: int) -> None:
+    """Refuse so few different tokens that a source, whose first row stands at a place, has none."""
+    rows, last = unique // context, max(first, key=lambda name: first[name])
+    if 0 < rows <= first[last]:
+        raise InputError(
+            f"data.unique_tokens: {unique:,} are {rows:,} rows of {context} tokens, of which "
+            f"{last!r} has none; ask for {(first[last] + 1) * context:,} or more, or raise its "
+            "weight"
+        )
 
 
 def _common(known: Mapping[str, Mapping[str, Any]], fact: str) -> Any:

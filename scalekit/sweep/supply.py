@@ -71,7 +71,7 @@ def check_supply(p: Point) -> None:
     """Refuse data that is not what the run's settings say.
 
     Raises:
-        RunProblemError: Too few symbols or held-out tokens, or another text than was named.
+        RunProblemError: Too few symbols, rows or held-out tokens, or another text than was named.
     """
     facts = p["facts"]
     symbols = facts.get("vocab")
@@ -87,11 +87,16 @@ def check_supply(p: Point) -> None:
     if found is not None and named != "bytes" and not found.startswith(named):
         what = f"data.tokenizer is {named!r}, the data was prepared with {found!r}"
         raise RunProblemError("data.tokenizer", what, "leave it out")
-    _check_held_out(p)
+    _check_rows(p)
 
 
-def _check_held_out(p: Point) -> None:
-    asked, context, (_, held_out) = p["data.val_tokens"], p["model.context"], p["n_rows"]
+def _check_rows(p: Point) -> None:
+    """Refuse data without a row to learn from, or with fewer held-out ones than are asked."""
+    asked, context, (train, held_out) = p["data.val_tokens"], p["model.context"], p["n_rows"]
+    if train == 0:
+        key = "model.context" if p["data.unique_tokens"] is None else "data.unique_tokens"
+        what = f"the training tokens are not one row of {context}"
+        raise RunProblemError(key, what, "ask for more, or lower model.context")
     if asked < context:
         what = f"data.val_tokens {asked:,} are not one row of {context} tokens"
         raise RunProblemError("data.val_tokens", what, "ask for more, or lower model.context")

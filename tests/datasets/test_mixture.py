@@ -139,6 +139,18 @@ def test_an_epoch_of_unique_tokens_is_allowed_and_repeats_no_row(root: Path, wei
         assert [one.epochs for one in seen.sources.values()] == [1.0, 1.0]
 
 
+def test_a_source_without_a_row_is_refused_where_rows_are_counted(root: Path) -> None:
+    """Planning counts rows; only training opens the sources."""
+    few, enough = (config(root, "web=0.9, code=0.1", unique_tokens=n * CONTEXT) for n in (4, 5))
+    with pytest.raises(InputError, match=r"40 are 4 rows of 10 .* 'code' has none; ask for 50"):
+        mixture.n_rows(few, CONTEXT)
+    assert mixture.n_rows(enough, CONTEXT)[0] == 5
+    assert mixture.open_corpus(enough, CONTEXT, 0).train.n_rows == 5
+    write(root, "note", 40_000, n_train=CONTEXT)
+    with pytest.raises(InputError, match="'note' has not one row of 10 training tokens; leave"):
+        mixture.n_rows(config(root, "web=0.9, note=0.1"), CONTEXT)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     parts=st.lists(st.integers(1, 9), min_size=1, max_size=5),

@@ -354,6 +354,18 @@ def test_more_held_out_rows_than_there_are_and_less_than_one_are_refused(tmp_pat
     assert "data.val_tokens 63 are not one row of 64 tokens; ask for more" in said
 
 
+def test_less_than_one_row_to_learn_from_is_refused_however_often_it_may_repeat(tmp_path):
+    (tmp_path / "web").mkdir()
+    for name, n_tokens in (("train", 64), ("val", 4096)):
+        (tmp_path / "web" / f"{name}.bin").write_bytes(bytes(2 * n_tokens))
+    said = refusal(tmp_path, {"steps": 1}, data={"unique_tokens": 63, "max_epochs": 1000})
+    assert "the training tokens are not one row of 64; ask for more, or lower" in said
+    data = {"source": "shards", "path": "web", "val_tokens": 64, "max_epochs": 1000}
+    assert "are not one row of 64" in refusal(
+        tmp_path, {"steps": 1}, MODEL | {"vocab": 8}, data=data
+    )
+
+
 def test_repetition_must_be_asked_for_by_name(tmp_path):
     train = {"steps": 4}
     data = {"unique_tokens": 2048}
