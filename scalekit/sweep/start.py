@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalekit import registry
 from scalekit.counting import (
     Shape,
     count_adapter_flops_per_token,
     count_adapters,
     count_maps,
 )
+from scalekit.errors import ScalekitError
 from scalekit.sweep.keys import DEFAULTS, KEYS
 from scalekit.sweep.point import SHAPE, Counted, Point, RunProblemError
 
@@ -139,10 +141,7 @@ def check_start(p: Point) -> None:
         if p[key] != value:
             what = f"{key} is {p[key]!r}, but run {parent.run} that this starts from has {value!r}"
             raise RunProblemError(key, what, "leave it out", also=("start.run", "start.folder"))
-    tokenizer = parent.config["data"]["tokenizer"]
-    if p["data.tokenizer"] != tokenizer:
-        what = f"data.tokenizer is {p['data.tokenizer']!r}, run {parent.run} has {tokenizer!r}"
-        raise RunProblemError("data.tokenizer", what, "take the same", also=("start.run",))
+    _check_tokenizer(p, parent)
     missing = [name for name in _targets(p) if name not in count_maps(_shape(p))]
     if p["start.method"] == "lora" and missing:
         what = f"start.targets names {missing[0]!r}, which model.mlp {p['model.mlp']!r} has not"
@@ -172,6 +171,28 @@ def count_what_learns(p: Point, whole: Counted) -> Counted:
     targets = [name for name in _targets(p) if name in count_maps(shape)]
     flops = count_adapter_flops_per_token(shape, targets, p["start.rank"])
     return Counted(whole.params, flops)
+
+
+def _check_tokenizer(p: Point, parent: Parent) -> None:
+    """Refuse tokens that stand for something else than those that the weights were learnt on.
+
+    Raises:
+        RunProblemError: They are of another tokenizer.
+    """
+    theirs, said = parent.config["data"]["tokenizer"], p["data.tokenizer"]
+    mine = p["facts"].get("tokenizer") or said  # prepared data know theirs
+    if mine == theirs or (said == theirs and not _is_known(parent.config["data"])):
+        return
+    what = f"data.tokenizer is {mine!r}, run {parent.run} has {theirs!r}"
+    raise RunProblemError("data.tokenizer", what, "take the same", also=("start.run",))
+
+
+def _is_known(data: Mapping[str, Any]) -> bool:
+    """Whether data are of the tokenizer that they name, or have the default's name only."""
+    try:
+        return registry.find("datasets", data["source"]).coder(data) is not None
+    except ScalekitError:  # they have gone since
+        return False
 
 
 def resolved_start(p: Point) -> dict[str, Any]:

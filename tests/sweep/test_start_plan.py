@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 
 from scalekit import errors
 from scalekit.cli import run
+from scalekit.documents.base import Ask
 from scalekit.errors import InputError
+from scalekit.prepare.recipe import Recipe, find_sources
+from scalekit.prepare.run import prepare
 from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
 from scalekit.results.table import read_table
@@ -44,16 +49,20 @@ base:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a first sweep that is planned and whose weights seem to be there."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "first.yaml").write_text(FIRST)
-    folder = tmp_path / "runs" / "first"
-    folder.mkdir(parents=True)
-    lines = [spec.to_json() for spec in expand(load_sweep(tmp_path / "first.yaml")).runs]
+    plan_first(tmp_path, FIRST)
+    return tmp_path
+
+
+def plan_first(here: Path, text: str) -> None:
+    (here / "first.yaml").write_text(text)
+    folder = here / "runs" / "first"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [spec.to_json() for spec in expand(load_sweep(here / "first.yaml")).runs]
     (folder / "plan.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for line in lines:
         path = weights_file(folder, line["id"])
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    return tmp_path
 
 
 def parents(here: Path) -> list[dict[str, Any]]:
@@ -172,6 +181,46 @@ def test_what_cannot_be_started_from_is_refused(
     with pytest.raises(InputError) as refused:
         plan(here, more.replace("{id}", ids[0]), base.replace("{id}", ids[0]))
     assert said.format(**known) in str(refused.value)
+
+
+def write_tokens(here: Path) -> None:
+    """Prepare a folder, copy it as of another tokenizer, and one more that does not say whose."""
+    texts = here / "texts.txt"
+    texts.write_text("\n\n".join(f"text number {n}" for n in range(50)))
+    recipe = Recipe("bytes", None, 0.5, 1000, Ask(unit="blank"))
+    prepare(recipe, find_sources([str(texts)], None, is_held_out=False), here / "own", workers=1)
+    manifest = here / shutil.copytree("own", "other") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"identity": "bytes"', '"identity": "t:1"'))
+    (here / shutil.copytree("own", "unsaid") / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ("own", "own", None),
+        ("other", "other", None),
+        ("unsaid", "other", None),
+        ("own", "other", "data.tokenizer is 't:1', run {run} has 'bytes'; take the same"),
+        ("other", "own", "data.tokenizer is 'bytes', run {run} has 't:1'; take the same"),
+        ("other", "unsaid", "data.tokenizer is 'bytes', run {run} has 't:1'; take the same"),
+    ],
+)
+def test_tokens_are_those_that_the_weights_were_learnt_on(
+    here: Path, first: str, then: str, said: str | None
+) -> None:
+    """A prepared folder says which, so that the sweep need not."""
+    write_tokens(here)
+    data = "data: {source: shards, val_tokens: 32, max_epochs: 99, path: PATH}"
+    one, two = (re.sub("data: .*", data, text) for text in (FIRST, THEN))
+    one = one.replace("model: {", "model: {vocab: 256, ")
+    plan_first(here, one.replace("PATH", first))
+    asked = (here, "cases: [{model.d_model: 16}]", "", two.replace("PATH", then))
+    if said is None:
+        assert plan(*asked).runs
+        return
+    with pytest.raises(InputError) as refused:
+        plan(*asked)
+    assert said.format(run=parents(here)[0]["id"]) in str(refused.value)
 
 
 @pytest.mark.parametrize("setting", ["rank", "alpha"])
