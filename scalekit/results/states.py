@@ -52,23 +52,19 @@ class RunState:
         why: What is known beside the record, as a sentence; may be empty.
         crashed: Whether its job ended although nobody asked it to and the run has no end, or no
             record even.
+        step: The last step that the record speaks of.
     """
 
     status: str
     last: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     crashed: bool = False
+    step: int = 0
 
     @property
     def is_finished(self) -> bool:
         """Whether the record has an end line."""
         return self.status in STATUSES
-
-    @property
-    def step(self) -> int:
-        """The last step that the record's end speaks of."""
-        step = self.last.get("step", self.last.get("resumed_from", 0))
-        return step if isinstance(step, int) else 0
 
 
 PENDING = RunState("pending")
@@ -144,18 +140,19 @@ def read_state(path: Path) -> RunState:
 
 def _state(fd: int) -> RunState:
     size = os.fstat(fd).st_size
-    last = _last_line(fd, size)
+    last, step = _last_line(fd, size)
     if last.get("t") == "end" and last.get("status") in STATUSES:
         # A file that was cut while its writer went on has an end and nothing that it belongs to.
-        return RunState(last["status"], last) if _has_header(fd) else RunState("unreadable")
+        ended = RunState(last["status"], last, step=step)
+        return ended if _has_header(fd) else RunState("unreadable")
     if _is_locked(fd):
-        return RunState("running", last)
+        return RunState("running", last, step=step)
     if size == 0:
         return PENDING
     # A killed writer may leave part of a header; anything else at the front is not ours.
     head = os.pread(fd, 64, 0).replace(b" ", b"")[: len(_HEAD)]
     is_ours = _HEAD.startswith(head) or head == _HEAD
-    return RunState("stopped" if is_ours else "unreadable", last if is_ours else {})
+    return RunState("stopped", last, step=step) if is_ours else RunState("unreadable")
 
 
 def _has_header(fd: int) -> bool:
@@ -170,8 +167,9 @@ def _has_header(fd: int) -> bool:
     return isinstance(value, dict) and value.get("t") == "run"
 
 
-def _last_line(fd: int, size: int) -> dict[str, Any]:
-    """Return the last line that is readable; a torn one is passed over."""
+def _last_line(fd: int, size: int) -> tuple[dict[str, Any], int]:
+    """Return the last line that is readable, a torn one passed over, and the last step told."""
+    last: dict[str, Any] = {}
     for chunk in (*_CHUNKS, size):
         start = max(0, size - chunk)
         lines = os.pread(fd, size - start, start).split(b"\n")
@@ -182,10 +180,13 @@ def _last_line(fd: int, size: int) -> dict[str, Any]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
-                return value
+                last = last or value
+                step = value.get("step", value.get("resumed_from"))  # an end has neither
+                if isinstance(step, int):
+                    return last, step
         if start == 0:
             break
-    return {}
+    return last, 0
 
 
 def _is_locked(fd: int) -> bool:

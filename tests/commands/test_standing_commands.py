@@ -146,6 +146,20 @@ def test_status_sees_a_writer_at_work(make_sweep, capsys) -> None:
     assert status_json(folder, capsys)["runs"][0]["status"] == "stopped"
 
 
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_status_knows_how_far_a_run_came_that_did_not_end_well(
+    make_sweep, capsys, status: str
+) -> None:
+    """Its end line names no step, and what a run failed of may be long."""
+    folder, lines = make_sweep(1)
+    path = make_sweep.write_record(folder, lines[0], None, stop_at=20)
+    with RecordWriter(path) as record:
+        record.write("end", status=status, wall_s=3.0, device_s=3.0, traceback="x" * 9000)
+    found = status_json(folder, capsys)
+    assert (found["runs"][0]["status"], found["runs"][0]["step"]) == (status, 20)
+    assert found["flops_done"] == found["flops_planned"] / 2
+
+
 def test_the_table_for_people_has_counts_and_runs(make_sweep, capsys) -> None:
     folder, lines = make_sweep(2, r0="done")
     assert run(["status", str(folder.root)]) == 0
