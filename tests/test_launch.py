@@ -167,6 +167,20 @@ def test_force_starts_everything_anew_and_deletes_no_record(expansion, folder) -
     assert statuses(sweep, folder) == ["done", "done"]
 
 
+def test_the_weights_of_a_record_that_is_replaced_are_not_those_of_the_new_one(
+    expansion, folder
+) -> None:
+    """The new run may keep none, diverge or be stopped; exports and starts would not know."""
+    sweep = expansion(1)
+    launch(sweep, folder)
+    (run,) = ids(sweep)
+    folder.weights(run).parent.mkdir()
+    folder.weights(run).write_bytes(b"old")
+    launch(sweep, folder, force=True)
+    assert not folder.weights(run).exists()
+    assert (folder.root / "runs" / "superseded" / f"{run}.1.pt").read_bytes() == b"old"
+
+
 def test_garbage_in_a_records_place_is_moved_aside_and_the_run_trained(expansion, folder) -> None:
     sweep = expansion(2)
     run = ids(sweep)[0]

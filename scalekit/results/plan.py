@@ -128,18 +128,21 @@ def drop_checkpoints(folder: SweepFolder, run: str) -> None:
 
 
 def move_aside(folder: SweepFolder, run: str) -> None:
-    """Keep a run's record under another name, so that the run starts anew.
+    """Keep a run's record and its last weights under other names, so that the run starts anew.
 
     Its checkpoints belong to the old record and are removed.
 
     Raises:
         SystemTroubleError: The disk refuses.
     """
-    # The checkpoints first: killed in between, the run continues from its start.
+    # The checkpoints first: killed in between, the run continues from its start. The record last:
+    # until the run has ended anew nothing may take the old weights for those of the new record.
     drop_checkpoints(folder, run)
     try:
         place = folder.superseded(run)
         place.parent.mkdir(parents=True, exist_ok=True)
+        if folder.weights(run).exists():
+            folder.weights(run).rename(place.with_suffix(".pt"))
         folder.record(run).rename(place)
     except OSError as error:
         raise SystemTroubleError(
