@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_launch import Expansion, Named, fake_argv, launch, statuses
 
-from scalekit.errors import NOT_FINISHED, OK, RUNS_FAILED
+from scalekit.errors import NOT_FINISHED, OK, REFUSED, RUNS_FAILED
 from scalekit.executors.base import Handle, Job, JobState, Placed, Watch
 from scalekit.launch.missing import find_missing
 from scalekit.launch.submit import submit
@@ -133,6 +133,16 @@ def test_branches_of_a_failed_trunk_are_held_until_it_is_tried_again(runs, folde
     assert outcome.exit_code == RUNS_FAILED
     assert statuses(expansion, folder) == ["pending", "pending", "failed", "done"]
     assert launch(expansion, folder, retry=["failed"]).exit_code == OK
+
+
+def test_branches_hide_no_more_that_their_trunk_failed_just_now(runs, folder):
+    """Weights to start from that are refused have a code of their own, which lets none begin."""
+    train = {**runs[2].config["train"], "fake": {"end": "fail", "code": REFUSED}}
+    trunk = replace(runs[2], config={**runs[2].config, "train": train})
+    expansion = Expansion(Named("demo"), (*runs[:2], trunk, runs[3]))
+    assert launch(expansion, folder).exit_code == RUNS_FAILED
+    assert statuses(expansion, folder) == ["pending", "pending", "failed", "done"]
+    assert launch(expansion, folder).exit_code == RUNS_FAILED
 
 
 def test_a_held_branch_does_not_hide_that_something_still_runs(runs, folder, record):

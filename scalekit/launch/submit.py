@@ -25,6 +25,7 @@ from scalekit.results.plan import (
 )
 from scalekit.results.states import RunState, scan_states, verdict
 from scalekit.results.store import SweepFolder
+from scalekit.results.trunks import is_held
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.stacks import Group
 
@@ -64,7 +65,7 @@ class Outcome:
         started: Runs that were handed to the executor.
         states: Every planned run's state afterwards.
         codes: Exit codes by run, of jobs that ended while we watched.
-        held: Branches that were not handed over, for want of their trunk.
+        held: Branches that could not begin, for want of their trunk.
     """
 
     started: tuple[str, ...]
@@ -176,7 +177,9 @@ def submit(
         codes = _execute(jobs, todo, folder, executor, log)
         states = scan_states(folder, todo.states)
     started = tuple(run for job in jobs for run in job.runs)
-    return Outcome(started, states, codes, todo.held)
+    # A trunk may also have failed just now.
+    held = {run.id for run in todo.start if is_held(run.id, run.plan, folder, states, ())}
+    return Outcome(started, states, codes, todo.held | (held - codes.keys()))
 
 
 def _execute(

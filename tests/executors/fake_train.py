@@ -1,8 +1,8 @@
 """A stand-in for `scalekit train DIR RUN...`: real records, steps that sleep, and planned faults.
 
 The plan line's `config.train.fake` says what happens: `crash` (no end line), `fail` (an end line
-that says so), `diverge`, `deaf` (ignores SIGTERM), `eat` (takes megabytes of memory at its second
-step); `seconds` is the time a step takes.
+that says so, and `code` how it exits), `diverge`, `deaf` (ignores SIGTERM), `eat` (takes megabytes
+of memory at its second step); `seconds` is the time a step takes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(folder: SweepFolder, run: str, *rest: str) -> int:
         if status == "failed" and n > fake.get("fails", 10**6):
             status = "done"
         record.write("end", status=status, wall_s=time.process_time(), ended=time.time())
-    return 0 if status == "done" else 4
+    return 0 if status == "done" else fake.get("code", 4)
 
 
 if __name__ == "__main__":
