@@ -340,6 +340,14 @@ def test_the_inline_executor_leaves_the_same_folder(expansion, folder, capfd) ->
     assert read_submissions(folder)[0].is_closed
 
 
+def test_the_inline_executor_refuses_more_nodes_than_there_are(expansion, folder) -> None:
+    sweep = expansion(1)
+    wide = replace(sweep.runs[0], resources={**sweep.runs[0].resources, "nodes": 2})
+    with pytest.raises(InputError, match=r"resources\.nodes: 2, and this is one machine"):
+        submit(Expansion(sweep.spec, (wide,)), folder, Inline(Settings()), argv=fake_argv)
+    assert not folder.root.exists()
+
+
 def test_a_jobs_command_line_is_the_train_command(folder) -> None:
     argv = job_argv(folder, "abc")
     assert argv[1:] == ("-m", "scalekit", "train", str(folder.root.absolute()), "abc")

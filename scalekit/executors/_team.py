@@ -110,14 +110,7 @@ def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
         InputError: Several nodes, and no Slurm job that has them; or uneven shares.
         SystemTroubleError: They cannot be started.
     """
-    has = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
-    if has < n_nodes:
-        raise InputError(
-            f"resources.nodes: {n_nodes}, and this is "
-            + ("one machine" if has == 1 else f"a job of {has} nodes")
-            + "; submit the sweep with executor: {kind: slurm}, or train in other processes with "
-            "--processes"
-        )
+    has = nodes_for(n_nodes)
     if n_nodes == 1 and n_processes % has:
         has = 1  # as a person would who tries a run inside a larger job
     if n_processes % has:
@@ -134,6 +127,23 @@ def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
             raise SystemTroubleError(
                 f"{error.filename or argv[0]}: cannot be started, {error.strerror}"
             ) from error
+
+
+def nodes_for(n_nodes: int) -> int:
+    """Return how many nodes there are for a run that asks for some.
+
+    Raises:
+        InputError: Fewer.
+    """
+    has = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
+    if has < n_nodes:
+        raise InputError(
+            f"resources.nodes: {n_nodes}, and this is "
+            + ("one machine" if has == 1 else f"a job of {has} nodes")
+            + "; submit the sweep with executor: {kind: slurm}, or train in other processes with "
+            "--processes"
+        )
+    return has
 
 
 def die_with_launcher(environment: Mapping[str, str] = os.environ) -> None:

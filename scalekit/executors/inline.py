@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from scalekit.executors._process import process_handle, process_state, stop_process
+from scalekit.executors._team import nodes_for
 from scalekit.executors._turns import Turns
 from scalekit.executors.base import STOPPED, Job, JobState, Placed, Settings, Watch
 
@@ -22,7 +23,13 @@ class Inline:
         self.threads = settings.threads or 1
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Let everything pass: a run decides on its device itself."""
+        """Refuse runs of more nodes than there are; a run decides on its device itself.
+
+        Raises:
+            InputError: There is such a run.
+        """
+        for job in jobs:
+            nodes_for(int(job.resources.get("nodes") or 1))
 
     def start(self, jobs: Sequence[Job], watch: Watch) -> None:
         """Run the jobs in the order given, but each after the one that it waits for.
