@@ -117,6 +117,7 @@ class _Accumulated:
         self.micro_rows = spread.micro_rows
         self.call: Callable[[Tensor, Tensor], Tensor] = model.loss
         self.replicas: nn.Module | None = None
+        self._is_laid_out = False
         if spread.team.size > 1 and not spread.shards:
             from torch.nn.parallel import DistributedDataParallel
 
@@ -161,9 +162,11 @@ class _Accumulated:
         n_parts = -(-self.spread.most_rows // self.micro_rows)
         if team.size == 1 and n_parts == 1:
             return _alone(self.model, self.device, tokens, targets)
-        self.model.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=tokens.device)
         with team.listening():
+            if self.replicas is not None and not self._is_laid_out:
+                self._lay_out(*(t[_part(len(tokens), 0, n_parts)[0]] for t in (tokens, targets)))
+            self.model.zero_grad(set_to_none=True)
             for i in range(n_parts):
                 part, weight = _part(len(tokens), i, n_parts)
                 with self._last(is_last=i == n_parts - 1):
@@ -173,6 +176,17 @@ class _Accumulated:
                     (mean * (weight * team.size / self.spread.batch_rows)).backward()
                 loss += mean.detach() * (weight / len(tokens))
         return loss
+
+    def _lay_out(self, tokens: Tensor, targets: Tensor) -> None:
+        """Go backward once for nothing, after which replicas lay their sums out for good.
+
+        They do so in the order in which gradients came, and three numbers or more add up to others
+        where they lie otherwise: the first step of a resumed run would not be that of a whole one.
+        """
+        self._is_laid_out = True
+        with self.device.autocast():
+            loss = self.call(tokens, targets)
+        loss.backward()
 
     def _last(self, *, is_last: bool) -> AbstractContextManager[object]:
         """Return the context of a part: replicas speak after the last one only."""

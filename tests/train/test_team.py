@@ -401,6 +401,18 @@ def test_a_run_killed_at_random_gives_the_record_of_one_that_was_not(
     assert max(resumed) > 0
 
 
+@pytest.mark.slow
+def test_three_replicas_go_on_to_the_bit(spread, start: Starter) -> None:
+    """Three numbers add up to others in another order, which two do not."""
+    start.environment = BY_AUTOGRAD
+    needs, keeping = {"processes": 3}, {"train": SLOW_ENOUGH["train"], "log": {"every": 1}}
+    expected = curve(done(start, spread("whole", needs, **keeping)).record(RUN))
+    folder = spread("stopped", needs, **keeping)
+    assert stop(start, folder) > 0
+    done(start, folder)
+    assert curve(folder.record(RUN)) == expected
+
+
 def wait_until_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + 30.0
     while any(is_alive(pid) for pid in pids):
