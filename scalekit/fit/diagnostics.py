@@ -17,6 +17,7 @@ from scalekit.fit.judge import Solution
 from scalekit.fit.objective import OBJECTIVES
 from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, can_allocate, exponents
 from scalekit.fit.result import FitStatus
+from scalekit.fit.rows import Runs
 from scalekit.fit.solve import refit_under
 from scalekit.fit.uncertainty import Spread, is_narrow, uneven_sizes
 from scalekit.quantities import count_words
@@ -186,16 +187,7 @@ def warnings(
             f"{len(runs)} runs for {len(solution.psi)} free parameters leave {spare} to judge the "
             "law by; add runs or use a smaller law"
         )
-    points = np.stack([*runs.inputs.values(), runs.loss])
-    # Copies of one cluster are resampled together, which narrows nothing.
-    apart = np.stack([*points, runs.cluster])
-    repeated = count_distinct(apart) - count_distinct(points)
-    if repeated:
-        found.append(
-            f"{count_words(repeated, 'run')} with the inputs and loss of another, each taken for a "
-            "run of its own: if one run stands twice, leave the copy out, intervals are too narrow "
-            "by it"
-        )
+    found += _copy_warnings(runs)
     found += _interval_warnings(solution, known)
     if draws is not None and draws.lost:
         lost = count_words(draws.lost, "bootstrap refit")
@@ -207,6 +199,26 @@ def warnings(
             f"the result rests on {names}: without it the exponent of N* moves by "
             f"{first[0]['shift_in_errors']:+.1f} standard errors, and N* at {far:.3g} FLOPs is "
             f"{first[0]['params_ratio']:.3g} times as large"
+        )
+    return found
+
+
+def _copy_warnings(runs: Runs) -> list[str]:
+    """Doubt rows that stand twice, under another run's name or under their own."""
+    points = np.stack([*runs.inputs.values(), runs.loss])
+    n_points, n_apart = count_distinct(points), count_distinct(np.stack([*points, runs.cluster]))
+    found = []
+    if n_apart > n_points:
+        found.append(
+            f"{count_words(n_apart - n_points, 'run')} with the inputs and loss of another, each "
+            "taken for a run of its own: if one run stands twice, leave the copy out, intervals "
+            "are too narrow by it"
+        )
+    if len(runs) > n_apart:
+        # Resampled together they narrow no interval of a parameter.
+        found.append(
+            f"{count_words(len(runs) - n_apart, 'row')} with the inputs and loss of another of the "
+            "same run or trunk: each counts as often as it stands there; leave copies out"
         )
     return found
 

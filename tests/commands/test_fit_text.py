@@ -17,9 +17,9 @@ def test_an_evaluation_error_above_the_scatter_of_the_runs_is_no_part_of_it(
     table.write_text("\n".join([f"{header},loss_sem", *(f"{row},0.03" for row in rows)]) + "\n")
     assert run(["fit", str(table)]) == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("noise ")]
-    assert "of which" not in line
-    assert "less than the evaluation's error of 1." in line
-    assert "which runs on one validation set share" in line
+    assert "the evaluation's error, 1." in line
+    assert "is taken as shared, by one validation set" in line
+    assert "were it each run's own" not in line
 
 
 def _written(path: Path, rows: list[str], header: str = "params,tokens,loss") -> list[str]:

@@ -214,7 +214,7 @@ def test_rows_given_twice_weigh_twice_and_are_reported() -> None:
     # Both stop where the objective cannot fall by 1e-15 of itself; a valley of condition 1e4 turns
     # that into 1e-7 of an amplitude.
     assert twice_fit.theta == pytest.approx(once_fit.theta, rel=1e-6)
-    assert any("25 runs with the inputs and loss of another" in w for w in twice_fit.warnings)
+    assert any("25 rows with the inputs and loss of another" in w for w in twice_fit.warnings)
     runs = runs_of(table["params"], table["tokens"], table["loss"])
     solution = solve(CHINCHILLA, runs, find_objective("mse_log"))
     weighted = minimise(solution.problem, solution.psi[None], np.full((1, 25), 2.0))
