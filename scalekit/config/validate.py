@@ -111,7 +111,9 @@ def explain(item: Mapping[str, Any], place: Place, node: Node | None = None) -> 
     named = [part for part in item["loc"] if isinstance(part, str)]
     name = f"{named[-1]!r} " if named else ""
     if kind in words:
-        return Problem(place, f"{name}{words[kind].format(**context)}, found {found}", "change it")
+        # A value without a node was computed.
+        todo = "put it into round(...)" if kind == "int_from_float" and not node else "change it"
+        return Problem(place, f"{name}{words[kind].format(**context)}, found {found}", todo)
     said = item["msg"][:1].lower() + item["msg"][1:]
     return Problem(place, f"{name}{said}, found {found}", "change it")
 

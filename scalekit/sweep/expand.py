@@ -21,7 +21,7 @@ from scalekit.sweep.point import Point, Rule
 from scalekit.sweep.resolve import RULES, UNGIVEN
 from scalekit.sweep.spec import RunSpec
 from scalekit.sweep.start import Parents, begin_from, plan_start, resolved_start
-from scalekit.sweep.supply import check_repetition, facts_rule, n_rows_rule
+from scalekit.sweep.supply import check_repetition, facts_rules, n_rows_rule
 from scalekit.sweep.sweep_spec import BUDGET, Option, SweepSpec
 from scalekit.sweep.tasks import tasks_rule
 
@@ -109,7 +109,7 @@ class _Expander:
         self.parents = Parents()
         self.given = _without_open({**UNGIVEN, **spec.base.values})
         self.ladders: dict[tuple[int, ...], list[tuple[str, tuple[Option, ...]]]] = {}
-        of_data = {"facts": facts_rule(), "n_rows": n_rows_rule()}
+        of_data = {**facts_rules(), "n_rows": n_rows_rule()}
         self.rules: dict[str, Rule] = {**RULES, **of_data, "tasks": tasks_rule()}
         for key, expression in spec.derive.items():
             self.rules[key] = _derived(key, expression)

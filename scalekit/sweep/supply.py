@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -14,16 +14,24 @@ from scalekit.sweep.point import Point, Rule, RunProblemError
 from scalekit.sweep.sweep_spec import BUDGET, nest
 
 _DATA = tuple(name for name in KEYS if name.startswith("data."))
+_OF_ALL = tuple(name for name in _DATA if name != "data.unique_tokens")
 _Question = Callable[[Any, Mapping[str, Any], Point], Any]
 """What to ask of a dataset, given the settings of its data, for a run."""
 
 
-def facts_rule() -> Rule:
-    """Return a rule for the facts of a run's data, which asks each dataset once.
+def facts_rules() -> dict[str, Rule]:
+    """Return rules for the facts of a run's data, and of all of them, which ask each dataset once.
 
-    A dataset is a plug-in found by its name, so nothing of `datasets/` is imported here.
+    The vocabulary is that of all, so that `data.unique_tokens` may follow from a run's tokens. A
+    dataset is a plug-in found by its name, so nothing of `datasets/` is imported here.
     """
-    return _asked_once(_DATA, lambda dataset, data, _: dataset.facts(data))
+    of_all = _asked_once(_OF_ALL, lambda dataset, data, _: dataset.facts(data))
+    of_some = _asked_once(_DATA, lambda dataset, data, _: dataset.facts(data))
+
+    def facts(p: Point) -> Any:
+        return of_all(p) if p["data.unique_tokens"] is None else of_some(p)
+
+    return {"facts of all": of_all, "facts": facts}
 
 
 def n_rows_rule() -> Rule:
@@ -39,14 +47,14 @@ def _asked_once(keys: tuple[str, ...], question: _Question) -> Rule:
     def answer(point: Point) -> Any:
         row = values(point)
         if row not in known:
-            known[row] = _ask(point, question)
+            known[row] = _ask(point, keys, question)
         return known[row]
 
     return answer
 
 
-def _ask(point: Point, question: _Question) -> Any:
-    settings = {name: point[name] for name in _DATA}
+def _ask(point: Point, keys: Iterable[str], question: _Question) -> Any:
+    settings = {name: point[name] for name in keys if name in _DATA}
     try:
         dataset = registry.find("datasets", settings["data.source"])
         return question(dataset, nest(settings)["data"], point)
@@ -60,7 +68,7 @@ def _ask(point: Point, question: _Question) -> Any:
 
 def vocab(p: Point) -> int:
     """Return the data's number of symbols."""
-    known = p["facts"].get("vocab")
+    known = p["facts of all"].get("vocab")
     if known is None:
         what = f"model.vocab does not follow from data.source {p['data.source']!r}"
         raise RunProblemError("model.vocab", what, "set model.vocab")

@@ -268,6 +268,15 @@ def test_a_rate_is_derived_from_tokens_whichever_words_say_how_long(tmp_path, as
     assert run.config["train"]["lr"] == pytest.approx(1e-8 * 102400, rel=1e-12)
 
 
+@pytest.mark.parametrize("asked", [{"flops": 1e10}, {"tokens_per_param": 20}], ids=str)
+def test_repetition_is_derived_from_tokens_that_follow_from_the_vocabulary(tmp_path, asked):
+    derive = {"data.unique_tokens": "round(D / 4)"}
+    (run,) = sweep(tmp_path, asked, derive=derive, data={"max_epochs": 5}).runs
+    # D is what was asked for, the plan's tokens are whole steps of it.
+    epochs = run.plan["tokens"] / run.config["data"]["unique_tokens"]
+    assert epochs == pytest.approx(4, rel=0.5 / run.plan["steps"] + 1e-3)
+
+
 @pytest.mark.parametrize(
     ("derive", "said"),
     [
@@ -275,7 +284,8 @@ def test_a_rate_is_derived_from_tokens_whichever_words_say_how_long(tmp_path, as
         ({"lr": "weight_decay", "weight_decay": "lr"}, "itself, train.lr -> train.weight_decay"),
         ({"batch_tokens": "steps * 64"}, "depends on itself"),
         ({"n_layers": "N / 1e3"}, "depends on itself"),
-        ({"d_model": "100 / 3"}, "'d_model' must be a whole number, found 33.33"),
+        ({"d_model": "100 / 3"}, "'d_model' must be a whole number, found 33.3"),
+        ({"d_model": "100 / 3"}, "put it into round(...)"),
         ({"lr": "0 - 1"}, "'lr' must be above 0, found -1"),
         ({"lr": "1 / (N - N)"}, "division by zero"),
         ({"schedule": "'cosin'"}, "'constant' or 'inverse_sqrt', found 'cosin'"),
