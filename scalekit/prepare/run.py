@@ -190,7 +190,7 @@ def _work_through(
     done = 0
     open_parts = []
     for part in parts:
-        report = read_report(bench.folder, part)
+        report = read_report(bench, part)
         if report is None:
             open_parts.append(part)
         else:

@@ -91,10 +91,16 @@ def held_out_path(folder: Path) -> Path:
     return folder / REPORTS / "held_out.u64"
 
 
-def read_report(folder: Path, part: Part) -> dict[str, Any] | None:
-    """Return a part's report if it is done and its shards are there in full; else None."""
+def read_report(bench: Bench, part: Part) -> dict[str, Any] | None:
+    """Return a part's report if it is done and its shards are there in full; else None.
+
+    A part that an older version had done is not where it has not looked for what is held out.
+    """
+    folder = bench.folder
     try:
         report = json.loads(report_path(folder, part.number).read_text(encoding="utf-8"))
+        if bench.held_out.size and "also_held_out" not in report:
+            return None
         for shard in report["shards"]:
             if (folder / shard["file"]).stat().st_size != shard["file_bytes"]:
                 return None
@@ -212,6 +218,8 @@ class _Shard:
             "token_bytes_add_up": self.is_exact,
         }
         if self._file is None:
+            if self._path.exists():  # an older version's, of documents that are left out now
+                self._path.unlink()
             return said
         if self.n_tokens > _MOST_TOKENS:
             raise InputError(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -281,6 +282,30 @@ def test_a_document_that_is_held_out_is_trained_on_nowhere(
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest.recipe["also_held_out"] == 4
+
+
+def test_parts_done_by_a_version_that_trained_on_what_is_held_out_are_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, texts in {"a": TEXTS[:20], "b": TEXTS[20:23], "val": TEXTS[15:23]}.items():
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(texts))
+    recipe = Recipe("bytes", None, 0.0, 400, Ask(unit="blank"))
+    named = [([str(tmp_path / f"{name}.txt") for name in "ab"], False)]
+    named += [([str(tmp_path / "val.txt")], True)]
+    sources = [s for names, held in named for s in find_sources(names, None, is_held_out=held)]
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    with monkeypatch.context() as patch:
+        patch.setattr("scalekit.prepare.run.note_held_out", lambda *_: None)
+        patch.setattr("scalekit.prepare.run._write_files", Mock(side_effect=Death))
+        with pytest.raises(Death):
+            prepare(recipe, sources, begun, workers=1)
+    for path in (begun / "parts").glob("*.json"):
+        report = json.loads(path.read_text())
+        del report["also_held_out"]
+        path.write_text(json.dumps(report))
+    for folder in (begun, whole):
+        prepare(recipe, sources, folder, workers=1)
+    assert files(begun) == files(whole)
 
 
 def test_sources_whose_documents_are_all_held_out_are_refused(tmp_path: Path, capsys) -> None:
