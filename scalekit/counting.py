@@ -81,25 +81,7 @@ def count_params(shape: Shape) -> dict[str, int]:
 
 def count_flops_per_token(shape: Shape) -> dict[str, float]:
     """Count training FLOPs per token by every name of `FLOPS_KINDS`, at full context."""
-    s = shape
-    width = s.n_heads * s.head_dim
-    projections = 2 * s.d_model * s.head_dim * (2 * s.n_heads + 2 * s.n_kv_heads)
-    # Appendix F per sequence: 2 s^2 kh logits, 3 h s^2 softmax, 2 s^2 kh reduction.
-    attention = 4 * s.context * width
-    softmax = 3 * s.n_heads * s.context
-    mlp = 2 * s.d_model * s.d_ff * (3 if s.mlp == "swiglu" else 2)
-    body = s.n_layers * (projections + attention + softmax + mlp)
-    head = 2 * s.d_model * s.vocab
-    params = count_params(s)
-    return {
-        "exact": 3.0 * (body + head),
-        "exact_no_head": 3.0 * body,
-        "exact_with_embedding": 3.0 * (body + 2 * head),
-        "6N_total": 6.0 * params["total"],
-        "6N_non_embedding_head": 6.0 * params["non_embedding_head"],
-        "6N_non_embedding": 6.0 * params["non_embedding"],
-        "deepseek": 3.0 * s.n_layers * (projections + mlp + attention),
-    }
+    return _count_flops(shape, passes=3.0)
 
 
 def count_adapter_flops_per_token(
@@ -107,13 +89,35 @@ def count_adapter_flops_per_token(
 ) -> dict[str, float]:
     """Count the same where nothing but adapters learns.
 
-    The forward pass and the gradients of activations stay, the gradients of the weights do not:
-    two thirds by any name, and six FLOPs for every number of an adapter.
+    The forward pass and the gradients of activations stay, the gradients of the weights do not: two
+    of a weight's three products, all of attention's, which has no weights, and six FLOPs for every
+    number of an adapter.
 
-    Source: Schulman et al. 2025, "LoRA Without Regret", whose count this is.
+    Source: Schulman et al. 2025, "LoRA Without Regret", who count a weight and its adapter so.
     """
     learns = 6.0 * count_adapters(shape, targets, rank)
-    return {kind: n * 2 / 3 + learns for kind, n in count_flops_per_token(shape).items()}
+    return {kind: n + learns for kind, n in _count_flops(shape, passes=2.0).items()}
+
+
+def _count_flops(s: Shape, *, passes: float) -> dict[str, float]:
+    """Count with so many products of each weight: forward, its input's gradient, its own."""
+    width = s.n_heads * s.head_dim
+    projections = 2 * s.d_model * s.head_dim * (2 * s.n_heads + 2 * s.n_kv_heads)
+    # Appendix F per sequence: 2 s^2 kh logits, 3 h s^2 softmax, 2 s^2 kh reduction.
+    attention = 3.0 * s.n_layers * 4 * s.context * width
+    softmax = 3.0 * s.n_layers * 3 * s.n_heads * s.context
+    mlp = 2 * s.d_model * s.d_ff * (3 if s.mlp == "swiglu" else 2)
+    maps = passes * s.n_layers * (projections + mlp)
+    head = passes * 2 * s.d_model * s.vocab
+    body = maps + attention + softmax
+    params = count_params(s)
+    return {
+        "exact": body + head,
+        "exact_no_head": body,
+        "exact_with_embedding": body + 2 * head,
+        **{f"6N_{kind}": 2.0 * passes * n for kind, n in params.items()},
+        "deepseek": maps + attention,
+    }
 
 
 def count_maps(shape: Shape) -> dict[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -113,12 +114,13 @@ def test_loss_and_gradients_are_those_of_adapters_beside_the_weights(
         torch.testing.assert_close(mine, other.grad, rtol=1e-9, atol=1e-13)
 
 
-def products(model: Callable[[Tensor], Tensor]) -> float:
-    """Count the FLOPs a token of the matrix products, attention's left out, of a step."""
+def products(model: Callable[[Tensor], Tensor], *, attends: bool = False) -> float:
+    """Count the FLOPs a token of a step's products with weights, and of attention's on demand."""
     tokens, right = batch()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         cross_entropy(model(tokens).mT, right).backward()
-    return counter.get_flop_counts()["Global"][torch.ops.aten.mm] / tokens.numel()
+    found, ops = counter.get_flop_counts()["Global"], torch.ops.aten
+    return (found[ops.mm] + attends * found[ops.bmm]) / tokens.numel()
 
 
 def test_flops_are_those_of_products_beside_the_weights(
@@ -129,12 +131,11 @@ def test_flops_are_those_of_products_beside_the_weights(
     for n_layers in (1, 2):
         model = {**FEWER_KEYS, "n_layers": n_layers}
         shape = shape_of(planned(model=model).config["model"])
+        assert shape.context == batch()[0].shape[1]
         lora = shaken(Lora(built(**model), ALL, rank=3, alpha=6.0, seed=1))
         with monkeypatch.context() as patch:
-            measured.append(products(BesideWeights(lora, patch).model))
-        per_token = count_adapter_flops_per_token(shape, ALL, rank=3)["deepseek"]
-        attention = 2 * 4 * shape.context * shape.n_heads * shape.head_dim
-        counted.append(per_token - n_layers * attention)
+            measured.append(products(BesideWeights(lora, patch).model, attends=True))
+        counted.append(count_adapter_flops_per_token(shape, ALL, rank=3)["deepseek"])
     assert measured[1] - measured[0] == counted[1] - counted[0]
 
 
