@@ -218,6 +218,16 @@ def test_a_batch_in_parts_gives_the_gradients_of_all_at_once(built, recompute: s
     assert all(p.grad is None for p in parts.base.parameters())
 
 
+def test_adapters_of_a_frozen_model_that_was_evaluated_before_learn(built) -> None:
+    tokens, right = batch()
+    base = built().requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        base.loss(tokens, right)
+    lora = Lora(base, ALL, rank=3, alpha=6.0, seed=1)
+    lora.gradients(tokens, right, nullcontext())
+    assert all(b.grad is not None and b.grad.any() for b in lora.adapters[1::2])
+
+
 def test_a_run_begins_exactly_where_its_parent_ended(built) -> None:
     tokens, right = batch()
     base = built()

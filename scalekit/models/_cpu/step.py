@@ -41,7 +41,8 @@ class CpuStep:
     def __init__(self, model: GPT, kernels: ctypes.CDLL, rotation: Tensor, norm_eps: float) -> None:
         self.model, self.kernels, self.rotation, self.norm_eps = model, kernels, rotation, norm_eps
         maps = [module for module in model.modules() if isinstance(module, Maps)]
-        known = [some for module in maps for some in module.adapters.values()]
+        # Of matrices without any too, which may get some later.
+        known = [module.adapters[name] for module in maps for name in module._parameters]
         self._adapted = [(some, tuple(some)) for some in known]
         # By the weight that they are part of.
         self.adapters = {
