@@ -115,8 +115,9 @@ def _show(folder: Path, manifest: Manifest, form: Format) -> None:
         | {name: counts[name] for name in names}
         for split, counts in manifest.splits.items()
     ]
+    left_out = {name: manifest.recipe.get(name) for name in ("empty_documents", "also_held_out")}
     if form is Format.JSON:
-        said = {"tokenizer": manifest.tokenizer, "fingerprint": manifest.fingerprint}
+        said = {"tokenizer": manifest.tokenizer, "fingerprint": manifest.fingerprint, **left_out}
         return print_json("data", {"folder": str(folder), **said, "splits": rows})
     if form is Format.CSV:
         return print_csv(list(rows[0]), rows)
@@ -132,7 +133,7 @@ def _show(folder: Path, manifest: Manifest, form: Format) -> None:
     print(format_table(header, cells))
     vocab = manifest.tokenizer["vocab"]
     print(f"tokenizer {manifest.tokenizer['identity']}, {vocab:,} tokens")
-    empty, known = (manifest.recipe.get(name) for name in ("empty_documents", "also_held_out"))
+    empty, known = left_out.values()
     if empty:
         print(f"{count_words(empty, 'document')} without any text, left out")
     if known:

@@ -213,7 +213,8 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
         splits[split] = count_split(split, shards)
         if not splits[split]["tokens"]:
             n_known = sum(report.get("also_held_out", 0) for report in reports)
-            raise InputError(_empty_split(split, shards, n_known))
+            by_name = any(source["held_out"] for source in plan["sources"])
+            raise InputError(_empty_split(split, shards, n_known, by_name=by_name))
     held_out = [shard for shard in shards if shard["split"] == "val"]
     package = registry.find("tokenizers", parse(bench.recipe.tokenizer)[0]).package
     tokenizer = {
@@ -233,12 +234,17 @@ def _manifest(plan: dict[str, Any], bench: Bench, reports: Sequence[dict[str, An
     return Manifest(fingerprint, tokenizer, splits, tuple(shards), tuple(plan["sources"]), recipe)
 
 
-def _empty_split(split: str, shards: Sequence[dict[str, Any]], n_known: int) -> str:
+def _empty_split(
+    split: str, shards: Sequence[dict[str, Any]], n_known: int, *, by_name: bool
+) -> str:
     n_documents = sum(shard["documents"] for shard in shards)
     if not n_documents:
         return "the sources: no document with any text in them; name others"
     if split == "train" and n_known:
         return "--val: has every document of the sources; name others to hold out or to train on"
+    if by_name:
+        empty = "the sources" if split == "train" else "--val"
+        return f"{empty}: no document with any text in them; name others"
     other = "held out" if split == "train" else "for training"
     return (
         f"--val-share: {n_documents} documents, all of them {other}; change the share, cut text "

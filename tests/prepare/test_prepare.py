@@ -282,6 +282,9 @@ def test_a_document_that_is_held_out_is_trained_on_nowhere(
     manifest = read_manifest(out)
     assert manifest is not None
     assert manifest.recipe["also_held_out"] == 4
+    assert cli.run(["data", "check", str(out), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["also_held_out"], told["empty_documents"]) == (4, 0)
 
 
 def test_parts_done_by_a_version_that_trained_on_what_is_held_out_are_done_again(
@@ -365,7 +368,9 @@ def test_small_files_share_a_shard(tmp_path: Path) -> None:
         (["{folder}/empty"], 3, "no file of a known format"),
         (["{folder}/picture.png"], 3, "its ending tells no format; say --source-format"),
         (["{folder}/nowhere"], 3, "no such file or folder"),
-        (["{folder}/blank.jsonl"], 3, "no document with any text"),
+        (["{folder}/blank.jsonl"], 3, "the sources: no document with any text"),
+        (["{in}", "--val", "{folder}/blank.jsonl"], 3, "--val: no document with any text"),
+        (["{folder}/blank.jsonl", "--val", "{in}"], 3, "the sources: no document with any text"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused_in_words(
