@@ -116,6 +116,13 @@ def _show(folder: Path, manifest: Manifest, form: Format) -> None:
         for split, counts in manifest.splits.items()
     ]
     left_out = {name: manifest.recipe.get(name) for name in ("empty_documents", "also_held_out")}
+    if left_out["also_held_out"] is None and any(s.get("held_out") for s in manifest.sources):
+        print(
+            f"note: {folder}: prepared by a version that trained on documents of --val where they "
+            "stand in other sources too; prepare it anew in another folder, or they lower the "
+            "held-out loss",
+            file=sys.stderr,
+        )
     if form is Format.JSON:
         said = {"tokenizer": manifest.tokenizer, "fingerprint": manifest.fingerprint, **left_out}
         return print_json("data", {"folder": str(folder), **said, "splits": rows})

@@ -35,7 +35,7 @@ class Manifest:
             `bytes_per_token`, in which tokens between documents count.
         shards: In the order of their names: `file`, `split`, `tokens`, `bytes`, `documents`,
             `sha256`.
-        sources: What was read: `source`, `format`, `digest`.
+        sources: What was read: `source`, `format`, `held_out`, `digest`.
         recipe: How it was read.
     """
 

@@ -285,6 +285,11 @@ def test_a_document_that_is_held_out_is_trained_on_nowhere(
     assert cli.run(["data", "check", str(out), "--format", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["also_held_out"], told["empty_documents"]) == (4, 0)
+    older = json.loads((out / "manifest.json").read_text())
+    del older["recipe"]["also_held_out"]
+    (out / "manifest.json").write_text(json.dumps(older))
+    assert cli.run([*command, "--val", str(tmp_path / "val.txt")]) == 0
+    assert "version that trained on documents of --val" in capsys.readouterr().err
 
 
 def test_parts_done_by_a_version_that_trained_on_what_is_held_out_are_done_again(
