@@ -72,5 +72,6 @@ class Average:
 
 
 def build_average(model: nn.Module, train: TrainSpec) -> Average | None:
-    """Build the mean of a model's weights, where a run asks for one."""
-    return Average(list(model.parameters()), train.average_frac) if train.average_frac else None
+    """Build the mean of the weights of a model that learn, where a run asks for one."""
+    learn = [p for p in model.parameters() if p.requires_grad]
+    return Average(learn, train.average_frac) if train.average_frac else None

@@ -9,11 +9,14 @@ import torch
 from deaths import Death, different_moments, dying_at
 from ladders import own_lines, plan
 
+from scalekit import registry
+from scalekit.models.base import build_seeded
 from scalekit.results.record import read_record
 from scalekit.results.rows import sweep_rows
 from scalekit.results.store import SweepFolder
-from scalekit.sweep.spec import RunSpec
-from scalekit.train.average import Average
+from scalekit.sweep.spec import RunConfig, RunSpec
+from scalekit.train.average import Average, build_average
+from scalekit.train.lora import Lora
 from scalekit.train.run import train_run
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
@@ -45,6 +48,15 @@ def test_the_age_of_the_mean_is_its_share_of_any_length(share: float, steps: int
     assert float(found.sum()) == pytest.approx(1.0, rel=1e-12)
     # The profile is s^g but for terms of relative size (g + 1) / steps.
     assert age / steps == pytest.approx(share, rel=3 / (share * steps))
+
+
+def test_of_a_model_with_adapters_the_mean_holds_them_alone(planned) -> None:
+    spec = planned(**CONSTANT)
+    base = build_seeded(registry.find("models", "gpt"), spec.config["model"], seed=0)
+    lora = Lora(base, ("q", "v"), rank=2, alpha=2.0, seed=0)
+    average = build_average(lora, RunConfig.model_validate(spec.config).train)
+    assert average is not None
+    assert list(map(id, average.params)) == list(map(id, lora.adapters))
 
 
 def test_weights_come_back_to_the_bit_even_when_the_evaluation_fails() -> None:
