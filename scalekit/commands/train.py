@@ -16,7 +16,7 @@ import typer
 from scalekit import errors
 
 if TYPE_CHECKING:
-    from scalekit.executors._team import Place
+    from scalekit.executors._place import Place
     from scalekit.results.store import SweepFolder
     from scalekit.sweep.spec import RunSpec
     from scalekit.train.stop import StopRequest
@@ -43,7 +43,8 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     A run of several processes is started by one call, which starts itself once for each. Several
     runs that differ in seed, learning rate or weight decay alone train as one batched model.
     """
-    from scalekit.executors._team import die_with_launcher, find_place, run_team
+    from scalekit.executors._place import die_with_launcher, find_place
+    from scalekit.executors._team import run_team
     from scalekit.executors.base import count_processes
     from scalekit.results.store import SweepFolder
     from scalekit.sweep.spec import RunSpec

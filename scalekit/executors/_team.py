@@ -2,10 +2,9 @@
 
 The command that trains a run becomes their launcher and starts itself once for each: here, or with
 srun on all nodes of the Slurm job that it is in. The first speaks for the run: its exit code is the
-run's. They find each other by the variables of torchrun and of submitit's
-`TorchDistributedEnvironment`, so that either can start them as well. Two things differ from
-submitit's: the port is a free one, not drawn from the job's number, because a worker starts many
-runs in one job; and the address is the machine's own name, because Slurm's need not resolve.
+run's. They find each other as `_place` says. Two things differ from submitit's variables: the port
+is a free one, not drawn from the job's number, because a worker starts many runs in one job; and
+the address is the machine's own name, because Slurm's need not resolve.
 """
 
 from __future__ import annotations
@@ -17,12 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from scalekit.errors import INTERRUPTED, SYSTEM_TROUBLE, InputError, SystemTroubleError
+from scalekit.executors._place import BY_SRUN, LIFELINE, LISTENER
 from scalekit.executors.base import STOPPED
 from scalekit.signals import stop_requests
 
@@ -30,69 +28,7 @@ GRACE_SECONDS = 30.0
 """How long the others may go on once one has ended: the first to write down why, and no longer."""
 
 POLL_SECONDS = 0.05
-LIFELINE = "SCALEKIT_LIFELINE"
-LISTENER = "SCALEKIT_LISTENER"
-BY_SRUN = "SCALEKIT_BY_SRUN"
-
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Place:
-    """A process's place among those that train one run.
-
-    Attributes:
-        rank: Its number, counted through all nodes.
-        size: How many there are.
-        local_rank: Its number on its node.
-        local_size: How many there are on its node.
-        address: Where the first one is found.
-        port: And at which port.
-        listener: A socket at that port, opened for the first by its launcher; None elsewhere.
-    """
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    address: str
-    port: int
-    listener: int | None = None
-
-
-def find_place(environment: Mapping[str, str]) -> Place | None:
-    """Read from the environment which place this process was given; None where nobody gave one.
-
-    Raises:
-        InputError: A variable is missing, or is no number.
-    """
-    if environment.get(BY_SRUN):
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", None)
-    elif "RANK" in environment and "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    else:
-        return None
-    try:
-        rank, size, local_rank = (int(environment[name]) for name in names[:3])
-        if names[3] is None:
-            local_size = size // int(environment["SLURM_STEP_NUM_NODES"])
-        else:
-            local_size = int(environment.get(names[3], size))
-        listener = environment.get(LISTENER)
-        return Place(
-            rank,
-            size,
-            local_rank,
-            local_size,
-            environment["MASTER_ADDR"],
-            int(environment["MASTER_PORT"]),
-            None if listener is None or rank else int(listener),
-        )
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"environment: {error} where torch.distributed's variables are read; unset RANK and "
-            "WORLD_SIZE, or start the run with torchrun or srun"
-        ) from error
 
 
 def run_team(argv: Sequence[str], n_processes: int, n_nodes: int) -> int:
@@ -144,22 +80,6 @@ def nodes_for(n_nodes: int) -> int:
             "--processes"
         )
     return has
-
-
-def die_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
-    """Kill this process when its launcher is gone, whatever it is doing then.
-
-    A launcher that is killed cannot tell its processes; the pipe that it held open ends.
-    """
-    pipe = environment.get(LIFELINE)
-    if pipe is not None:
-        threading.Thread(target=_wait_for_end, args=(int(pipe),), daemon=True).start()
-
-
-def _wait_for_end(pipe: int) -> None:
-    with contextlib.suppress(OSError):
-        os.read(pipe, 1)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 # --- here ------------------------------------------------------------------------------------

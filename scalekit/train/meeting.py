@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scalekit.errors import InputError, SystemTroubleError
-from scalekit.executors._team import Place
+from scalekit.executors._place import Place
 from scalekit.train.device import choose_device
 from scalekit.train.team import SOLO, Team, host_name
 

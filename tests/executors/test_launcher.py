@@ -15,13 +15,14 @@ import pytest
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors import _team
-from scalekit.executors._team import Place, find_place, run_team, srun_words
+from scalekit.executors._place import BY_SRUN, Place, find_place
+from scalekit.executors._team import run_team, srun_words
 from scalekit.executors.base import count_processes
 
 MEMBER = """
 import json, os, signal, sys, time
 from pathlib import Path
-from scalekit.executors._team import die_with_launcher, find_place
+from scalekit.executors._place import die_with_launcher, find_place
 die_with_launcher()
 place = find_place(os.environ)
 told = []
@@ -229,7 +230,7 @@ def test_the_places_of_torchrun_and_of_srun_are_read() -> None:
     slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
     slurm |= {"SLURM_STEP_NUM_NODES": "2"}
     assert find_place(slurm | meeting) is None
-    by_srun = {_team.BY_SRUN: "1"}
+    by_srun = {BY_SRUN: "1"}
     assert find_place(slurm | meeting | by_srun) == Place(3, 4, 1, 2, "n1", 29500)
     with pytest.raises(InputError, match="environment: 'MASTER_ADDR'"):
         find_place(torchrun)

@@ -195,7 +195,7 @@ SUBMITITS = """
 import json, os, sys
 from pathlib import Path
 from submitit.helpers import TorchDistributedEnvironment
-from scalekit.executors._team import find_place
+from scalekit.executors._place import find_place
 theirs, ours = TorchDistributedEnvironment(), find_place(os.environ)
 names = ("rank", "local_rank", "local_world_size", "world_size")
 mine = (ours.rank, ours.local_rank, ours.local_size, ours.size)

@@ -189,7 +189,8 @@ def test_a_gpu_that_is_not_there_is_refused_by_each_process_in_words(
 MEET = """
 import os, sys
 import torch, torch.distributed as dist
-from scalekit.executors._team import find_place, run_team
+from scalekit.executors._place import find_place
+from scalekit.executors._team import run_team
 from scalekit.train.meeting import join
 
 place = find_place(os.environ)
