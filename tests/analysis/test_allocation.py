@@ -6,7 +6,6 @@ import pytest
 from scalekit import registry
 from scalekit.analysis.allocation import frontier, optimum, predict
 from scalekit.analysis.compare import form_band, summary
-from scalekit.analysis.diagnose import coverage, influence
 from scalekit.analysis.rollout import rollout
 from scalekit.analysis.sensitivity import exponent_table
 from scalekit.errors import FitError, UsageError
@@ -125,34 +124,6 @@ def test_the_forest_names_each_variant_and_keeps_failures(table, whole) -> None:
     count = variants["total"]["value"]
     assert count is not None
     assert abs(count - rows[0]["value"]) > 1e-4
-
-
-def test_one_bad_run_stands_out_by_its_influence(table) -> None:
-    loss = table["loss"].copy()
-    loss[29] *= 1.03
-    result = fit(with_columns(table, loss=loss), objective="mse_log")
-    found = influence(with_columns(table, loss=loss), result)
-    assert len(found) == 30
-    worst = next(one for one in found if one.runs == ("sim-30",))
-    assert worst in found[:2]
-    assert abs(worst.shift_in_errors) > 0.5
-    without = fit(
-        with_columns(table, loss=loss).where(np.arange(30) != 29),
-        objective="mse_log",
-        predict=[1e20],
-    )
-    assert worst.exponent == pytest.approx(without.exponents["params"]["value"], rel=1e-6)
-    assert worst.params == pytest.approx(without.optimum[0]["params"], rel=1e-6)
-
-
-def test_coverage_knows_the_design(table, whole) -> None:
-    found = coverage(table, whole)
-    assert found["decades_flops"] == pytest.approx(2.0, abs=1e-6)
-    # Sizes reach a factor 4 to each side of N*, so tokens per parameter a factor 16.
-    low, high = found["ratio_over_optimum"]
-    assert low < 1 / 10
-    assert high > 10
-    assert found["share_overtrained"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_tied_exponent_moves_by_no_standard_error_without_a_run(table) -> None:
