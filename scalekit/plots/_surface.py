@@ -23,10 +23,8 @@ WORDS = {"parametric": "parametric", "isoflop": "parabolas", "envelope": "envelo
 """What a legend calls each approach."""
 
 
-def loss(
-    fit: FitResult, N: np.ndarray, D: np.ndarray, theta: Mapping[str, float] | None = None
-) -> np.ndarray:
-    """Predict the loss at sizes and tokens by the fit's law, or by another `theta` of it.
+def loss(fit: FitResult, N: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """Predict the loss at sizes and tokens by the fit's law.
 
     The result has the shape that N and D broadcast to, NaN where either is missing.
     """
@@ -39,7 +37,7 @@ def loss(
         inputs = {"N": N[known], "D": D[known]}
         cost = fit.cost or SIX_N_D
         inputs["C"] = cost.factor * inputs["N"] ** cost.power * inputs["D"]
-        out[known] = law.predict(theta or fit.theta, inputs)
+        out[known] = law.predict(fit.theta, inputs)
     return out
 
 
