@@ -180,7 +180,7 @@ def ask(fit: FitResult, given: Mapping[str, float] | None = None, by: str = DELT
             raise UsageError(f"--given {symbol}={value:g}: not positive; write a count")
     held = {**(one.given or {}), **(given or {})}
     one = Fitted(one.law, one.theta, one.cost, one.covariance, one.dof, one.noise, held or None)
-    return Ask(fit, one, *_way(fit, by), _ranges(fit))
+    return Ask(fit, one, *_way(fit, by), fitted_ranges(fit))
 
 
 def _way(fit: FitResult, by: str) -> tuple[str, Array | None]:
@@ -196,7 +196,8 @@ def _way(fit: FitResult, by: str) -> tuple[str, Array | None]:
     return method, np.array(fit.draws, dtype=float)
 
 
-def _ranges(fit: FitResult) -> dict[str, tuple[float, float]]:
+def fitted_ranges(fit: FitResult) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest of what was fitted, by the word of each input."""
     measured = fit.diagnostics.get("inputs", {})
     found = {
         str(COLUMN_OF.get(s, s)): (float(low), float(high)) for s, (low, high) in measured.items()
