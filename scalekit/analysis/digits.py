@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 _PLAIN_DIGITS = 6
 """Of a number without an interval."""
 
-BEYOND_SUFFIXES = 1e15
+_BEYOND_SUFFIXES = 1e15
 """Counts from which a power of ten says more than thousands of T."""
 
 _SHARE_PLACES = 4
@@ -136,7 +136,7 @@ def own(value: float, kind: str) -> str:
 def _write(value: float, like: float, places: int, kind: str, *, zeros: bool = True) -> str:
     """Write a number to `places` decimal places, at the power of ten at which `like` is written."""
     shift, suffix = 0, ""
-    if kind == "flops" or (kind == "count" and abs(like) >= BEYOND_SUFFIXES):
+    if kind == "flops" or (kind == "count" and abs(like) >= _BEYOND_SUFFIXES):
         shift = _decade(like)
         suffix = f"e{shift}"
     elif kind == "count":

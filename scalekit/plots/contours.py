@@ -12,10 +12,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import compute_number
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots.base import Drawing, Plot
+from scalekit.quantities import write_flops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def _caption(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     path = [row for row in rows if row["what"] == "frontier"]
     if path:
         first, last = (
-            f"{_axes.count_text(row['params'])} at {compute_number(row['flops'])} FLOPs"
+            f"{_axes.count_text(row['params'])} at {write_flops(row['flops'])} FLOPs"
             for row in (path[0], path[-1])
         )
         parts.append(

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import compute_number, is_tied, local_words
+from scalekit.analysis.words import is_tied, local_words
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._valleys import valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import write_flops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,7 +213,7 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
 
 
 def _caption(study: Study, approaches: list[FitResult], measured: tuple[float, float]) -> str:
-    low, high = map(compute_number, measured)
+    low, high = map(write_flops, measured)
     parts = [
         "Compute-optimal parameters (a) and tokens (b) over compute; the strips below show every "
         "approach's ratio to the first. Solid where compute was measured "
