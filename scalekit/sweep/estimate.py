@@ -119,13 +119,12 @@ def estimate_runs(
     at_once: int,
     profile: Profile | None,
     speed: Speed,
-    stacking: Stacking | None = None,
+    stacking: Stacking,
 ) -> Estimate:
     """Estimate a set of runs, `at_once` of them, or of their stacks, at a time.
 
     The longest start first, and branches no sooner than their trunk has come to their step.
     """
-    stacking = stacking or Stacking()
     side_by_side = at_once * stacking.largest
     memory = _largest_gb(runs, stacking)
     seconds = [assumed_seconds(run, profile) for run in runs]

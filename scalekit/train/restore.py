@@ -132,12 +132,12 @@ def _hand_on(mine: Tensor, read: Tensor | None, spread: Spread, *, reads: bool) 
     return None
 
 
-def _named(state: State, prefix: str = "") -> dict[str, Tensor]:
+def _named(state: State) -> dict[str, Tensor]:
     """Name every tensor of a nested state by the way to it."""
-    return dict(_walk(state, prefix))
+    return dict(_walk(state))
 
 
-def _walk(state: State, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _walk(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for key, value in state.items():
         if isinstance(value, Mapping):
             yield from _walk(value, f"{prefix}{key}/")
