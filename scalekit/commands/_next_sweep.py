@@ -52,11 +52,10 @@ clamped. Small widths have one head."""
 
 @dataclass(frozen=True)
 class Template:
-    """A sweep whose base the next one shares, where it came from, and what of it is left out."""
+    """A sweep whose base the next one shares, and where it came from."""
 
     spec: SweepSpec
     source: str
-    left_out: tuple[str, ...] = ()
 
 
 def next_sweep(fit: FitResult, where: Path, entries: Sequence[Entry], template: Path | None) -> str:

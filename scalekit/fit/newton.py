@@ -90,7 +90,6 @@ class Minimum:
             whatever the objective's units.
         hessian: (S, m, m).
         on_bound: (S, m).
-        evaluations: (S,).
     """
 
     psi: Array
@@ -98,7 +97,6 @@ class Minimum:
     scaled_gradient: Array
     hessian: Array
     on_bound: Array
-    evaluations: Array
 
 
 @dataclass
@@ -160,7 +158,6 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
     damping = np.full(count, 1e-3)
     # A step is too small to judge below this; in an exact fit residuals are one rounding each.
     floor = 1e-31 * weights.shape[1]
-    evaluations = np.ones(count)
     active = np.arange(count)
     for _ in range(max_iterations):
         if not len(active):
@@ -175,7 +172,6 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         )
         trial = np.clip(psi[active] + step, low, high)
         there = _evaluate(problem.at(active), trial, weights[active])
-        evaluations[active] += 1
         tiny = (promised >= 0) & (promised <= 1e-15 * here.value[active] + floor)
         better = (there.value <= here.value[active]) & (promised >= 0)
         better |= tiny & _is_flatter(there, here, active, ruler)
@@ -190,7 +186,7 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         np.clip(damping, _SMALLEST_DAMPING, _LARGEST_DAMPING, out=damping)
         done = (tiny & (used < 1e-1)) | (damping[active] >= _LARGEST_DAMPING)
         active = active[~done]
-    return _certify(problem, psi, weights, here, evaluations)
+    return _certify(problem, psi, weights, here)
 
 
 def _is_flatter(there: _Point, here: _Point, active: Array, ruler: Array) -> Array:
@@ -266,9 +262,7 @@ def _held(psi: Array, gradient: Array, box: tuple[Array, Array]) -> Array:
     return ((psi <= low) & (gradient > 0)) | ((psi >= high) & (gradient < 0))
 
 
-def _certify(
-    problem: Problem, psi: Array, weights: Array, here: _Point, evaluations: Array
-) -> Minimum:
+def _certify(problem: Problem, psi: Array, weights: Array, here: _Point) -> Minimum:
     held = _held(psi, here.gradient, problem.box)
     jac, pulls, _, state = _columns(problem, psi)
     jac = jac * np.broadcast_to(problem.objective.sensitivity(state), state.log_loss.shape)[:, None]
@@ -281,6 +275,4 @@ def _certify(
     cosine = np.where(held, 0.0, cosine)
     low, high = problem.box
     on_bound = (psi <= low) | (psi >= high)
-    return Minimum(
-        psi, here.value, cosine.max(axis=1), here.hessian, on_bound, evaluations.astype(float)
-    )
+    return Minimum(psi, here.value, cosine.max(axis=1), here.hessian, on_bound)
