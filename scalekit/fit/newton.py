@@ -31,7 +31,7 @@ class Problem:
         law: The law.
         frame: The runs' inputs.
         log_observed: (n,) or (S, n), logarithms of the measured losses.
-        objective: What is summed; its delta may be (S, 1).
+        objective: What is summed.
         free: (p, m): internal coordinates are `free @ psi + fixed`.
         fixed: (p,) or (S, p).
         index: The internal coordinate that each free one is, (m,).
@@ -58,17 +58,11 @@ class Problem:
 
     def at(self, which: Array | slice) -> Problem:
         """Keep some of the S problems."""
-        objective = self.objective
-        if isinstance(objective.delta, np.ndarray):
-            objective = replace(objective, delta=objective.delta[which])
-        return replace(
-            self,
-            objective=objective,
-            fixed=self.fixed if self.fixed.ndim == 1 else self.fixed[which],
-            log_observed=self.log_observed
-            if self.log_observed.ndim == 1
-            else self.log_observed[which],
+        fixed, log_observed = (
+            values if values.ndim == 1 else values[which]
+            for values in (self.fixed, self.log_observed)
         )
+        return replace(self, fixed=fixed, log_observed=log_observed)
 
     @property
     def box(self) -> tuple[Array, Array]:
@@ -140,9 +134,8 @@ def descend(problem: Problem, psi: Array, weights: Array | None = None) -> Minim
     Near least absolute deviations the objective is all corners, and a step from outside the last
     one sees no curvature; each tenfold sharpening starts where the rounder one ended.
     """
-    sharpest = float(np.min(problem.objective.delta))
     delta = _ROUND_ENOUGH
-    while delta > 3 * sharpest:
+    while delta > 3 * problem.objective.delta:
         rounder = replace(problem, objective=replace(problem.objective, delta=delta))
         psi = minimise(rounder, psi, weights).psi
         delta /= 10
