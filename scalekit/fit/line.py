@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,3 +82,33 @@ def fit_line(flops: Array, best: Array, errors: Array | None = None) -> Line:
         covariance,
         METHOD if errors is None else WEIGHTED,
     )
+
+
+def describe_lines(
+    lines: Mapping[str, Line],
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Interval]]:
+    """Return theta, exponents and intervals of the lines by axis, as a fit holds them."""
+    theta: dict[str, float] = {}
+    exponents: dict[str, dict[str, float]] = {}
+    intervals: dict[str, Interval] = {}
+    for axis, line in lines.items():
+        theta[f"{axis}_coefficient"] = line.coefficient
+        theta[f"{axis}_exponent"] = line.exponent
+        exponents[axis] = {"value": line.exponent}
+        ends = line.interval()
+        if ends is not None:
+            intervals[f"exponent_{axis}"] = ends
+            exponents[axis] |= {"low": ends.low, "high": ends.high}
+    return theta, exponents, intervals
+
+
+def optimum_on(lines: Mapping[str, Line], flops: float, largest: float) -> dict[str, Any]:
+    """Describe the optimum at one budget as `fit.json` holds it, of lines over both axes."""
+    entry: dict[str, Any] = {"flops": flops, "loss": None, "extrapolation": flops / largest}
+    intervals = {}
+    for axis, line in lines.items():
+        entry[axis], low, high = line.at(flops)
+        if np.isfinite(low):
+            intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
+    entry["tokens_per_param"] = entry["tokens"] / entry["params"]
+    return {**entry, "intervals": intervals}
