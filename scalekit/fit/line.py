@@ -33,20 +33,20 @@ class Line:
     covariance: Array
     method: str = METHOD
 
-    def interval(self, level: float = LEVEL) -> Interval | None:
+    def interval(self) -> Interval | None:
         """Return the exponent's interval; none without degrees of freedom."""
         if self.dof < 1:
             return None
-        reach = t_quantile(0.5 + level / 2, self.dof) * self.error
-        return Interval(self.exponent - reach, self.exponent + reach, level, self.method)
+        reach = t_quantile(0.5 + LEVEL / 2, self.dof) * self.error
+        return Interval(self.exponent - reach, self.exponent + reach, LEVEL, self.method)
 
-    def at(self, flops: float, level: float = LEVEL) -> tuple[float, float, float]:
+    def at(self, flops: float) -> tuple[float, float, float]:
         """Return value, low and high at a budget; no interval without degrees of freedom."""
         value = self.coefficient * flops**self.exponent
         if self.dof < 1:
             return value, np.nan, np.nan
         row = np.array([1.0, np.log(flops)])
-        reach = t_quantile(0.5 + level / 2, self.dof)
+        reach = t_quantile(0.5 + LEVEL / 2, self.dof)
         reach *= float(np.sqrt(max(row @ self.covariance @ row, 0.0)))
         return value, value * np.exp(-reach), value * np.exp(reach)
 
