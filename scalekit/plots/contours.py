@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -47,10 +46,8 @@ def draw(study: Study) -> Drawing:
     axes.set_ylabel(_axes.params_label(study.params_kind))
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_log(axes.yaxis)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=axes, aspect=30, pad=0.02)
-    bar.set_label(_axes.loss_label(study.loss_unit, "Measured loss"))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_loss(bar.ax.yaxis)
+    label = _axes.loss_label(study.loss_unit, "Measured loss")
+    _axes.finish_loss(_axes.color_bar(figure, axes, norm, label))
     _look.legend_below(figure, handles)
     runs = rows_of(study, is_drawn(study))
     return Drawing(figure, [*runs, *rows], _caption(study, rows))

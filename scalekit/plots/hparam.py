@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Study
 from scalekit.analysis.tuning import Cell, Line, Minimum, cells, power_of, spread_over
@@ -106,10 +105,7 @@ def _finish_cells(
 
 
 def _bar(figure: Any, panels: Any, norm: LogNorm, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=panels, aspect=25, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-    _axes.finish_log(bar.ax.yaxis, most=5)
+    _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=25), most=5)
 
 
 def _draw_best(bottom: SubFigure, study: Study, found: Sequence[Cell]) -> None:
