@@ -142,4 +142,9 @@ def frontier(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
     """Return the compute-optimal path: flops, params, tokens, loss, each with _low and _high."""
     from scalekit.analysis import allocation
 
-    return dict(allocation.frontier(fit, flops))
+    return allocation.frontier(fit, flops)
+
+
+def on_line(fit: FitResult, axis: str, flops: np.ndarray) -> np.ndarray:
+    """Return params or tokens (n,) on the power law of approach 1 or 2."""
+    return fit.theta[f"{axis}_coefficient"] * flops ** fit.theta[f"{axis}_exponent"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patches import Patch
 
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
@@ -157,8 +158,6 @@ _USED: dict[str, Any] = {"facecolor": _look.GROUPS[0], "edgecolor": _look.INK, "
 
 
 def _keys(spent: _Spent) -> list[Any]:
-    from matplotlib.patches import Patch
-
     return [Patch(label="planned", **_PLANNED), Patch(label="used", **_USED)]
 
 

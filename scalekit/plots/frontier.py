@@ -87,12 +87,10 @@ def _path(fit: FitResult, axis: str, C: np.ndarray) -> dict[str, np.ndarray]:
     if fit.approach == "parametric":
         found = _surface.frontier(fit, C)
         path = {"value": found[axis]}
-        low, high = found.get(f"{axis}_low"), found.get(f"{axis}_high")
-        if low is not None and high is not None and np.isfinite(low).all():
-            path |= {"low": low, "high": high}
+        if np.isfinite(found[f"{axis}_low"]).all():
+            path |= {"low": found[f"{axis}_low"], "high": found[f"{axis}_high"]}
         return path
-    value = fit.theta[f"{axis}_coefficient"] * C ** fit.theta[f"{axis}_exponent"]
-    return {"value": value}
+    return {"value": _surface.on_line(fit, axis, C)}
 
 
 def _draw_path(
