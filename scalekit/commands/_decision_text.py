@@ -142,7 +142,7 @@ def _cells(column: Column, entry: Entry) -> list[str]:
         return ["-", ""]
     ends = entry["intervals"].get(column.word)
     if ends is None and column.word != "loss":
-        # Asked, or following from what was asked: no more digits than a reader wants.
+        # It was asked, or follows from what was: no more digits than a reader wants.
         write = {"count": lambda x: write_count(x, digits=4), "flops": write_flops}
         return [write.get(column.kind, lambda x: own(x, column.kind))(value), ""]
     return list(told(float(value), ends, column.kind))

@@ -71,7 +71,7 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     from scalekit.train.stop import StopRequest
 
     keep_freed_memory()
-    # A process may also train many runs, one after the other: its age is no run's then.
+    # The age of a process that trains many runs, one after the other, is no run's start-up.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
         since = time.perf_counter() - ((process_seconds() or 0.0) if is_own else 0.0)

@@ -178,7 +178,7 @@ class Local:
             code = one.process.poll()
             if code is None:
                 continue
-            # Asked before it listens, while it still imports, a run dies of the request to stop.
+            # A run that is asked to stop while it still imports has no handler yet, and dies of it.
             if code == -signal.SIGTERM:
                 code = STOPPED_BY_SIGTERM
             running.remove(one)

@@ -44,7 +44,7 @@ class Notes:
         """Note the exit code of a job's runs."""
         for run in job.runs:
             self._running.discard(run)
-            # The code of several is that of the worst of them.
+            # A job of several runs exits with the code of the worst of them.
             is_done = job.beside and read_state(self._folder.record(run)).status == "done"
             self.codes[run] = OK if is_done else code
             self._log.write("ended", runs=[run], code=self.codes[run])

@@ -175,13 +175,13 @@ def _reported(
     flags = {
         "resumed": len(record.attempts) > 1,
         "torn": record.torn > 0,
-        # Where the command is known, each attempt must be by the code of one of them.
+        # Where the commands are known, each attempt must have run the code of one of them.
         CODE_CHANGED: len(codes) > 1 or bool(submitted and set(codes) - submitted),
         "no_loss": state.is_finished and last.get("val_loss") is None,
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }
     reported = {
-        # Of the whole run as planned where the record does not say what the last evaluation saw.
+        # Where the record does not say what the run had seen by its last evaluation, the plan's.
         "unique_tokens": last.get("unique_tokens", facts.get("unique_tokens")),
         "loss": last.get("val_loss"),
         "loss_sem": last.get("val_sem"),

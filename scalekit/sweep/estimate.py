@@ -222,7 +222,7 @@ def memory_gb(runs: Iterable[RunSpec]) -> list[float]:
     needs = []
     for run in runs:
         model, batch = run.config["model"], run.config["train"]["batch_tokens"]
-        # Runs of one shape share the mapping, and ten thousand of them are few shapes.
+        # Runs of one shape share the mapping, so its id will do: ten thousand runs are few shapes.
         key = (id(model), batch)
         if key not in known:
             known[key] = sum(memory_bytes(shape_of(model), batch_tokens=batch)) / 1e9

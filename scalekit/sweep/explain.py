@@ -58,7 +58,7 @@ def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any]]:
 def _fits(spec: SweepSpec, option: Option, run: RunSpec) -> bool:
     for key, value in option.values.items():
         has = run.plan["budget"] if key == BUDGET else setting(run.config, key)
-        # What says the horizon or the MLP in other words is resolved away.
+        # A key that says the horizon or the MLP in other words is resolved away: it has no value.
         if key not in spec.derive and has is not None and not _is_same(run, key, has, value):
             return False
     return True

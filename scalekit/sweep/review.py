@@ -120,7 +120,7 @@ def _budget(flops: float, runs: Sequence[Point], prior: PriorLaw) -> Budget:
     optimum = prior.optimum(flops, costs[len(costs) // 2])
     centre = optimum
     if optimum < prior.params_from:
-        # Far below its own runs the law may point, but the user's sizes say how far to go.
+        # The law may point far below its own runs; then the user's sizes say how far to go.
         centre = min(max(optimum, sizes[0]), sizes[-1])
     return Budget(flops, len(runs), sizes, (min(ratios), max(ratios)), optimum, centre)
 

@@ -55,7 +55,7 @@ def sweep_schema() -> Schema:
         }
     schema["properties"]["derive"]["description"] += f". {_functions()}"
     schema["$defs"]["IsoflopSection"]["properties"]["sizes"] = {"$ref": "#/$defs/lists"}
-    # A file that extends another may leave to it what every sweep needs.
+    # What every sweep needs may stand in the file that this one extends.
     schema.pop("required", None)
     schema["anyOf"] = [{"required": ["scalekit", "name"]}, {"required": ["extends"]}]
     return {
