@@ -50,7 +50,7 @@ def draw(study: Study) -> Drawing:
         _look.panel_letter(top, "ab"[column])
     _look.legend_below(figure, _keys(study, approaches))
     figure.align_ylabels()
-    return Drawing(figure, rows, _caption(study, approaches, measured))
+    return Drawing(figure, rows, _caption(approaches, measured))
 
 
 def _style(place: int) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
     return handles
 
 
-def _caption(study: Study, approaches: list[FitResult], measured: tuple[float, float]) -> str:
+def _caption(approaches: list[FitResult], measured: tuple[float, float]) -> str:
     low, high = map(write_flops, measured)
     parts = [
         "Compute-optimal parameters (a) and tokens (b) over compute; the strips below show every "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.tuning import Cell, Line, Minimum, cells, power_of, spread_over
+from scalekit.analysis.tuning import Cell, Minimum, cells, power_of, spread_over
 from scalekit.fit.own_law import find_law
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
@@ -64,7 +64,7 @@ def _draw_cell(axes: Axes, cell: Cell, norm: LogNorm) -> None:
         color = _color(norm, line.batch)
         axes.plot(line.lr, line.loss, color=color, lw=0.7, marker="o", ms=2.0, zorder=2)
         if line.minimum is not None:
-            _draw_minimum(axes, line, line.minimum, color)
+            _draw_minimum(axes, line.minimum, color)
     text = f"N = {_axes.count_text(cell.params)}, D = {_axes.count_text(cell.tokens)}"
     axes.set_title(text, fontsize=7, pad=3)
     _axes.finish_loss(axes.yaxis, most=4)
@@ -74,7 +74,7 @@ def _color(norm: LogNorm, value: float) -> Any:
     return _look.SEQUENCE(norm(value)) if np.isfinite(value) else _look.SEQUENCE(0.5)
 
 
-def _draw_minimum(axes: Axes, line: Line, bottom: Minimum, color: Any) -> None:
+def _draw_minimum(axes: Axes, bottom: Minimum, color: Any) -> None:
     style = {**_look.POINT["minimum"], "s": 26, "linewidths": 0.4}
     if bottom.edge:
         style |= {"facecolors": "white", "edgecolors": color, "linewidths": 0.8}
