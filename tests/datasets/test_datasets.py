@@ -13,6 +13,7 @@ import pytest
 from tokenizer_examples import made
 
 from scalekit import registry
+from scalekit.datasets import base
 from scalekit.datasets._arrays import ArrayRows, SpreadRows
 from scalekit.datasets.base import Dataset, Order, check_supply
 from scalekit.errors import InputError, UsageError
@@ -239,6 +240,29 @@ def test_a_step_takes_the_same_rows_whether_or_not_earlier_steps_were_asked_for(
 
 def test_a_batch_larger_than_the_data_spans_epochs_exactly() -> None:
     assert Counter(Order(3, seed=0).rows(1, 9).tolist()) == {0: 3, 1: 3, 2: 3}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 64, 65, 1000, 4097])
+def test_an_order_too_long_for_a_list_takes_every_row_once_an_epoch_too(
+    n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "SHUFFLED_AT_MOST", 0)
+    taken = Order(n_rows, seed=3).rows(1, 2 * n_rows)
+    assert Counter(taken.tolist()) == Counter(dict.fromkeys(range(n_rows), 2))
+    if n_rows > 7:
+        assert taken[:n_rows].tolist() != taken[n_rows:].tolist()
+
+
+def test_an_order_too_long_for_a_list_is_drawn_from_all_rows_and_by_its_seed() -> None:
+    n_rows, n_taken = 10**9 + 7, 100_000
+    taken = Order(n_rows, seed=0).rows(1, n_taken)
+    assert len(np.unique(taken)) == n_taken
+    # 1,000 cells of 100 rows each: chi squared has mean 999 and standard deviation 45.
+    cells = np.histogram(taken, 1000, (0, n_rows))[0]
+    assert ((cells - 100) ** 2 / 100).sum() == pytest.approx(999, abs=5 * 45)
+    # Of independent draws a correlation is within 5 / sqrt(n) but once in two million times.
+    for other in (np.arange(n_taken), np.roll(taken, 1), Order(n_rows, seed=1).rows(1, n_taken)):
+        assert abs(np.corrcoef(taken, other)[0, 1]) < 5 / n_taken**0.5
 
 
 def test_an_endless_source_is_read_forward_and_never_twice() -> None:
