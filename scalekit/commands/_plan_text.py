@@ -131,16 +131,19 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield _saving(plan.ladder)
     yield from _stacked(plan.stacking)
     estimate = plan.estimate
+    # The lines above are of the whole sweep.
+    left = " of what is left to start" if estimate.n_runs < plan.n_runs else ""
     largest = "run" if plan.stacking.largest == 1 else "run or batched model"
     memory = (
-        f"largest {largest} about {estimate.memory_gb:.2g} GB of memory, the folder about "
+        f"largest {largest}{left} about {estimate.memory_gb:.2g} GB of memory, the folder about "
         f"{estimate.cost.disk_gb:.2g} GB of disk"
     )
     if estimate.wall_seconds is None or estimate.device_seconds is None:
         yield f"{estimate.source}; {memory}"
         return
+    took = write_duration(estimate.wall_seconds)
     yield (
-        f"estimate: {write_duration(estimate.wall_seconds)} with {estimate.at_once} at a time "
+        f"estimate{left}: {took} with {estimate.at_once} at a time "
         f"({write_duration(estimate.device_seconds)} of device time), {estimate.source}"
     )
     yield from _cost(estimate.cost)

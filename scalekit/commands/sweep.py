@@ -150,8 +150,9 @@ def _study(
     done = [(run, todo.states[run.id]) for run in expansion.runs]
     took = [(r, _seconds(r, s.last, spec.profile)) for r, s in done if s.status == "done"]
     speed = measured_speed(took, spec.profile, {r.id: s.last.get("stack", 1) for r, s in done})
-    stacking = plan_stacks(todo.start or expansion.runs, spec.profile)
-    at_once = count_places(executor, settings.max_parallel, todo.start, stacking)
+    costed = todo.start or expansion.runs
+    stacking = plan_stacks(costed, spec.profile)
+    at_once = count_places(executor, settings.max_parallel, costed, stacking)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed, stacking=stacking)
     if not todo.start:
         plan = replace(plan, stacking=Stacking())

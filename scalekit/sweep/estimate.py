@@ -39,6 +39,7 @@ class Estimate:
     """What a set of runs is expected to take.
 
     Attributes:
+        n_runs: How many they are.
         device_seconds: Summed over runs and over the GPUs of each (its cores where it has none);
             None if unknown.
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
@@ -49,6 +50,7 @@ class Estimate:
         cost: Money, energy and disk.
     """
 
+    n_runs: int
     device_seconds: float | None
     wall_seconds: float | None
     at_once: int
@@ -133,13 +135,13 @@ def estimate_runs(
     if len(known) < len(runs):
         source = "no time: give peak_flops in the profile to estimate the runs on GPUs"
         cost = cost_runs(runs, None, at_once=side_by_side, profile=profile)
-        return Estimate(None, None, at_once, source, memory, cost)
+        return Estimate(len(runs), None, None, at_once, source, memory, cost)
     jobs, known = _jobs(runs, known, stacking, speed)
     total = sum(s * count_processes(run.resources) for s, run in zip(known, jobs, strict=True))
     on_gpus = sum(s * _gpus(run) for s, run in zip(known, jobs, strict=True))
     cost = cost_runs(runs, on_gpus, at_once=side_by_side, profile=profile)
     wall = _wall(jobs, known, at_once)
-    return Estimate(total, wall, at_once, _source(runs, speed), memory, cost)
+    return Estimate(len(runs), total, wall, at_once, _source(runs, speed), memory, cost)
 
 
 def with_estimates(runs: Iterable[RunSpec], profile: Profile | None) -> tuple[RunSpec, ...]:

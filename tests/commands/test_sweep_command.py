@@ -531,12 +531,27 @@ grid: {train.seed: [0, 1]}
 """
 
 
-def finish_first(here: Path, **spent: float) -> None:
-    """Let the first run of tiny.yaml have ended."""
-    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
-    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
-        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
-        record.write("end", status="done", **spent)
+def finish_first(here: Path, n: int = 1, **spent: float) -> None:
+    """Let the first runs of tiny.yaml have ended."""
+    for done in expand(load_sweep(here / "tiny.yaml")).runs[:n]:
+        with RecordWriter(SweepFolder(here / "runs" / "tiny").record(done.id)) as record:
+            record.write("run", schema=SCHEMA, id=done.id, config=done.config, plan=done.plan)
+            record.write("end", status="done", **spent)
+
+
+def test_an_estimate_says_whether_it_is_of_the_whole_sweep_or_of_what_is_left(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    said = []
+    for n in range(3):
+        finish_first(here, n, wall_s=4.0, startup_s=0.0, device_s=4.0)
+        assert run(["sweep", "tiny.yaml", "-n", "--max-parallel", "2"]) == 0
+        said += [s for s in capfd.readouterr().out.splitlines() if s.startswith("estimate")]
+    assert said[0].startswith("estimate: ")
+    assert said[1].startswith("estimate of what is left to start: 4s with 1 at a time (4s of")
+    # Of a sweep that is done, what the whole of it would take again.
+    assert said[2].startswith("estimate: 4s with 2 at a time (8s of")
 
 
 def test_the_time_that_finished_runs_took_counts_their_start(
