@@ -175,7 +175,11 @@ def test_a_branch_has_done_nothing_of_its_own_where_it_leaves_its_trunk(tmp_path
             {"decay_tokens": 30000, "decay_frac": None},
             "train.decay_tokens: 30k tokens are as long as a run of 20.5k, or longer; shorten it",
         ),
-        (None, {"warmup_tokens": 19000}, "warmup_frac and decay_frac together exceed the run"),
+        (
+            None,
+            {"warmup_tokens": 19000},
+            "train.warmup_tokens: a warm-up of 95% and a cooldown of 20% exceed a run of 20.5k",
+        ),
     ],
 )
 def test_a_ladder_that_has_no_trunk_is_refused_at_its_place(tmp_path, ladder, train, said):
