@@ -153,6 +153,17 @@ def test_a_rung_is_explained_although_it_is_rounded_to_whole_steps(tmp_path):
     assert origins["train.tokens"].startswith("swept, ")
 
 
+def test_a_setting_that_is_resolved_in_another_is_explained_with_what_was_said_of_it(tmp_path):
+    expansion = sweep(tmp_path, {"tokens_per_param": [20, 40]})
+    found = {o.key: o for o in explain_run(expansion.spec, expansion.runs[0])}
+    assert found["train.warmup_tokens"].value == TRAIN["warmup_tokens"]
+    assert found["train.warmup_tokens"].origin.startswith("base, ")
+    assert found["train.tokens_per_param"].value == 20
+    assert found["train.decay_tokens"].value is None
+    # A config holds a list where the default is a tuple.
+    assert found["start.targets"].origin == found["eval.tasks"].origin == "default"
+
+
 def test_a_branch_has_done_nothing_of_its_own_where_it_leaves_its_trunk(tmp_path):
     plan = sweep(tmp_path).runs[0].plan
     assert [share_done(plan, step) for step in (0, 16, 18, 20)] == [0.0, 0.0, 0.5, 1.0]
