@@ -11,7 +11,7 @@ import yaml
 
 from scalekit.errors import InputError
 from scalekit.sweep import estimate
-from scalekit.sweep.estimate import assumed_seconds
+from scalekit.sweep.estimate import expected_seconds
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.explain import explain_run
 from scalekit.sweep.load import load_sweep
@@ -55,7 +55,7 @@ def test_the_estimate_lets_branches_wait_for_their_trunk(tmp_path, monkeypatch):
     """Trunk 80 steps; branches of 54 from its sixth step and of 63 from its seventh."""
     monkeypatch.setattr(estimate, "_START_SECONDS", 0.0)
     expansion = sweep(tmp_path, {"steps": [60, 70, 80]}, {"decay_frac": 0.9})
-    whole = assumed_seconds(expansion.runs[-1])
+    whole = expected_seconds(expansion.runs[-1])
     assert whole is not None
 
     def steps(at_once: int, chosen: Expansion = expansion) -> float:
