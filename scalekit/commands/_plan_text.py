@@ -41,11 +41,21 @@ _SAME_AS = {**SPANS, "model.ffn_mult": "model.d_ff"}
 
 
 def plan_rows(spec: SweepSpec, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """Return a row a run: its numbers, and every other swept setting under its dotted key."""
+    """Return a row a run: its numbers, and every other swept setting under its dotted key.
+
+    Of a ladder also the trunk of each branch and its last step there, as in a table of runs.
+    """
     known = {"model.n_layers", "model.d_model", "train.batch_tokens", "train.lr", "train.seed"}
     said = dict.fromkeys(_SAME_AS.get(key, key) for key in swept_keys(spec))
     swept = [key for key in said if key not in known and key not in HORIZON]
-    return [_row(run) | {key: _at(run.config, key) for key in swept} for run in runs]
+    rows = [_row(run) | {key: _at(run.config, key) for key in swept} for run in runs]
+    if spec.ladder is None:
+        return rows
+    at = {"trunk": "parent", "branch_step": "branch_step"}
+    return [
+        row | {name: run.plan.get(key) for name, key in at.items()}
+        for row, run in zip(rows, runs, strict=True)
+    ]
 
 
 def swept_keys(spec: SweepSpec) -> list[str]:
