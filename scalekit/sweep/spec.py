@@ -74,7 +74,7 @@ class DataSpec(Part):
         default=None, description="resolved at planning: what the path holds"
     )
     unique_tokens: int | None = Field(
-        default=None, gt=0, description="use only that many training tokens"
+        default=None, gt=0, description="use only that many training tokens, the first ones"
     )
     max_epochs: float = Field(
         default=1.0, gt=0, description="more than one allows repetition, by name"
