@@ -295,8 +295,8 @@ def test_progress_says_what_remains_from_the_speed_so_far(capsys) -> None:
         now[0] = 30.0
         progress.tick()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "1/8 done, 2 running, 1 failed, 0s elapsed"
-    assert lines[1] == "1/8 done, 2 running, 1 failed, 30s elapsed, about 1m00s left"
+    assert lines[0] == "1/8 done, 2 running, 1 failed or diverged, 0s elapsed"
+    assert lines[1] == "1/8 done, 2 running, 1 failed or diverged, 30s elapsed, about 1m00s left"
 
 
 def test_what_a_run_says_inline_is_no_result_of_the_command(tmp_path: Path, capsys) -> None:
