@@ -155,7 +155,7 @@ class Order:
 
     def __init__(self, n_rows: int | None, seed: int, salt: tuple[int, ...] = ()) -> None:
         self._n_rows, self._seed, self._salt = n_rows, seed, salt
-        self._shuffled: dict[int, np.ndarray | _Scattered] = {}
+        self._shuffled: dict[int, np.ndarray | Scattered] = {}
 
     def rows(self, step: int, batch: int) -> np.ndarray:
         """Return the row indices (B,) of a step, counted from one."""
@@ -182,7 +182,7 @@ class Order:
             return Seen(rows, rows, None)
         return Seen(rows, min(rows, self._n_rows), rows / self._n_rows)
 
-    def _epoch(self, epoch: int) -> np.ndarray | _Scattered:
+    def _epoch(self, epoch: int) -> np.ndarray | Scattered:
         assert self._n_rows is not None
         if epoch not in self._shuffled:
             # Two epochs can meet in one batch; older ones never come back.
@@ -191,18 +191,18 @@ class Order:
         return self._shuffled[epoch]
 
 
-def _shuffled(n_rows: int, seed: list[int]) -> np.ndarray | _Scattered:
+def _shuffled(n_rows: int, seed: list[int]) -> np.ndarray | Scattered:
     import numpy as np
 
     if n_rows > SHUFFLED_AT_MOST:
-        return _Scattered(n_rows, seed)
+        return Scattered(n_rows, seed)
     return np.random.default_rng(seed).permutation(n_rows)
 
 
 _ROUNDS = 6
 
 
-class _Scattered:
+class Scattered:
     """A shuffle of the numbers below `n`, drawn by `seed`, of which no list is made.
 
     A Feistel network over the least square of a power of two that holds them all (Luby and Rackoff

@@ -74,7 +74,12 @@ class DataSpec(Part):
         default=None, description="resolved at planning: what the path holds"
     )
     unique_tokens: int | None = Field(
-        default=None, gt=0, description="use only that many training tokens, the first ones"
+        default=None, gt=0, description="use only that many training tokens"
+    )
+    unique_from: Literal["start", "everywhere"] = Field(
+        default="start",
+        description="of which unique_tokens are: the first, or rows drawn from the whole split, "
+        "of which a larger number holds a smaller one's",
     )
     max_epochs: float = Field(
         default=1.0, gt=0, description="more than one allows repetition, by name"

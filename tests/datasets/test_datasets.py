@@ -14,7 +14,7 @@ from tokenizer_examples import made
 
 from scalekit import registry
 from scalekit.datasets import base
-from scalekit.datasets._arrays import ArrayRows, SpreadRows
+from scalekit.datasets._arrays import ArrayRows, DrawnRows, SpreadRows
 from scalekit.datasets.base import Dataset, Order, check_supply
 from scalekit.errors import InputError, UsageError
 
@@ -116,6 +116,38 @@ def test_a_row_is_the_same_however_and_whenever_it_is_asked_for(
     together = rows.take(indices)
     for i, index in enumerate(indices):
         assert np.array_equal(again.take(np.array([index]))[0], together[i])
+
+
+def test_unique_tokens_from_everywhere_are_drawn_from_the_whole_split_and_fewer_are_among_more(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    everything = resolved(dataset.name, tmp_path)
+    n_all, _ = dataset.n_rows(everything, CONTEXT)
+    if n_all is None:
+        return  # its rows are drawn one by one, and the first are like all
+
+    def rows(**changes: Any) -> list[bytes]:
+        train = dataset.open({**everything, **changes}, CONTEXT, 0).train
+        assert train.n_rows is not None
+        return [row.tobytes() for row in train.take(np.arange(train.n_rows))]
+
+    few, more = 40 * CONTEXT, 80 * CONTEXT
+    drawn = rows(unique_tokens=few, unique_from="everywhere")
+    assert drawn == rows(unique_tokens=few, unique_from="everywhere")
+    assert len(drawn) == 40
+    assert set(drawn) < set(rows(unique_tokens=more, unique_from="everywhere")) < set(rows())
+    assert not set(drawn) <= set(rows(unique_tokens=few))
+
+
+def test_drawn_rows_lie_evenly_over_all_of_them() -> None:
+    n_rows, n_drawn = 100_000, 10_000
+    drawn = DrawnRows(ArrayRows([np.arange(n_rows + 1)], context=1), n_drawn)
+    places = drawn.take(np.arange(n_drawn))[:, 0]
+    assert len(set(places.tolist())) == n_drawn
+    # 100 cells of 100 rows each: chi squared has mean 99 and standard deviation 14, and less so
+    # for a tenth of all.
+    cells = np.histogram(places, 100, (0, n_rows))[0]
+    assert ((cells - 100) ** 2 / 100).sum() == pytest.approx(99, abs=5 * 14)
 
 
 def test_unique_tokens_limits_what_training_sees(dataset: Dataset, tmp_path: Path) -> None:
