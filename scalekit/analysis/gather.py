@@ -74,14 +74,13 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
     if place is None:
         note = f"{path}: its data {named or 'path'} is not here; only what the fit holds is drawn"
         return Study(fit=fit, name=path.stem), [note]
+    reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
     if SweepFolder(place).plan_file.exists():
-        kind = str(fit.data.get("params_kind") or "") or None
-        study, notes = _from_sweep(place, Reading(params_kind=kind))
+        study, notes = _from_sweep(place, reading)
         if fit.approach == "parametric" and "t" in find_law(fit.law).inputs:
             # A law of curves was fitted to the runs' lines, not to their ends.
             study = replace(study, table=curve_table(SweepFolder(place)))
     else:
-        reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
         response = str(fit.data.get("response") or "loss")
         table = read_runs(place, reading, response=response, needs_params=False)
         study, notes = Study(table, name=place.stem), []

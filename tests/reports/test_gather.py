@@ -122,6 +122,17 @@ def test_a_sweep_is_analysed_into_a_report_with_its_provenance(
     assert {"curves", "design", "isoflop", "frontier", "contours", "residuals"} <= shown
 
 
+def test_a_fit_of_a_sweep_with_mapped_columns_is_drawn_with_the_same_ones(
+    sweep: SweepFolder, tmp_path: Path
+) -> None:
+    words = ["fit", str(sweep.root), "--map", "params=params_total,loss=loss+0"]
+    assert cli.run([*words, "-o", str(tmp_path / "fit.json")]) == 0
+    study, notes = gather(tmp_path / "fit.json")
+    assert notes == []
+    assert study.params_kind == "total"
+    np.testing.assert_array_equal(study.column("params"), study.column("params_total"))
+
+
 @pytest.mark.usefixtures("few_figures")
 def test_a_fit_whose_table_changed_says_so(tmp_path: Path) -> None:
     write_table(isoflop_table(), tmp_path / "runs.csv")
