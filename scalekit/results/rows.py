@@ -138,17 +138,26 @@ def _row(
         "tokens": tokens,
         **{key: values.get(key) for key in sweep.swept},
         **(_branching(line["id"], plan) if sweep.has_branches else {}),
-        **_started(plan, record),
+        **_started(line, record, reported.get("unique_tokens")),
     }
 
 
-def _started(plan: Mapping[str, Any], record: RunRecord | None) -> dict[str, Any]:
-    """Say which run one starts from, what of it learns, and the loss before its first step."""
+def _started(
+    line: Mapping[str, Any], record: RunRecord | None, unique_tokens: float | None
+) -> dict[str, Any]:
+    """Say which run one starts from, what of it learns, and the loss before its first step.
+
+    Laws of fine-tuning are of how much data there was to learn from: tokens that came again are
+    none of it.
+    """
+    plan = line["plan"]
     start = plan.get("start")
     if start is None:
         return {}
     told = (record.start if record else None) or {}
     return {
+        "start.method": line["config"]["start"]["method"],
+        "finetune_tokens": unique_tokens,
         **{f"start_{key}": start[key] for key in ("run", "step", "tokens")},
         "trainable_params": plan["trainable_params"],
         "start_loss": told.get("val_loss"),

@@ -285,5 +285,8 @@ cases: [{model.d_model: 16, start.method: lora, start.rank: 2}]
         assert record.start is not None
         assert table["start_loss"][row] == record.start["val_loss"]
     assert set(table["unique_tokens"].tolist()[:4]) == {128, 512}
-    assert "start.method" in table
+    assert table["start.method"].tolist() == ["full"] * 4 + ["lora"]
+    assert table["finetune_tokens"].tolist() == table["unique_tokens"].tolist()
+    fitted = ["--law", "finetune", "--fix", "E=1", "--fix", "alpha=0.1", "-o", "fit.json"]
+    assert run(["fit", "runs/then", *fitted]) == 0
     assert "start.run" not in table
