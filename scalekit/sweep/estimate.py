@@ -6,13 +6,14 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from scalekit.counting import memory_bytes
 from scalekit.executors.base import count_processes
 from scalekit.quantities import write_duration
 from scalekit.sweep.cost import Cost, cost_runs
 from scalekit.sweep.sections import Profile
-from scalekit.sweep.spec import RunSpec, own_share, shape_of
+from scalekit.sweep.spec import RunSpec, adapters_of, own_share, shape_of
 from scalekit.sweep.stacks import Stacking
 
 # FLOP/s of one AVX-512 core by non-embedding params, float32 and one thread: the smallest from
@@ -53,8 +54,8 @@ class Estimate:
         wall_seconds: The same with `at_once` runs at a time; None if unknown.
         at_once: Runs, or stacks, at a time.
         source: What the estimate rests on, as a sentence.
-        memory_gb: Of the largest run, or the largest stack where it is larger: weights, gradients,
-            AdamW and one batch's activations.
+        memory_gb: Of the largest run, or the largest stack where it is larger: weights, gradients
+            and moments of what learns, and one batch's activations.
         cost: Money, energy and disk.
     """
 
@@ -233,13 +234,15 @@ def _largest_gb(runs: Sequence[RunSpec], stacking: Stacking) -> float:
 
 def memory_gb(runs: Iterable[RunSpec]) -> list[float]:
     """Estimate the memory of each run, holding a whole batch at once."""
-    known: dict[tuple[int, int], float] = {}
+    known: dict[tuple[Any, ...], float] = {}
     needs = []
     for run in runs:
         model, batch = run.config["model"], run.config["train"]["batch_tokens"]
         # Runs of one shape share the mapping, and ten thousand of them are few shapes.
-        key = (id(model), batch)
+        adapters = adapters_of(run.config)
+        key = (id(model), batch, *adapters.values())
         if key not in known:
-            known[key] = sum(memory_bytes(shape_of(model), batch_tokens=batch)) / 1e9
+            needed = memory_bytes(shape_of(model), batch_tokens=batch, **adapters)
+            known[key] = sum(needed) / 1e9
         needs.append(known[key])
     return needs
