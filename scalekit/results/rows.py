@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from scalekit.errors import InputError, did_you_mean
 from scalekit.importers._cells import flatten
+from scalekit.results.code import surely_differ
 from scalekit.results.doubts import CODE_CHANGED
 from scalekit.results.jobs import submitted_codes
 from scalekit.results.record import RunRecord, read_record
@@ -184,8 +186,7 @@ def _reported(
     flags = {
         "resumed": len(record.attempts) > 1,
         "torn": record.torn > 0,
-        # Where the command is known, each attempt must be by the code of one of them.
-        CODE_CHANGED: len(codes) > 1 or bool(submitted and set(codes) - submitted),
+        CODE_CHANGED: _has_changed(codes, submitted),
         "no_loss": state.is_finished and last.get("val_loss") is None,
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }
@@ -208,6 +209,13 @@ def _reported(
     if last.get("tokens") is not None and (state.status != "done" or flags["not_at_end"]):
         reported["tokens"] = last["tokens"]
     return reported
+
+
+def _has_changed(codes: Sequence[str], submitted: frozenset[str]) -> bool:
+    """Say whether attempts were by several states of the code, or by none that was submitted."""
+    if any(surely_differ(one, other) for one, other in combinations(codes, 2)):
+        return True
+    return bool(submitted) and any(all(surely_differ(c, s) for s in submitted) for c in codes)
 
 
 def _by_source(last: Mapping[str, Any]) -> dict[str, Any]:
