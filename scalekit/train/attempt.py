@@ -167,8 +167,9 @@ def _prepare(
 ) -> tuple[Job, Progress]:
     """Build model and optimizer, and put them where the newest checkpoint left off."""
     member = registry.find("models", config.model.arch)
-    model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
     device, spread = setting.device, setting.spread
+    fresh = build_seeded(member, spec.config["model"], config.train.seed)
+    model = begin(fresh, config, setting.checkpoints, spread.team)
     # Below what is computed again and what gathers the parts, and not where the CPU's kernels
     # compute instead.
     by_kernels = device.torch.type == "cpu" and uses_kernels(model, device)
