@@ -264,7 +264,7 @@ def _write_end(job: Job, status: str, attempts: int, steps: int, flops_kind: str
 def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
     """Return what a run took; its devices are held from the start-up on."""
     totals = account.totals()
-    held = devices + totals["startup_s"] * account.process_share
+    held = devices + account.startup_device_seconds()
     # The wall's time is that of the whole stack, and the others are its share.
     stack = {"stack": account.replicas} if account.replicas > 1 else {}
     return {"wall_s": wall, "device_s": held, **totals, **stack}

@@ -14,7 +14,7 @@ import torch
 from deaths import Death
 
 from scalekit import cli
-from scalekit.results.record import read_record
+from scalekit.results.record import RunRecord, read_record
 from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
@@ -320,6 +320,20 @@ def test_devices_are_counted_whose_number_no_step_line_has_told_yet(
     for line in ({"wall_s": 110.0, "device_s": 140.0}, {"wall_s": 140.0, "device_s": None}):
         before = replace(changed, spent={**spent, **line})
         assert _devices_before(before, account) == 140.0
+
+
+def test_each_start_held_as_many_devices_as_it_started_processes(monkeypatch) -> None:
+    """Resumed with fewer, a run of three and then two was billed as if each had been alone."""
+    monkeypatch.setattr(
+        account_module, "time", SimpleNamespace(perf_counter=lambda: 7.0, monotonic=lambda: 7.0)
+    )
+    attempts = ({"startup_s": 5.0, "processes": 3}, {"startup_s": 4.0, "processes": 2})
+    before = RunRecord({}, attempts, (), (), None, 0, spent={"startup_s": 10.0})
+    last = Account(CPU, before, since=6.0)
+    # One second is of an attempt that has no line, and one of this.
+    assert last.startup_device_seconds() == 5.0 * 3 + 4.0 * 2 + 1.0 + 1.0
+    again = Account(CPU, before, since=6.0, n_devices=4)
+    assert again.startup_device_seconds() == pytest.approx(5.0 * 3 + 4.0 * 2 + 4.0 + 4.0, rel=1e-12)
 
 
 def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:
