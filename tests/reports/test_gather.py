@@ -134,6 +134,21 @@ def test_a_fit_of_a_sweep_with_mapped_columns_is_drawn_with_the_same_ones(
 
 
 @pytest.mark.usefixtures("few_figures")
+def test_runs_that_start_from_others_have_no_compute_optimum(tmp_path: Path, capsys) -> None:
+    table = isoflop_table()
+    start = np.array(["0123456789"] * len(table), dtype=object)
+    tuned = {"start_run": start, "finetune_tokens": table["tokens"]}
+    write_table(RunTable({**table.columns, **tuned}), tmp_path / "runs.csv")
+    words = ["analyze", str(tmp_path / "runs.csv"), "--law", "finetune", "--bootstrap", "0"]
+    assert cli.run([*words, "-o", str(tmp_path / "out"), "-t", "svg"]) == 0
+    assert "whose compute is not in theirs" in capsys.readouterr().err
+    fit = json.loads((tmp_path / "out/fit.json").read_text())
+    assert fit["approach"] == "parametric"
+    assert not [one for one in fit.get("others", ()) if one["approach"] != "parametric"]
+    assert not (tmp_path / "out/figures/frontier.svg").exists()
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_a_fit_whose_table_changed_says_so(tmp_path: Path) -> None:
     write_table(isoflop_table(), tmp_path / "runs.csv")
     words = ["analyze", str(tmp_path / "runs.csv"), "-o", str(tmp_path / "out"), "-t", "svg"]
