@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit import registry
-from scalekit.commands._limits import check_limit, check_memory
+from scalekit.commands._limits import check_limit, check_loggers, check_memory
 from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
 from scalekit.commands._places import count_places
 from scalekit.errors import OK, InputError, UsageError, did_you_mean
@@ -162,7 +162,8 @@ def _study(
         plan = replace(plan, estimate=estimate_runs(todo.start, stacking=stacking, **site))
     if executor.in_foreground:
         n_side_by_side = at_once * stacking.largest
-        plan = replace(plan, checks=(*check_memory(todo.start, n_side_by_side), *plan.checks))
+        here = (*check_memory(todo.start, n_side_by_side), *check_loggers(todo.start))
+        plan = replace(plan, checks=(*here, *plan.checks))
     return _Study(expansion, plan, todo, folder, kind, executor, speed)
 
 

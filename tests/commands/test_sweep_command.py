@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -517,6 +518,19 @@ def test_runs_that_may_not_fit_the_memory_are_warned_of(
     width, many = ["-s", "base.model.d_model=32"], ["--max-parallel", "8"]
     assert run(["sweep", "b.yaml", "-n", *width, *many]) == 0
     assert "warning: 10 runs at a time may need" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder"])
+def test_a_logger_that_this_machine_lacks_is_told_before_runs_go_on_without_it(
+    found: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of the package's name is what it leaves where it ran."""
+    monkeypatch.setattr("scalekit.commands._limits.find_spec", lambda name: found)
+    assert run(["sweep", "a.yaml", "-n", "-s", "log.live=wandb"]) == 0
+    out = capsys.readouterr().out
+    assert "log.live wandb: its package is not installed here" in out
+    assert "pip install 'scalekit-laws[wandb]'" in out
 
 
 TINY = """\
