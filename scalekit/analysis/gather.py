@@ -16,6 +16,7 @@ from scalekit.fit.own_law import find_law
 from scalekit.fit.run import read_fit
 from scalekit.results.collect import collect, read_runs
 from scalekit.results.curves import curve_table
+from scalekit.results.mapping import kept_rows
 from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.site import read_rules, read_site
@@ -146,8 +147,8 @@ def _columns(lines: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[s
     return found
 
 
-def envelope_curves(study: Study) -> list[dict[str, Any]]:
-    """Return the held-out curves that approach 1 may use beside the runs' ends.
+def envelope_curves(study: Study, drop: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the held-out curves that approach 1 may use beside the runs' ends, but of `drop`.
 
     Only runs at a constant learning rate qualify: before a schedule has decayed the loss lies a
     tenth of a nat and more above what a run of that length ends at, and an envelope through both
@@ -157,8 +158,12 @@ def envelope_curves(study: Study) -> list[dict[str, Any]]:
         record["header"]["id"]: record["header"]["config"]["train"].get("schedule")
         for record in study.records
     }
+    columns = {} if study.table is None else study.table.columns
+    kept = set(study.runs[kept_rows(columns, drop, study.name)])
     out = []
     for curve in study.curves:
+        if curve.run not in kept:
+            continue
         if curve.status != "done" or not set(_EVAL_COLUMNS) <= set(curve.evals):
             continue
         if schedules.get(curve.run) != "constant":

@@ -246,7 +246,7 @@ def _fit(study: Study, asked: Asked, approaches: Sequence[str], rule: str | None
         predict=asked.predict,
         bootstrap=asked.bootstrap,
         given=asked.given,
-        curves=envelope_curves(study),
+        curves=envelope_curves(study, asked.drop),
         seed=asked.seed,
     )
 
