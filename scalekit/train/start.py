@@ -85,8 +85,11 @@ def _read(path: Path, run: str, step: int | None) -> Mapping[str, Any]:
         ) from error
     told = [state.get(key) for key in ("schema", "run", "step")] if isinstance(state, dict) else []
     if told != [SCHEMA, run, step]:
+        is_theirs = told[:2] == [SCHEMA, run]
+        todo = (
+            "plan this sweep again" if is_theirs else f"train run {run!r} there again with --force"
+        )
         raise InputError(
-            f"{path}: not the weights of run {run!r} at step {step}, found {told}; plan this "
-            "sweep again"
+            f"{path}: not the weights of run {run!r} at step {step}, found {told}; {todo}"
         )
     return state

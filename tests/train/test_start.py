@@ -263,9 +263,14 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def of_another(path: Path) -> None:
+def of_another_step(path: Path) -> None:
     state = read_tensors(path, torch.device("cpu"))
     torch.save({**state, "step": 3}, path)
+
+
+def of_another(path: Path) -> None:
+    state = read_tensors(path, torch.device("cpu"))
+    torch.save({**state, "run": "0000000000"}, path)
 
 
 def of_other_shape(path: Path) -> None:
@@ -279,7 +284,9 @@ def of_other_shape(path: Path) -> None:
     [
         (remove, "missing, so nothing to start from"),
         (flip, "damaged"),
+        (of_another_step, "'feedfacefe', 3]; plan this sweep again"),
         (of_another, "not the weights of run 'feedfacefe' at step 7"),
+        (of_another, "'0000000000', 7]; train run 'feedfacefe' there again"),
         (of_other_shape, "do not fit this run's model"),
     ],
 )
