@@ -19,6 +19,7 @@ from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train import account as account_module
+from scalekit.train import job as job_module
 from scalekit.train.account import Account, Pauses, process_seconds, spends
 from scalekit.train.attempt import _devices_before
 from scalekit.train.device import Device
@@ -126,6 +127,31 @@ def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypa
     trained = end["wall_s"] - end["eval_s"] - end["checkpoint_s"]
     # The clock is read for the speed first and for `wall_s` after it.
     assert tokens / end["tokens_per_second"] <= trained <= end["wall_s"] - 0.6
+
+
+def test_steps_that_a_gpu_still_computes_are_not_the_evaluations_time(
+    planned, folder: SweepFolder, monkeypatch
+) -> None:
+    """A GPU is given steps faster than it takes them, and none but a step line waits for it."""
+    queued = [0]
+    learn, evaluate = Learner.learn, job_module.evaluate_corpus
+
+    def enqueue(self: Learner, *batch: Any) -> Any:
+        queued[0] += 1
+        return learn(self, *batch)
+
+    def drain(self: Device) -> None:
+        queued[0] = 0
+
+    def measure(*args: Any) -> Any:
+        assert queued == [0]
+        return evaluate(*args)
+
+    monkeypatch.setattr(Learner, "learn", enqueue)
+    monkeypatch.setattr(Device, "synchronise", drain)
+    monkeypatch.setattr(job_module, "evaluate_corpus", measure)
+    spec = planned(train={"steps": 7}, log={"every": 4, "evals": 3, "checkpoint_steps": None})
+    assert train_run(spec, folder, device="cpu") == "done"
 
 
 def test_what_the_first_step_compiles_is_no_speed(
