@@ -55,6 +55,14 @@ class Device:
             tensor = tensor.pin_memory().to(self.torch, non_blocking=True)
         return tensor[:, :-1].contiguous(), tensor[:, 1:].contiguous()
 
+    def take(self) -> None:
+        """Make a GPU the one that this process computes on, and start it.
+
+        Its counters answer only then, and streams are made on the one that was taken.
+        """
+        if self.torch.type == "cuda":
+            torch.cuda.set_device(self.torch.index or 0)
+
     def synchronise(self) -> None:
         """Wait until the device has done what it was given."""
         if self.torch.type == "cuda":
@@ -78,6 +86,11 @@ def choose_device(name: str, dtype: Literal["float32", "bfloat16"]) -> Device:
         raise UsageError(f"--device {name!r}: not supported; choose from auto, cpu, cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("--device 'cuda': torch finds no GPU here; use cpu, or a torch with CUDA")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name!r}: torch finds {torch.cuda.device_count()} GPUs here, and the first "
+            "is cuda:0; choose one of those"
+        )
     return Device(device, dtype)
 
 

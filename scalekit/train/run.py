@@ -71,6 +71,7 @@ def train_run(
         torch.set_num_threads(threads)
     try:
         where = choose_device(device, read_config(spec).train.dtype)
+        where.take()
         status = _train(spec, Room(folder, where, report, stop or StopRequest(), team, since))
         if status != "failed":  # then the others are where this one failed
             team.leave()

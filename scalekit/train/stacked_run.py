@@ -72,6 +72,7 @@ def train_stack(
         torch.set_num_threads(threads)
     check_alike(specs)
     where = choose_device(device, read_config(specs[0]).train.dtype)
+    where.take()
     found = {spec.id: read_state(folder.record(spec.id)).status for spec in specs}
     failed = {run for run, status in found.items() if status == "failed" and not retries}
     over = {"done", "diverged", "pruned"}

@@ -25,6 +25,7 @@ from scalekit.train.attempt import _devices_before
 from scalekit.train.device import Device
 from scalekit.train.loop import Learner
 from scalekit.train.run import train_run
+from scalekit.train.stacked_run import train_stack
 from scalekit.train.stop import StopRequest
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
@@ -82,6 +83,27 @@ def test_processes_that_share_a_gpu_have_a_part_of_it(metered, monkeypatch) -> N
     assert (several.process_share, several.device_share) == (2.0, 2.0)
     on_cores = Account(CPU, None, since=0.0, packed=4)
     assert on_cores.device_share == 1.0, "each has cores of its own"
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "as a stack"])
+def test_a_gpu_is_taken_before_its_counters_are_asked(
+    planned, folder: SweepFolder, monkeypatch, *, together: bool
+) -> None:
+    """Torch refuses to reset the peak of memory on a device that has not been started."""
+    order: list[str] = []
+
+    def meter(device: Device, **shares: int) -> None:
+        order.append("asked")
+
+    monkeypatch.setattr(Device, "take", lambda device: order.append("taken"))
+    monkeypatch.setattr(account_module, "open_meter", meter)
+    specs = [planned("0" * 9 + str(seed), train={"seed": seed}) for seed in range(2)]
+    if together:
+        train_stack(specs, folder, device="cpu")
+        assert order == ["taken", "asked", "asked"]
+    else:
+        train_run(specs[0], folder, device="cpu")
+        assert order == ["taken", "asked"]
 
 
 def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:

@@ -21,6 +21,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
 
     def pretend(name: str) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: name)
 
     return pretend
@@ -46,6 +47,21 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="torch finds no GPU here; use cpu"):
         choose_device("cuda", "float32")
+
+
+def test_a_gpu_beyond_those_that_are_there_is_refused(gpu) -> None:
+    gpu("NVIDIA H200")
+    with pytest.raises(InputError, match=r"--device 'cuda:2': torch finds 2 GPUs here"):
+        choose_device("cuda:2", "float32")
+
+
+def test_a_gpu_is_taken_by_its_number(gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu("NVIDIA H200")
+    taken: list[int] = []
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    for name in ("cuda", "cuda:1", "cpu"):
+        choose_device(name, "float32").take()
+    assert taken == [0, 1]
 
 
 def test_the_peak_is_that_of_the_number_format_in_use(gpu, monkeypatch) -> None:
