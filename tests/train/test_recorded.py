@@ -263,6 +263,24 @@ def test_a_step_that_cannot_be_recorded_is_named_with_what_to_do(
         learn(one, 1)
 
 
+def test_the_reason_is_told_for_which_a_recording_broke_not_that_it_did(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def broken(tape: Tape, stream: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:  # as `capture_end` does after any error
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    one = make(records=True)
+    learn(one, WARM_STEPS)
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    monkeypatch.setattr(GPT, "loss", partial(_raise, torch.OutOfMemoryError("out of memory")))
+    with pytest.raises(InputError, match="cannot be recorded here, out of memory; leave"):
+        learn(one, 1)
+
+
 def test_a_step_that_asks_its_device_for_a_number_is_refused(
     make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
