@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scalekit.errors import InputError, UsageError
-from scalekit.peaks import peak_flops
+from scalekit.peaks import NumberFormat, peak_flops
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,17 @@ class Device:
     @property
     def peak_flops(self) -> float | None:
         """Return the peak FLOP/s of this number format here, or None where it is not known."""
-        if self.torch.type != "cuda":
-            return None
-        if self.dtype == "bfloat16":
-            return peak_flops(self.name, "bfloat16")
-        exact = torch.get_float32_matmul_precision() == "highest"
-        return peak_flops(self.name, "float32" if exact else "tf32")
+        return peak_flops(self.name, self.products) if self.torch.type == "cuda" else None
+
+    @property
+    def products(self) -> NumberFormat:
+        """Return the number format of matrix products.
+
+        Where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 is in the environment, as containers and setup
+        lines may have it, torch lets GPUs cut float32 to TF32.
+        """
+        cuts = torch.get_float32_matmul_precision() != "highest" and self.torch.type == "cuda"
+        return "tf32" if cuts and self.dtype == "float32" else self.dtype
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs."""

@@ -13,6 +13,7 @@ import torch
 from scalekit.errors import InputError, UsageError
 from scalekit.train import device as device_module
 from scalekit.train.device import choose_device, keep_freed_memory
+from scalekit.train.provenance import told_with_format
 
 
 @pytest.fixture
@@ -70,8 +71,13 @@ def test_the_peak_is_that_of_the_number_format_in_use(gpu, monkeypatch) -> None:
     asked = "highest"
     monkeypatch.setattr("torch.get_float32_matmul_precision", lambda: asked)
     assert choose_device("cuda", "float32").peak_flops == 67e12
+    assert told_with_format("torch", choose_device("cuda", "float32")) == "torch"
     asked = "high"
-    assert choose_device("cuda", "float32").peak_flops == 494e12
+    cut = choose_device("cuda", "float32")
+    assert cut.peak_flops == 494e12
+    assert told_with_format("torch", cut) == "torch, products in tf32"
+    for name, dtype in (("cpu", "float32"), ("cuda", "bfloat16")):
+        assert told_with_format("torch", choose_device(name, dtype)) == "torch"  # pyright: ignore
     assert choose_device("cpu", "bfloat16").peak_flops is None
 
 
