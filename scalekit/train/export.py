@@ -58,7 +58,7 @@ def export_run(
             empty, or safetensors is not installed.
         SystemTroubleError: The disk refuses.
     """
-    save = _safetensors()
+    save_file = _safetensors()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there and not empty; name a new folder")
     weights = newest_weights(folder, spec.id, report)
@@ -69,8 +69,7 @@ def export_run(
     # Theirs generate until they meet this token, and without one as long as they are let.
     model = {**layout.config, "eos_token_id": tokenizer.end_of_text}
     with _all_or_nothing(out) as room:
-        # Not by save_file, which lets nobody else read what it wrote, whatever umask says.
-        (room / WEIGHTS).write_bytes(save(layout.tensors, metadata={"format": "pt"}))
+        save_file(layout.tensors, room / WEIGHTS, metadata={"format": "pt"})
         described = {
             "schema": SCHEMA,
             "id": spec.id,
@@ -89,6 +88,8 @@ def export_run(
             (room / name).write_text(text + "\n", encoding="utf-8")
         for name, data in tokenizer.files.items():
             (room / name).write_bytes(data)
+        # What safetensors wrote nobody else may read, whatever umask says.
+        shutil.copymode(room / "config.json", room / WEIGHTS)
         files = tuple(sorted(path.name for path in room.iterdir()))
     (architecture,) = layout.config["architectures"]
     steps = int(spec.plan["steps"])
@@ -127,12 +128,12 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _safetensors() -> Callable[..., bytes]:
+def _safetensors() -> Callable[..., None]:
     try:
-        from safetensors.torch import save
+        from safetensors.torch import save_file
     except ImportError as error:
         raise InputError(
             "export: the package 'safetensors' is not installed here; "
             "pip install 'scalekit-laws[export]'"
         ) from error
-    return save
+    return save_file
