@@ -144,19 +144,44 @@ def count_adapters(shape: Shape, targets: Iterable[str], rank: int) -> int:
     return shape.n_layers * sum(rank * sum(maps[name]) for name in targets)
 
 
-def memory_bytes(shape: Shape, *, batch_tokens: float) -> tuple[float, float]:
+def count_state(shape: Shape, targets: Iterable[str] = (), rank: int = 0) -> tuple[int, int]:
+    """Count the numbers of a run's state: those that learn, and those that stay as they were.
+
+    Where adapters learn, all weights stay, and those of the maps that have adapters are there
+    twice: alone, and with the adapters added.
+
+    Args:
+        shape: The model.
+        targets: The maps that have adapters; none where every weight learns.
+        rank: Of each adapter.
+    """
+    total, targets = count_params(shape)["total"], tuple(targets)
+    if not targets:
+        return total, 0
+    maps = count_maps(shape)
+    adapted = shape.n_layers * sum(n_out * n_in for n_out, n_in in map(maps.__getitem__, targets))
+    return count_adapters(shape, targets, rank), total + adapted
+
+
+def memory_bytes(
+    shape: Shape, *, batch_tokens: float, targets: Iterable[str] = (), rank: int = 0
+) -> tuple[float, float]:
     """Estimate the memory of training: the state, and the activations of tokens held at once.
 
-    The state is weights, gradients and AdamW's two moments in float32. Activations are what the
-    backward pass reads again in float32, with fused attention (no square of scores is kept) and
-    without recomputation: an estimate, to tell what fits from what does not, not to fill a card.
+    The state is weights in float32 and, of what learns, gradients and AdamW's two moments.
+    Activations are what the backward pass reads again in float32, with fused attention (no square
+    of scores is kept) and without recomputation: an estimate, to tell what fits from what does not,
+    not to fill a card.
 
     Args:
         shape: The model.
         batch_tokens: Tokens whose activations are alive together (one micro-batch).
+        targets: As `count_state`.
+        rank: As `count_state`.
     """
     s = shape
-    state = 16.0 * count_params(s)["total"]
+    learns, stays = count_state(s, targets, rank)
+    state = 16.0 * learns + 4.0 * stays
     queries, keys = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
     # Two norms with their inputs; q, k and v, and q and k once more before qk_norm; attention's
     # output.

@@ -307,8 +307,11 @@ def test_a_run_that_shares_its_gpu_is_given_the_time_that_it_takes_there(expansi
         for run, one in zip(plain.runs, needs, strict=True)
     ]
     executor: Any = Keeping()
-    submit(replace(plain, runs=runs), folder, executor, kind="inline", speed=2.0, argv=fake_argv)
-    assert [job.seconds for job in executor.jobs] == [30.0, 120.0, 30.0]
+    known = {runs[0].id: 30.0}
+    submit(
+        replace(plain, runs=runs), folder, executor, kind="inline", seconds=known, argv=fake_argv
+    )
+    assert [job.seconds for job in executor.jobs] == [30.0, 240.0, 60.0]
 
 
 def test_a_cancel_counts_whatever_the_clock_of_its_machine(expansion, folder, monkeypatch) -> None:

@@ -56,16 +56,17 @@ def test_what_finished_stacks_took_is_counted_once(tmp_path: Path, capsys) -> No
     plans = {line["id"]: line["plan"] for line in folder.plan_lines()}
     ends = [read_record(folder.record(name)).end or {} for name in plans]
     assert [end["stack"] for end in ends] == [4] * 4
-    # The wall's time is everyone's; each has its share of the device's.
-    assumed = sum(p["estimate"] for p in plans.values()) - 3 * START
-    factor = assumed / sum(end["device_s"] for end in ends)
+    # The wall's time is everyone's; of the device's and of the one start each has its share.
+    start = sum(end["startup_s"] for end in ends)
+    assumed = sum(p["estimate"] for p in plans.values()) - 4 * START
+    factor = assumed / (sum(end["device_s"] for end in ends) - start)
     capsys.readouterr()
     assert run([*words, "-n", "-s", "grid.train.seed=[0, 1, 2]", "--format", "json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     said = f"measured on 4 finished runs of this sweep, {factor:.2g} times the speed"
     assert plan["estimate"]["source"].startswith(said)
     assert [len(group["runs"]) for group in plan["stacking"]["groups"]] == [2]
-    left = (plans[next(iter(plans))]["estimate"] * 2 - START) / factor
+    left = 2 * (plans[next(iter(plans))]["estimate"] - START) / factor + start
     assert plan["estimate"]["device_seconds"] == pytest.approx(left)
 
 

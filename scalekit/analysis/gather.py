@@ -16,6 +16,7 @@ from scalekit.fit.own_law import find_law
 from scalekit.fit.run import read_fit
 from scalekit.results.collect import collect, read_runs
 from scalekit.results.curves import curve_table
+from scalekit.results.mapping import kept_rows
 from scalekit.results.reading import Reading
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.site import read_rules, read_site
@@ -74,14 +75,13 @@ def _from_fit(path: Path) -> tuple[Study, list[str]]:
     if place is None:
         note = f"{path}: its data {named or 'path'} is not here; only what the fit holds is drawn"
         return Study(fit=fit, name=path.stem), [note]
+    reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
     if SweepFolder(place).plan_file.exists():
-        kind = str(fit.data.get("params_kind") or "") or None
-        study, notes = _from_sweep(place, Reading(params_kind=kind))
+        study, notes = _from_sweep(place, reading)
         if fit.approach == "parametric" and "t" in find_law(fit.law).inputs:
             # A law of curves was fitted to the runs' lines, not to their ends.
             study = replace(study, table=curve_table(SweepFolder(place)))
     else:
-        reading = Reading(fit.data.get("mapping") or {}, **(fit.data.get("reading") or {}))
         response = str(fit.data.get("response") or "loss")
         table = read_runs(place, reading, response=response, needs_params=False)
         study, notes = Study(table, name=place.stem), []
@@ -147,8 +147,8 @@ def _columns(lines: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[s
     return found
 
 
-def envelope_curves(study: Study) -> list[dict[str, Any]]:
-    """Return the held-out curves that approach 1 may use beside the runs' ends.
+def envelope_curves(study: Study, drop: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the held-out curves that approach 1 may use beside the runs' ends, but of `drop`.
 
     Only runs at a constant learning rate qualify: before a schedule has decayed the loss lies a
     tenth of a nat and more above what a run of that length ends at, and an envelope through both
@@ -158,8 +158,12 @@ def envelope_curves(study: Study) -> list[dict[str, Any]]:
         record["header"]["id"]: record["header"]["config"]["train"].get("schedule")
         for record in study.records
     }
+    columns = {} if study.table is None else study.table.columns
+    kept = set(study.runs[kept_rows(columns, drop, study.name)])
     out = []
     for curve in study.curves:
+        if curve.run not in kept:
+            continue
         if curve.status != "done" or not set(_EVAL_COLUMNS) <= set(curve.evals):
             continue
         if schedules.get(curve.run) != "constant":

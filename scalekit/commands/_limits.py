@@ -1,10 +1,12 @@
-"""What a plan may cost: the limit of `--budget`, and the memory of this machine."""
+"""What a plan may cost: the limit of `--budget`, and what this machine has for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 
+from scalekit import registry
 from scalekit.errors import InputError, UsageError
 from scalekit.quantities import (
     count_words,
@@ -17,7 +19,7 @@ from scalekit.quantities import (
 from scalekit.sweep.cost import Cost
 from scalekit.sweep.estimate import Estimate, memory_gb
 from scalekit.sweep.review import Check, Level
-from scalekit.sweep.spec import RunSpec, own_share
+from scalekit.sweep.spec import RunSpec, live_loggers, own_share
 
 
 def check_limit(limit: str, start: Sequence[RunSpec], estimate: Estimate) -> None:
@@ -89,6 +91,27 @@ def check_memory(start: Sequence[RunSpec], at_once: int) -> list[Check]:
     text = f"{runs} at a time may need {need:.3g} GB of memory, this machine has {have:.3g}"
     todo = "take fewer at a time with --max-parallel, or smaller batches"
     return [Check(Level.WARNING, "memory", text, todo)]
+
+
+def check_loggers(start: Sequence[RunSpec]) -> list[Check]:
+    """Warn of loggers whose packages this machine lacks: its runs would go on without them."""
+    named = {name for run in start for name in live_loggers(run.config["log"].get("live"))}
+    missing = sorted(name for name in named if not _is_installed(name))
+    return [
+        Check(
+            Level.WARNING,
+            "loggers",
+            f"log.live {name}: its package is not installed here, and runs go on without it",
+            f"pip install 'scalekit-laws[{name}]'",
+        )
+        for name in missing
+    ]
+
+
+def _is_installed(logger: str) -> bool:
+    found = find_spec(registry.find("loggers", logger).package)
+    # A folder of that name, as these packages leave where they ran, is none.
+    return found is not None and found.origin is not None
 
 
 def _machine_gb() -> float | None:

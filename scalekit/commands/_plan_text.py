@@ -42,11 +42,21 @@ _SAME_AS = {**SPANS, "model.ffn_mult": "model.d_ff"}
 
 
 def plan_rows(spec: SweepSpec, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """Return a row a run: its numbers, and every other swept setting under its dotted key."""
+    """Return a row a run: its numbers, and every other swept setting under its dotted key.
+
+    Of a ladder also the trunk of each branch and its last step there, as in a table of runs.
+    """
     known = {"model.n_layers", "model.d_model", "train.batch_tokens", "train.lr", "train.seed"}
     said = dict.fromkeys(_SAME_AS.get(key, key) for key in swept_keys(spec))
     swept = [key for key in said if key not in known and key not in HORIZON]
-    return [_row(run) | {key: setting(run.config, key) for key in swept} for run in runs]
+    rows = [_row(run) | {key: setting(run.config, key) for key in swept} for run in runs]
+    if spec.ladder is None:
+        return rows
+    at = {"trunk": "parent", "branch_step": "branch_step"}
+    return [
+        row | {name: run.plan.get(key) for name, key in at.items()}
+        for row, run in zip(rows, runs, strict=True)
+    ]
 
 
 def swept_keys(spec: SweepSpec) -> list[str]:
@@ -125,16 +135,19 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield _saving(plan.ladder)
     yield from _stacked(plan.stacking)
     estimate = plan.estimate
+    # The lines above are of the whole sweep.
+    left = " of what is left to start" if estimate.n_runs < plan.n_runs else ""
     largest = "run" if plan.stacking.largest == 1 else "run or batched model"
     memory = (
-        f"largest {largest} about {estimate.memory_gb:.2g} GB of memory, the folder about "
+        f"largest {largest}{left} about {estimate.memory_gb:.2g} GB of memory, the folder about "
         f"{estimate.cost.disk_gb:.2g} GB of disk"
     )
     if estimate.wall_seconds is None or estimate.device_seconds is None:
         yield f"{estimate.source}; {memory}"
         return
+    took = write_duration(estimate.wall_seconds)
     yield (
-        f"estimate: {write_duration(estimate.wall_seconds)} with {estimate.at_once} at a time "
+        f"estimate{left}: {took} with {estimate.at_once} at a time "
         f"({write_duration(estimate.device_seconds)} of device time), {estimate.source}"
     )
     yield from _cost(estimate.cost)

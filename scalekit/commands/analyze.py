@@ -201,7 +201,13 @@ def _fitted(study: Study, asked: Asked) -> tuple[Study, list[str], list[str]]:
     remarks: list[str] = []
     notes: list[str] = []
     approaches = ["parametric", "isoflop", "envelope"]
-    if study.budgets.size == 0:
+    if (study.words("start_run")[study.is_used] != "").any():
+        approaches = ["parametric"]
+        remarks.append(
+            "approaches isoflop and envelope are left out: runs start from others, whose compute "
+            "is not in theirs"
+        )
+    elif study.budgets.size == 0:
         approaches.remove("isoflop")
         remarks.append("approach isoflop is left out: no run names a planned budget")
     used = study.flops[study.is_used]
@@ -240,7 +246,7 @@ def _fit(study: Study, asked: Asked, approaches: Sequence[str], rule: str | None
         predict=asked.predict,
         bootstrap=asked.bootstrap,
         given=asked.given,
-        curves=envelope_curves(study),
+        curves=envelope_curves(study, asked.drop),
         seed=asked.seed,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scalekit import registry
-from scalekit.commands._limits import check_limit, check_memory
+from scalekit.commands._limits import check_limit, check_loggers, check_memory
 from scalekit.commands._output import Format, FormatOption, format_table, print_csv, print_json
 from scalekit.commands._places import count_places
 from scalekit.errors import OK, InputError, UsageError, did_you_mean
@@ -21,6 +21,7 @@ from scalekit.results.store import SweepFolder, check_writable
 if TYPE_CHECKING:
     from scalekit.executors.base import Executor
     from scalekit.launch.missing import Todo
+    from scalekit.sweep.estimate import Speed, Took
     from scalekit.sweep.expand import Expansion
     from scalekit.sweep.plan import Plan
     from scalekit.sweep.sections import Profile
@@ -37,7 +38,7 @@ class _Study:
     folder: SweepFolder
     kind: str
     executor: Executor
-    speed: float
+    speed: Speed
 
 
 def sweep(  # noqa: PLR0917  # typer reads the options from the signature
@@ -148,10 +149,11 @@ def _study(
     check_same_sweep(folder, spec.name, [run.id for run in expansion.runs])
     todo = find_missing(expansion.runs, folder, retry=retry, force=force)
     done = [(run, todo.states[run.id]) for run in expansion.runs]
-    took = [(r, _seconds(r, s.last, spec.profile)) for r, s in done if s.status == "done"]
-    speed = measured_speed(took, spec.profile, {r.id: s.last.get("stack", 1) for r, s in done})
-    stacking = plan_stacks(todo.start or expansion.runs, spec.profile)
-    at_once = count_places(executor, settings.max_parallel, todo.start, stacking)
+    took = [(r, _took(r, s.last, spec.profile)) for r, s in done if s.status == "done"]
+    speed = measured_speed(took, spec.profile)
+    costed = todo.start or expansion.runs
+    stacking = plan_stacks(costed, spec.profile)
+    at_once = count_places(executor, settings.max_parallel, costed, stacking)
     plan = plan_sweep(expansion, at_once=at_once, speed=speed, stacking=stacking)
     if not todo.start:
         plan = replace(plan, stacking=Stacking())
@@ -160,23 +162,28 @@ def _study(
         plan = replace(plan, estimate=estimate_runs(todo.start, stacking=stacking, **site))
     if executor.in_foreground:
         n_side_by_side = at_once * stacking.largest
-        plan = replace(plan, checks=(*check_memory(todo.start, n_side_by_side), *plan.checks))
-    return _Study(expansion, plan, todo, folder, kind, executor, speed.factor)
+        here = (*check_memory(todo.start, n_side_by_side), *check_loggers(todo.start))
+        plan = replace(plan, checks=(*here, *plan.checks))
+    return _Study(expansion, plan, todo, folder, kind, executor, speed)
 
 
-def _seconds(run: RunSpec, end: Mapping[str, Any], profile: Profile | None) -> float:
-    """Return how long a run that ended with this line held its place, its starts included.
+def _took(run: RunSpec, end: Mapping[str, Any], profile: Profile | None) -> Took:
+    """Return how long a run that ended with this line held its place.
 
-    Of runs that shared a GPU each held its share of it. Of a stack that is its share of the time,
-    and as much more as the plan counts less for stacks.
+    Of runs that shared a GPU each held its share of it. Of a stack each has its share of the time
+    after the one start, and as much more as the plan counts less for stacks.
     """
     from scalekit.executors.base import count_sharing
+    from scalekit.sweep.estimate import Took
     from scalekit.sweep.stacks import expected_speedup
 
-    if end.get("stack") and end.get("device_s"):
-        return end["device_s"] * (expected_speedup(run, end["stack"], profile) or 1.0)
-    held = (end.get("wall_s") or 0.0) + (end.get("startup_s") or 0.0)
-    return held / count_sharing(run.resources)
+    sharing = count_sharing(run.resources)
+    start = (end.get("startup_s") or 0.0) / sharing
+    stack = end.get("stack")
+    if stack and end.get("device_s"):
+        gain = expected_speedup(run, stack, profile) or 1.0
+        return Took(start * stack, (end["device_s"] - start) * gain)
+    return Took(start, (end.get("wall_s") or 0.0) / sharing)
 
 
 def _show(study: _Study, form: Format) -> None:
@@ -224,10 +231,13 @@ def _refuse(study: _Study, budget: str | None, allow_unidentified: bool) -> None
 
 def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force: bool) -> None:
     from scalekit.launch.submit import submit
+    from scalekit.sweep.estimate import expected_seconds
 
     if study.todo.start and not yes:
         _ask(len(study.todo.start))
     try:
+        runs, profile = study.expansion.runs, study.expansion.spec.profile
+        known = {run.id: expected_seconds(run, profile, study.speed) for run in runs}
         outcome = submit(
             study.expansion,
             study.folder,
@@ -235,7 +245,7 @@ def _start(study: _Study, *, yes: bool, wait: bool, retry: Sequence[str], force:
             kind=study.kind,
             retry=retry,
             force=force,
-            speed=study.speed,
+            seconds={run: took for run, took in known.items() if took is not None},
             stacks=study.plan.stacking.groups,
         )
     except KeyboardInterrupt:

@@ -71,6 +71,8 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     from scalekit.train.stop import StopRequest
 
     keep_freed_memory()
+    if mine is None and device == "auto":
+        _tell_of_no_gpu(specs)
     # The age of a process that trains many runs, one after the other, is no run's start-up.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
@@ -83,6 +85,19 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
         raise typer.Exit(errors.INTERRUPTED if interrupted else 128 + signal.SIGTERM)
     if set(statuses) != {"done"}:
         raise typer.Exit(errors.RUNS_FAILED)
+
+
+def _tell_of_no_gpu(specs: Sequence[RunSpec]) -> None:
+    """Say that runs which ask for a GPU go on without: a broken driver looks like no GPU at all."""
+    from scalekit.train.device import choose_device
+
+    asking = [spec.id for spec in specs if spec.resources.get("gpus")]
+    if asking and choose_device("auto", "float32").torch.type == "cpu":
+        print(
+            f"run {', '.join(asking)}: resources.gpus asks for a GPU and torch finds none here; "
+            "training on the CPU (--device cuda refuses to)",
+            file=sys.stderr,
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scalekit.datasets.base import Corpus, Rows
+from scalekit.datasets.base import Corpus, Rows, Scattered
 from scalekit.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def split_corpus(
     """
     limit = limit_training(sum(map(len, train)), data)
     # Whole rows of them: what the end of an array is too short for, the next one makes up.
-    rows, held_out = ArrayRows(train, context, limit // context), ArrayRows(val, context)
+    rows = _limit_rows(ArrayRows(train, context), limit // context, data)
+    held_out = ArrayRows(val, context)
     n_val = data["val_tokens"] // context
     for key, n_rows in (("val_tokens", n_val), ("unique_tokens", rows.n_rows)):
         if n_rows == 0:
@@ -53,6 +54,15 @@ def limit_training(available: int, data: Mapping[str, Any]) -> int:
             f"{available:,}; ask for fewer"
         )
     return limit
+
+
+def _limit_rows(rows: Rows, most: int, data: Mapping[str, Any]) -> Rows:
+    """Leave at most so many rows: the first, or some from everywhere (`data.unique_from`)."""
+    assert rows.n_rows is not None
+    if most >= rows.n_rows:
+        return rows
+    is_drawn = data.get("unique_from") == "everywhere"
+    return DrawnRows(rows, most) if is_drawn else FirstRows(rows, most)
 
 
 def count_rows(
@@ -83,10 +93,9 @@ class ArrayRows:
     Args:
         arrays: Tokens.
         context: Tokens a row.
-        most: How many rows at most, the first ones; None for all.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], context: int, most: int | None = None) -> None:
+    def __init__(self, arrays: Sequence[np.ndarray], context: int) -> None:
         import numpy as np
 
         long_enough = [a for a in arrays if len(a) > context]
@@ -97,8 +106,7 @@ class ArrayRows:
         self._ends = np.cumsum([len(rows) for rows in self._rows])
         self._starts = [0, *self._ends[:-1].tolist()]
         self._context = context
-        n_rows = sum(len(rows) for rows in self._rows)
-        self.n_rows = n_rows if most is None else min(most, n_rows)
+        self.n_rows = sum(len(rows) for rows in self._rows)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return rows (B, T + 1) of int64 for indices (B,)."""
@@ -111,6 +119,35 @@ class ArrayRows:
         for row, place, index in zip(out, places.tolist(), indices.tolist(), strict=True):
             row[:] = self._rows[place][index - self._starts[place]]
         return out
+
+
+class FirstRows:
+    """The first `n_rows` of more rows."""
+
+    def __init__(self, rows: Rows, n_rows: int) -> None:
+        self._rows, self.n_rows = rows, n_rows
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        assert len(indices) == 0 or 0 <= indices.min() <= indices.max() < self.n_rows
+        return self._rows.take(indices)
+
+
+class DrawnRows:
+    """`n_rows` rows drawn out of more of them, by lot and always the same.
+
+    Fewer are among more, so that runs that differ in how many they have differ in nothing else.
+    """
+
+    def __init__(self, rows: Rows, n_rows: int) -> None:
+        assert rows.n_rows is not None
+        self._rows, self.n_rows = rows, n_rows
+        self._lots = Scattered(rows.n_rows, [0])
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return rows (B, T + 1) of int64 for indices (B,)."""
+        assert len(indices) == 0 or 0 <= indices.min() <= indices.max() < self.n_rows
+        return self._rows.take(self._lots[indices])
 
 
 class SpreadRows:

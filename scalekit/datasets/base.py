@@ -7,7 +7,7 @@ run resumes from its step number alone. Legend: B rows, T tokens a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -138,6 +138,12 @@ class Dataset:
     coder: Callable[[Mapping[str, Any]], Coder | None] = no_coder
 
 
+SHUFFLED_AT_MOST = 1 << 24
+"""Rows whose order is a list: a second's work and 8 bytes a row, in every process of a run. That of
+more is reckoned row by row. The two ways draw different orders.
+"""
+
+
 class Order:
     """Which rows a step takes: every row once an epoch, in an order drawn anew for each epoch.
 
@@ -149,7 +155,7 @@ class Order:
 
     def __init__(self, n_rows: int | None, seed: int, salt: tuple[int, ...] = ()) -> None:
         self._n_rows, self._seed, self._salt = n_rows, seed, salt
-        self._shuffled: dict[int, np.ndarray] = {}
+        self._shuffled: dict[int, np.ndarray | Scattered] = {}
 
     def rows(self, step: int, batch: int) -> np.ndarray:
         """Return the row indices (B,) of a step, counted from one."""
@@ -176,16 +182,68 @@ class Order:
             return Seen(rows, rows, None)
         return Seen(rows, min(rows, self._n_rows), rows / self._n_rows)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        import numpy as np
-
+    def _epoch(self, epoch: int) -> np.ndarray | Scattered:
         assert self._n_rows is not None
         if epoch not in self._shuffled:
             # Two epochs can meet in one batch; older ones never come back.
             self._shuffled = {e: p for e, p in self._shuffled.items() if e >= epoch - 1}
-            generator = np.random.default_rng([self._seed, epoch, *self._salt])
-            self._shuffled[epoch] = generator.permutation(self._n_rows)
+            self._shuffled[epoch] = _shuffled(self._n_rows, [self._seed, epoch, *self._salt])
         return self._shuffled[epoch]
+
+
+def _shuffled(n_rows: int, seed: list[int]) -> np.ndarray | Scattered:
+    import numpy as np
+
+    if n_rows > SHUFFLED_AT_MOST:
+        return Scattered(n_rows, seed)
+    return np.random.default_rng(seed).permutation(n_rows)
+
+
+_ROUNDS = 6
+
+
+class Scattered:
+    """A shuffle of the numbers below `n`, drawn by `seed`, of which no list is made.
+
+    A Feistel network over the least square of a power of two that holds them all (Luby and Rackoff
+    1988), walked on from numbers that are too large until one is not, which keeps it a permutation
+    (Black and Rogaway 2002, section 3).
+    """
+
+    def __init__(self, n: int, seed: Sequence[int]) -> None:
+        import numpy as np
+
+        assert n < 1 << 62
+        self._n = n
+        self._half = max(1, -(-(n - 1).bit_length() // 2))
+        self._keys = np.random.default_rng(seed).integers(1 << 63, size=_ROUNDS, dtype=np.uint64)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """Return the numbers (B,) at places (B,), int64 both."""
+        import numpy as np
+
+        found = self._walk(places.astype(np.uint64))
+        while (outside := found >= self._n).any():
+            found[outside] = self._walk(found[outside])
+        return found.astype(np.int64)
+
+    def _walk(self, numbers: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        half, low = np.uint64(self._half), np.uint64((1 << self._half) - 1)
+        left, right = numbers >> half, numbers & low
+        for key in self._keys:
+            left, right = right, left ^ (_mixed(right ^ key) & low)
+        return left << half | right
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """Return 64 bits each of which depends on all of `x`'s (SplitMix64's, Steele et al. 2014)."""
+    import numpy as np
+
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def check_supply(tokens: float, available: int | None, data: Mapping[str, Any]) -> None:

@@ -127,16 +127,17 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: A source is missing or damaged, or the sources have different tokenizers.
     """
-    sources = _sources(data)
+    sources, unique = _sources({**data, "unique_tokens": None}), data.get("unique_tokens")
     known = {name: shards.facts(own) for name, (_, own) in sources.items()}
     weights = {name: weight for name, (weight, _) in sources.items()}
+    if unique is not None:
+        _check_unique({n: (known[n]["train_tokens"], w) for n, w in weights.items()}, unique)
     per_token = [known[name]["bytes_per_token"] for name in weights]
     said = [f"{name} {known[name]['fingerprint']}" for name in weights]
     return {
         "vocab": _common(known, "vocab"),
         "train_tokens": _supply(
-            {n: (known[n]["train_tokens"], w) for n, w in weights.items()},
-            data.get("unique_tokens"),
+            {n: (known[n]["train_tokens"], w) for n, w in weights.items()}, unique
         ),
         "val_tokens": min(one["val_tokens"] for one in known.values()),
         "bytes_per_token": None
@@ -157,6 +158,17 @@ def _supply(sources: Mapping[str, tuple[int, float]], unique: int | None) -> int
         return unique
     # Up to rounding of a whole number over its share of it.
     return int(min(available / weight for available, weight in sources.values()) + 1e-6)
+
+
+def _check_unique(sources: Mapping[str, tuple[int, float]], unique: int) -> None:
+    """Refuse more different tokens than a source, by its tokens and weight, has its share of."""
+    for name, (available, weight) in sources.items():
+        if round(unique * weight) > available:
+            most = min(int(there / share) for there, share in sources.values())
+            raise InputError(
+                f"data.unique_tokens: {unique:,} asked, {round(unique * weight):,} of them of "
+                f"{name!r}, whose training split has {available:,}; ask for {most:,} or fewer"
+            )
 
 
 def n_rows(data: Mapping[str, Any], context: int) -> tuple[int, int]:

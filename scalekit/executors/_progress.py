@@ -77,7 +77,7 @@ class Progress:
         left = count.flops_total - count.flops_done
         parts = [f"{count.done}/{count.total} done", f"{count.running} running"]
         if count.failed:
-            parts.append(f"{count.failed} failed")
+            parts.append(f"{count.failed} failed or diverged")
         parts.append(f"{format_seconds(elapsed)} elapsed")
         if gained > 0 and left > 0:
             parts.append(f"about {format_seconds(left * elapsed / gained)} left")

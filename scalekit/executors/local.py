@@ -32,6 +32,8 @@ GRACE_SECONDS = 60.0
 POLL_SECONDS = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+DEVICES = Path("/dev")
+
 
 @dataclass(frozen=True)
 class _Running:
@@ -216,8 +218,9 @@ def visible_gpus() -> tuple[str, ...]:
         names = [name.strip() for name in told.split(",") if name.strip()]
         # CUDA ignores what follows the first invalid name.
         return tuple(names[: names.index("-1")] if "-1" in names else names)
-    found = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return tuple(sorted((name for name in found if name.isdigit()), key=int))
+    found = (path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*"))
+    # CUDA counts what it may use from zero: in a container nvidia3 alone is its number 0.
+    return tuple(str(number) for number, _ in enumerate(filter(str.isdigit, found)))
 
 
 def _share(job: Job) -> Fraction:

@@ -1,4 +1,7 @@
-"""Runs of different data in one table: what a law that knows nothing of it takes for noise."""
+"""Runs of different data, or tuned in different ways, in one table.
+
+A law that knows nothing of it takes it for noise.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ COLUMNS = {
     "data.source": "sources of data",
     "data.path": "data",
     "data.tokenizer": "tokenizers",
+    "start.method": "ways of tuning",
 }
-"""Columns that say what a run was trained on, in words."""
+"""Columns that say in words what a run was trained on, and what of it learnt."""
 _SHOWN = 3
 _FEWEST_EACH = 3
 """Runs that a group has on the average where it is a recipe and not a name of single runs."""
@@ -37,7 +41,9 @@ def mixed_data(law: Law, table: RunTable, runs: Runs) -> tuple[str, ...]:
             continue
         if column == RECIPES and len(cells) < _FEWEST_EACH * len(values):
             continue
-        shown = "; ".join(values[:_SHOWN]) + ("; ..." if len(values) > _SHOWN else "")
+        shown = "; ".join(value or "none" for value in values[:_SHOWN]) + (
+            "; ..." if len(values) > _SHOWN else ""
+        )
         found.append(
             f"{runs.where}: these runs have {len(values)} {words} in {column} ({shown}), and "
             f"{law.name} takes the difference for noise; keep one with --drop "

@@ -110,7 +110,7 @@ def submit(
     kind: str = "local",
     retry: Sequence[str] = (),
     force: bool = False,
-    speed: float = 1.0,
+    seconds: Mapping[str, float] | None = None,
     stacks: Sequence[Group] = (),
     argv: Callable[[SweepFolder, str], Sequence[str]] = job_argv,
 ) -> Outcome:
@@ -127,7 +127,7 @@ def submit(
         kind: The executor's name, written down so that `cancel` finds it.
         retry: Ends that are tried again: of `RETRIABLE`.
         force: Start every run anew; old records are moved aside.
-        speed: How much faster finished runs were than the plan estimates.
+        seconds: By run what it takes, where finished runs say more of it than its plan.
         stacks: Runs that one process each is to train together.
         argv: The command line that trains one run; with further ids behind it, those as well.
 
@@ -136,10 +136,11 @@ def submit(
         SystemTroubleError: Another command works in the folder, or the disk refuses.
         KeyboardInterrupt: A signal asked to stop; the same command continues.
     """
+    seconds = seconds or {}
     if not folder.root.exists():
         # Before the folder is made: a sweep that can never be executed here leaves none.
         everything = {spec.id for spec in expansion.runs}
-        executor.check([_job(spec, folder, argv, speed, everything) for spec in expansion.runs])
+        executor.check([_job(spec, folder, argv, seconds, everything) for spec in expansion.runs])
     with one_command(folder):
         check_same_sweep(folder, expansion.spec.name, [spec.id for spec in expansion.runs])
         standing = ask_executors(folder)
@@ -149,7 +150,7 @@ def submit(
         starting = {spec.id for spec in todo.start}
         jobs = [
             stack_jobs(
-                [_job(spec, folder, argv, speed, starting) for spec in specs],
+                [_job(spec, folder, argv, seconds, starting) for spec in specs],
                 group.seconds if group else sum,
             )
             for group, specs in _grouped(todo.start, stacks)
@@ -201,14 +202,14 @@ def _job(
     spec: RunSpec,
     folder: SweepFolder,
     argv: Callable[[SweepFolder, str], Sequence[str]],
-    speed: float,
+    seconds: Mapping[str, float],
     starting: Collection[str],
 ) -> Job:
     plan = spec.plan
     parent = plan.get("parent", "")
-    estimate = plan.get("estimate")
+    estimate = seconds.get(spec.id, plan.get("estimate"))
     # The estimate is for a run that has its GPU to itself.
-    slower = count_sharing(spec.resources) / speed
+    slower = count_sharing(spec.resources)
     return Job(
         run=spec.id,
         argv=tuple(argv(folder, spec.id)),

@@ -10,7 +10,7 @@ from scalekit.laws.base import Param
 LAW = PowerLaw(
     name="finetune",
     formula="L = E + A N^-alpha F^-beta",
-    source="Zhang et al. 2024, arXiv:2402.17193, equation 1, F the tokens of fine-tuning",
+    source="Zhang et al. 2024, arXiv:2402.17193, equation 1, F the different tokens of fine-tuning",
     inputs=("N", "F"),
     params=(
         Param("E", "log", 1e-5, 1e3, "irreducible loss", (0.1, 5.0)),

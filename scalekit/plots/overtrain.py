@@ -47,7 +47,7 @@ def draw(study: Study) -> Drawing:
         _look.panel_letter(axes, letter)
     label = _axes.params_label(study.params_kind)
     _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=25))
-    _look.legend_below(figure, [*handles, *_keys(has_excess=has_excess)])
+    _look.legend_below(figure, [*handles, *_keys(rows, has_excess=has_excess)])
     runs = rows_of(study, is_drawn(study), tokens_per_param=ratio, excess_percent=excess)
     return Drawing(figure, [*runs, *rows], _caption(study, ratio, excess))
 
@@ -134,8 +134,14 @@ def _size_at(study: Study, flops: float, ratio: np.ndarray) -> np.ndarray:
     return (flops * unit / ratio) ** (1.0 / (power + 1.0))
 
 
-def _keys(*, has_excess: bool) -> list[Any]:
-    keys = [_look.key("law of one size (a)", color=_look.MUTED, lw=0.9)]
+def _keys(rows: list[dict[str, Any]], *, has_excess: bool) -> list[Any]:
+    dashes = {"law": "-", "law, extrapolated": _look.EXTRAPOLATED}
+    drawn = [what for what in dashes if any(row["what"] == what for row in rows)]
+    words = ("law of one size (a)", "beyond its runs (a)")
+    keys = [
+        _look.key(word, color=_look.MUTED, lw=0.9, ls=dashes[what])
+        for word, what in zip(words, drawn, strict=False)
+    ]
     if has_excess:
         for place, word in enumerate(("smallest", "largest")):
             dash = _look.DASHES[2 * place]

@@ -75,7 +75,11 @@ def prepare(
             note_held_out(held_out_path(folder), parts, recipe)
             bench = Bench.of(folder, recipe, coder)
             reports = _work_through(parts, bench, workers, advance)
-            finished = _manifest(plan, bench, reports)
+            try:
+                finished = _manifest(plan, bench, reports)
+            except InputError:
+                _abandon(folder, reports)
+                raise
             _write_files(folder, bench, finished)
             write_whole(folder / MANIFEST, finished.to_json())
         _clear(folder)
@@ -259,6 +263,14 @@ def _write_files(folder: Path, bench: Bench, manifest: Manifest) -> None:
     if manifest.tokenizer["token_bytes"] is not None:
         assert bench.lengths is not None
         write_whole(folder / TOKEN_BYTES, bench.lengths.astype("<u4").tobytes())
+
+
+def _abandon(folder: Path, reports: Sequence[dict[str, Any]]) -> None:
+    """Remove what was done by a recipe that gives no data, so that another can be tried there."""
+    for report in reports:
+        for shard in report["shards"]:
+            (folder / shard["file"]).unlink(missing_ok=True)
+    _clear(folder)
 
 
 def _clear(folder: Path) -> None:

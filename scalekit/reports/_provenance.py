@@ -21,6 +21,7 @@ from scalekit.reports._spending import (
     speed,
     total,
 )
+from scalekit.results.code import CHANGED, UNCHECKED
 
 
 def provenance(study: Study) -> list[tuple[str, str]]:
@@ -64,10 +65,16 @@ def doubts(study: Study) -> list[str]:
     out = []
     if len(set(states)) > 1:
         out.append(f"the runs were made by {len(set(states))} states of the code")
-    changed = sum(state.endswith(".changed") for state in states)
+    changed = sum(state.endswith(CHANGED) for state in states)
     if changed:
         out.append(
             f"{changed} of {len(states)} runs were made by code with changes that no commit holds"
+        )
+    unchecked = sum(state.endswith(UNCHECKED) for state in states)
+    if unchecked:
+        out.append(
+            f"of {unchecked} of {len(states)} runs it is not known whether a commit holds their "
+            "code: git gave no answer"
         )
     torches = sorted(set(_field(_attempts(study), "torch")))
     if len(torches) > 1:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 from scalekit.results.doubts import doubts, join_doubts, mixed_code, partly_stated, unknown_kinds
 from scalekit.results.facts import Facts
-from scalekit.results.foreign import join_histories, read_files, settle_table
+from scalekit.results.foreign import (
+    join_histories,
+    read_files,
+    settle_sweep,
+    settle_table,
+)
 from scalekit.results.mapping import kept_rows
 from scalekit.results.meaning import Wanted
 from scalekit.results.reading import Reading
@@ -162,10 +167,14 @@ def _tables(
         read = read_files(one, reading, facts)
         key = one.importer.name if read.is_history else place
         groups.setdefault(key, []).append((one, read))  # type: ignore[union-attr]
+    has_others = not all(isinstance(one, SweepFolder) for one in found)
     tables = []
     for group in groups.values():
         if isinstance(group, SweepFolder):
-            tables.append(_sweep(group, reading))
+            table = _sweep(group, reading)
+            if not has_others:  # whom else the options are about
+                table = settle_sweep(table, reading, facts=facts, wanted=wanted)
+            tables.append(table)
             continue
         (files, read), place = group[0], where if len(group) > 1 else group[0][0].where
         if read.is_history:

@@ -1,4 +1,7 @@
-"""What others' training left, as a table of runs: join facts, map, settle, choose checkpoints."""
+"""What others' training left, as a table of runs: join facts, map, settle, choose checkpoints.
+
+A sweep's own table is joined and mapped alike; what its records say needs no settling.
+"""
 
 from __future__ import annotations
 
@@ -105,6 +108,40 @@ def settle_table(
         notes.append(f"{where}: its rows are runs; --at and --smooth change nothing")
     meta = {"path": where, "remarks": read.remarks, "notes": notes, "assumed": assumed}
     return RunTable(in_order(columns), {**meta, **stated_kinds(columns)})
+
+
+def settle_sweep(
+    table: RunTable, reading: Reading, *, facts: Facts | None, wanted: Wanted
+) -> RunTable:
+    """Do to a sweep's table what options ask of any: join facts, map, name the unit of a loss.
+
+    Returns:
+        The table itself where they ask nothing. `meta["notes"]` also names options that change
+        nothing here, and `meta["remarks"]` says what mapped columns are taken to be.
+
+    Raises:
+        InputError: As `settle_table`.
+    """
+    where, notes = str(table.meta["path"]), list(table.meta["notes"])
+    idle = [
+        *(["--at"] if reading.at is not None else []),
+        *(["--smooth"] if reading.smooth > 1 else []),
+        *(["--importer"] if reading.importer is not None else []),
+    ]
+    if idle:
+        verb = "changes" if len(idle) == 1 else "change"
+        told = f"{where}: a sweep's runs stand for their last evaluation"
+        notes.append(f"{told}; {' and '.join(idle)} {verb} nothing")
+    meta = {**table.meta, "notes": notes}
+    if not reading.mapping and reading.loss_unit is None and facts is None:
+        return RunTable(table.columns, meta)
+    cells = dict(table.columns)
+    if facts is not None:
+        cells |= facts.of(cells, reading.mapping.get("run", "run"), where)
+    columns = map_columns(cells, reading.mapping, where)
+    settled = settle(columns, Imported(cells), reading, where, wanted)
+    columns = in_order(settled.columns)
+    return RunTable(columns, {**meta, "remarks": settled.assumed, **stated_kinds(columns)})
 
 
 def _is_history(columns: Mapping[str, np.ndarray], reading: Reading, where: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from scalekit.errors import InputError, did_you_mean
 from scalekit.importers._cells import flatten
+from scalekit.results.code import surely_differ
 from scalekit.results.doubts import CODE_CHANGED
 from scalekit.results.jobs import submitted_codes
 from scalekit.results.record import RunRecord, read_record
@@ -138,17 +140,26 @@ def _row(
         "tokens": tokens,
         **{key: values.get(key) for key in sweep.swept},
         **(_branching(line["id"], plan) if sweep.has_branches else {}),
-        **_started(plan, record),
+        **_started(line, record, reported.get("unique_tokens")),
     }
 
 
-def _started(plan: Mapping[str, Any], record: RunRecord | None) -> dict[str, Any]:
-    """Say which run one starts from, what of it learns, and the loss before its first step."""
+def _started(
+    line: Mapping[str, Any], record: RunRecord | None, unique_tokens: float | None
+) -> dict[str, Any]:
+    """Say which run one starts from, what of it learns, and the loss before its first step.
+
+    Laws of fine-tuning are of how much data there was to learn from: tokens that came again are
+    none of it.
+    """
+    plan = line["plan"]
     start = plan.get("start")
     if start is None:
         return {}
     told = (record.start if record else None) or {}
     return {
+        "start.method": line["config"]["start"]["method"],
+        "finetune_tokens": unique_tokens,
         **{f"start_{key}": start[key] for key in ("run", "step", "tokens")},
         "trainable_params": plan["trainable_params"],
         "start_loss": told.get("val_loss"),
@@ -175,8 +186,7 @@ def _reported(
     flags = {
         "resumed": len(record.attempts) > 1,
         "torn": record.torn > 0,
-        # Where the commands are known, each attempt must have run the code of one of them.
-        CODE_CHANGED: len(codes) > 1 or bool(submitted and set(codes) - submitted),
+        CODE_CHANGED: _has_changed(codes, submitted),
         "no_loss": state.is_finished and last.get("val_loss") is None,
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }
@@ -199,6 +209,13 @@ def _reported(
     if last.get("tokens") is not None and (state.status != "done" or flags["not_at_end"]):
         reported["tokens"] = last["tokens"]
     return reported
+
+
+def _has_changed(codes: Sequence[str], submitted: frozenset[str]) -> bool:
+    """Say whether attempts were by several states of the code, or by none that was submitted."""
+    if any(surely_differ(one, other) for one, other in combinations(codes, 2)):
+        return True
+    return bool(submitted) and any(all(surely_differ(c, s) for s in submitted) for c in codes)
 
 
 def _by_source(last: Mapping[str, Any]) -> dict[str, Any]:

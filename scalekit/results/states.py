@@ -53,6 +53,7 @@ class RunState:
         crashed: Whether its job ended although nobody asked it to and the run has no end, or no
             record even.
         step: The last step that the record speaks of.
+        held: Whether it cannot begin before its trunk, whose state says how it goes on.
     """
 
     status: str
@@ -60,6 +61,7 @@ class RunState:
     why: str = ""
     crashed: bool = False
     step: int = 0
+    held: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -72,7 +74,7 @@ PENDING = RunState("pending")
 
 def verdict(states: Iterable[RunState]) -> int:
     """Return the exit code that says how a sweep stands: not finished, some failed, or all well."""
-    found = {state.status for state in states}
+    found = {state.status for state in states if not state.held}
     if found & set(OPEN):
         return NOT_FINISHED
     return RUNS_FAILED if found & set(TROUBLES) else OK

@@ -51,7 +51,7 @@ def with_trunk(
     parent = plan["parent"]
     trunk = states.get(parent, PENDING).status
     fate = "" if trunk in _GOES_ON else f", which is {trunk}"
-    return replace(state, why=f"waits for its trunk {parent}{fate}", crashed=False)
+    return replace(state, why=f"waits for its trunk {parent}{fate}", crashed=False, held=True)
 
 
 def whole_curve(

@@ -102,9 +102,22 @@ def _check_schedule(p: Point) -> None:
             found, length = write_count(p[span]), write_count(p["D"])
             what = f"{found} tokens are as long as a run of {length}, or longer"
             raise RunProblemError(span, what, "shorten it, or train longer")
-    if p["train.schedule"] == "wsd" and p["train.warmup_frac"] + p["train.decay_frac"] > 1:
-        what = "warmup_frac and decay_frac together exceed the run"
-        raise RunProblemError("train.decay_frac", what, "shorten one of them")
+    _check_plateau(p)
+
+
+def _check_plateau(p: Point) -> None:
+    """Refuse a warm-up and a cooldown that overlap, where the longer of them was written.
+
+    Raises:
+        RunProblemError: They do.
+    """
+    warm, cool = p["train.warmup_frac"], p["train.decay_frac"]
+    if p["train.schedule"] != "wsd" or warm + cool <= 1:
+        return
+    span, share = max(SPANS.items(), key=lambda pair: p[pair[1]])
+    what = f"a warm-up of {100 * warm:.4g}% and a cooldown of {100 * cool:.4g}%"
+    what += f" exceed a run of {write_count(p['D'])} tokens"
+    raise RunProblemError(share if p[span] is None else span, what, "shorten one of them")
 
 
 def where_to_write(key: str, spec: SweepSpec, in_case: bool) -> str | None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from scalekit.counting import count_params
+from scalekit.counting import count_state
 from scalekit.sweep.sections import Profile
-from scalekit.sweep.spec import RunSpec, shape_of
+from scalekit.sweep.spec import RunSpec, adapters_of, shape_of
 
 # Bytes on average of the 40 runs of the quickstart: a run's plan line with the header, attempt and
 # end of its record; a step line, which an evaluation's resembles.
 _RUN_BYTES, _LINE_BYTES = 4300, 200
 
 _CHECKPOINT_BYTES = 12
-"""A parameter in a checkpoint: a float32 weight and AdamW's two moments."""
+"""A number that learns, in a checkpoint: itself in float32 and AdamW's two moments."""
 
 _CHECKPOINTS = 3
 """Of a run at a time: the last two, and the one that is being written."""
 
 _WEIGHTS_BYTES = 4
-"""A parameter in the last weights that a run keeps."""
+"""A number in the last weights that a run keeps, and one in a checkpoint that does not learn."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,22 @@ def cost_runs(
 
 def disk_gb(runs: Iterable[RunSpec], at_once: int) -> float:
     """Estimate what a sweep's folder takes while the largest runs go side by side."""
-    params: dict[int, int] = {}
+    known: dict[tuple[Any, ...], tuple[int, int]] = {}
     written, sizes = 0.0, []
     for run in runs:
         model, log = run.config["model"], run.config["log"]
         # Runs of one shape share the mapping, so its id will do: ten thousand runs are few shapes.
-        if id(model) not in params:
-            params[id(model)] = count_params(shape_of(model))["total"]
-        n = params[id(model)]
+        adapters = adapters_of(run.config)
+        key = (id(model), *adapters.values())
+        if key not in known:
+            known[key] = count_state(shape_of(model), **adapters)
+        learns, stays = known[key]
+        size = _CHECKPOINT_BYTES * learns + _WEIGHTS_BYTES * stays
         # A trunk is through before most of its branches have begun.
-        sizes.append(n * (_CHECKPOINTS + len(run.plan.get("branches", ()))))
-        written += _WEIGHTS_BYTES * n if log.get("keep_weights") else 0
+        sizes.append(size * (_CHECKPOINTS + len(run.plan.get("branches", ()))))
+        if log.get("keep_weights"):
+            written += _WEIGHTS_BYTES * int(run.plan["params"]["total"])
         lines = int(run.plan["steps"]) / log["every"] + (log.get("evals") or 0)
         written += _RUN_BYTES + _LINE_BYTES * lines
     largest = sum(sorted(sizes, reverse=True)[:at_once])
-    return (written + _CHECKPOINT_BYTES * largest) / 1e9
+    return (written + largest) / 1e9

@@ -22,18 +22,20 @@ class Origin:
 
 def explain_run(spec: SweepSpec, run: RunSpec) -> tuple[Origin, ...]:
     """Say of every setting of a run where its value came from, in the order of the keys."""
-    found = {key: f"swept, {place}" for key, place in _swept(spec, run)}
+    swept = {key: (place, value) for key, place, value in _swept(spec, run)}
     origins = []
     for key in (BUDGET, *DEFAULTS):
         value = run.plan["budget"] if key == BUDGET else setting(run.config, key)
         if key in spec.derive:
             rule = spec.derive[key]
             origin = f"derived, {rule.text} ({rule.place})"
-        elif key in found:
-            origin = found[key]
+        elif key in swept:
+            place, said = swept[key]
+            origin, value = f"swept, {place}", _unresolved(value, said)
         elif key in spec.base.values:
             origin = f"base, {spec.base.places.get(key, 'from the data')}"
-        elif key in DEFAULTS and value == DEFAULTS[key]:
+            value = _unresolved(value, spec.base.values[key])
+        elif key in DEFAULTS and _listed(value) == _listed(DEFAULTS[key]):
             origin = "default"
         else:
             origin = "follows from the other settings"
@@ -42,7 +44,16 @@ def explain_run(spec: SweepSpec, run: RunSpec) -> tuple[Origin, ...]:
     return tuple(origins)
 
 
-def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any]]:
+def _unresolved(value: Any, said: Any) -> Any:
+    """Return what was said of a setting where it was resolved in another, which leaves it None."""
+    return said if value is None else value
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any, Any]]:
     """Find the options of this run by their values: a run is one option of every axis, or a case.
 
     A key that `derive` changes has lost the value it was swept with, so it is not compared.
@@ -52,7 +63,8 @@ def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any]]:
         chosen = [next((case for case in spec.cases if _fits(spec, case, run)), None)]
     for option in chosen:
         if option is not None:
-            yield from option.places.items()
+            for key, place in option.places.items():
+                yield key, place, option.values[key]
 
 
 def _fits(spec: SweepSpec, option: Option, run: RunSpec) -> bool:

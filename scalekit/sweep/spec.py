@@ -76,6 +76,11 @@ class DataSpec(Part):
     unique_tokens: int | None = Field(
         default=None, gt=0, description="use only that many training tokens"
     )
+    unique_from: Literal["start", "everywhere"] = Field(
+        default="start",
+        description="of which unique_tokens are: the first, or rows drawn from the whole split, "
+        "of which a larger number holds a smaller one's",
+    )
     max_epochs: float = Field(
         default=1.0, gt=0, description="more than one allows repetition, by name"
     )
@@ -250,3 +255,15 @@ def live_loggers(text: str | None) -> tuple[str, ...]:
 def shape_of(model: Mapping[str, Any]) -> Shape:
     """Build the shape that `counting` and `models` need from a resolved model config."""
     return Shape(**{name: model[name] for name in Shape.__dataclass_fields__})
+
+
+def adapters_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `targets` and the `rank` of a resolved config's adapters, if those are to learn.
+
+    >>> adapters_of({"start": {"method": "full", "targets": ("q", "v"), "rank": 8}})
+    {}
+    """
+    start = config.get("start") or {}
+    if start.get("method") != "lora":
+        return {}
+    return {"targets": tuple(start["targets"]), "rank": int(start["rank"])}

@@ -69,6 +69,7 @@ def _look(text: str, point: Point, coder: Callable[[], Any]) -> str:
         opened = coder() if task.is_text else None
         task.encode(opened, point["model.vocab"], point["model.context"])
     except ScalekitError as error:
-        what, _, todo = str(error).partition("; ")
+        # Some say the key themselves, for whoever asks without a sweep file.
+        what, _, todo = str(error).removeprefix("eval.tasks: ").partition("; ")
         raise RunProblemError("eval.tasks", f"eval.tasks, {what}", todo) from error
     return task.name

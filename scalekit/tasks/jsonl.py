@@ -90,7 +90,9 @@ def _piece(value: Mapping[str, Any], key: str, where: str) -> Piece:
         return piece
     if isinstance(piece, list) and piece and all(type(token) is int for token in piece):
         return tuple(piece)
-    raise InputError(f"{where}: {name} must be text or a list of tokens, found {piece!r:.60}")
+    raise InputError(
+        f"{where}: {name} must be text or a list of tokens, found {piece!r:.60}; mend it"
+    )
 
 
 TASK = TaskSource("jsonl", read, read)

@@ -104,6 +104,7 @@ class Account:
         self._began: float | None = None
         self._first_step_s: float | None = None
         self._known = _last_known(before)
+        self._started_before = self._startup_devices(before, n_devices)
         self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
         self._pauses = pauses or Pauses()
         self._paused_before = 0.0
@@ -133,6 +134,20 @@ class Account:
     def startup_seconds(self) -> float:
         """Return the run's share of the seconds that starting took, of this attempt."""
         return ((self._began or time.perf_counter()) - self._since) / self.replicas
+
+    def startup_device_seconds(self) -> float:
+        """Return what starting held of devices, of all attempts, each with its own processes."""
+        return self._started_before + self.startup_seconds() * self.process_share
+
+    def _startup_devices(self, before: RunRecord | None, n_devices: int) -> float:
+        starts = [
+            (float(a.get("startup_s") or 0.0), int(a.get("processes") or n_devices))
+            for a in (before.attempts if before else ())
+        ]
+        told = sum(seconds * n for seconds, n in starts) / n_devices
+        # Of an attempt that ended before its line only the seconds are known.
+        untold = self._known["startup_s"] - sum(seconds for seconds, _ in starts)
+        return (told + untold) * self.process_share
 
     def training_seconds(self) -> float:
         """Return the seconds that this attempt trained for, nothing else."""

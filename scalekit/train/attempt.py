@@ -167,8 +167,9 @@ def _prepare(
 ) -> tuple[Job, Progress]:
     """Build model and optimizer, and put them where the newest checkpoint left off."""
     member = registry.find("models", config.model.arch)
-    model = begin(build_seeded(member, spec.config["model"], config.train.seed), config)
     device, spread = setting.device, setting.spread
+    fresh = build_seeded(member, spec.config["model"], config.train.seed)
+    model = begin(fresh, config, setting.checkpoints, spread.team)
     # Before the wrappers that compute again and that gather shards, so that these lie around it;
     # and not where the CPU's kernels compute instead.
     by_kernels = device.torch.type == "cpu" and uses_kernels(model, device)
@@ -263,7 +264,7 @@ def _write_end(job: Job, status: str, attempts: int, steps: int, flops_kind: str
 def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
     """Return what a run took; its devices are held from the start-up on."""
     totals = account.totals()
-    held = devices + totals["startup_s"] * account.process_share
+    held = devices + account.startup_device_seconds()
     # wall_s is the time of the whole stack; the other numbers are this run's share.
     stack = {"stack": account.replicas} if account.replicas > 1 else {}
     return {"wall_s": wall, "device_s": held, **totals, **stack}

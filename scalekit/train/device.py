@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scalekit.errors import InputError, UsageError
-from scalekit.peaks import peak_flops
+from scalekit.peaks import NumberFormat, peak_flops
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,17 @@ class Device:
     @property
     def peak_flops(self) -> float | None:
         """Return the peak FLOP/s of this number format here, or None where it is not known."""
-        if self.torch.type != "cuda":
-            return None
-        if self.dtype == "bfloat16":
-            return peak_flops(self.name, "bfloat16")
-        exact = torch.get_float32_matmul_precision() == "highest"
-        return peak_flops(self.name, "float32" if exact else "tf32")
+        return peak_flops(self.name, self.products) if self.torch.type == "cuda" else None
+
+    @property
+    def products(self) -> NumberFormat:
+        """Return the number format of matrix products.
+
+        Where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 is in the environment, as containers and setup
+        lines may have it, torch lets GPUs cut float32 to TF32.
+        """
+        cuts = torch.get_float32_matmul_precision() != "highest" and self.torch.type == "cuda"
+        return "tf32" if cuts and self.dtype == "float32" else self.dtype
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the forward pass runs."""
@@ -54,6 +59,14 @@ class Device:
         if self.torch.type == "cuda":
             tensor = tensor.pin_memory().to(self.torch, non_blocking=True)
         return tensor[:, :-1].contiguous(), tensor[:, 1:].contiguous()
+
+    def take(self) -> None:
+        """Make a GPU the one that this process computes on, and start it.
+
+        Its counters answer only then, and streams are made on the one that was taken.
+        """
+        if self.torch.type == "cuda":
+            torch.cuda.set_device(self.torch.index or 0)
 
     def synchronise(self) -> None:
         """Wait until the device has done what it was given."""
@@ -78,6 +91,11 @@ def choose_device(name: str, dtype: Literal["float32", "bfloat16"]) -> Device:
         raise UsageError(f"--device {name!r}: not supported; choose from auto, cpu, cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("--device 'cuda': torch finds no GPU here; use cpu, or a torch with CUDA")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name!r}: torch finds {torch.cuda.device_count()} GPUs here, and the first "
+            "is cuda:0; choose one of those"
+        )
     return Device(device, dtype)
 
 

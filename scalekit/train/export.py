@@ -88,6 +88,8 @@ def export_run(
             (room / name).write_text(text + "\n", encoding="utf-8")
         for name, data in tokenizer.files.items():
             (room / name).write_bytes(data)
+        # What safetensors wrote nobody else may read, whatever umask says.
+        shutil.copymode(room / "config.json", room / WEIGHTS)
         files = tuple(sorted(path.name for path in room.iterdir()))
     (architecture,) = layout.config["architectures"]
     steps = int(spec.plan["steps"])

@@ -152,6 +152,7 @@ class Walk:
                 job, progress, self._pending, self._clock, self.feed, lr=self.lr, norm=float(norm)
             )
         if step in self._measured and not has_diverged:
+            job.device.synchronise()  # or steps that a GPU still computes were evaluation's time
             has_diverged = not math.isfinite(_write_eval(job, progress).loss)
             self._clock.restart(step)
         if has_diverged or is_last:

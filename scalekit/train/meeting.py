@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
 
 from scalekit.errors import InputError, SystemTroubleError
-from scalekit.executors._place import Place
+from scalekit.executors._place import BY_SRUN, Place
 from scalekit.train.device import choose_device
 from scalekit.train.team import SOLO, Team, host_name
 
@@ -63,12 +64,29 @@ def join(place: Place | None, device: str) -> Team:
         dist.all_gather_object(hosts, host_name())
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise SystemTroubleError(
-            f"the {place.size} processes of this run do not find each other at {place.address}, "
-            f"{reason}; set MASTER_ADDR to a name of the first node that the others know"
-        ) from error
+        raise SystemTroubleError(_why_apart(place, reason, os.environ)) from error
     atexit.register(_end_threads)
     return Team(place.rank, place.size, tuple(hosts), store)
+
+
+def _why_apart(place: Place, reason: str, environment: Mapping[str, str]) -> str:
+    """Say what keeps the processes from meeting, and what whoever started them can do about it."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in environment  # it sets the variables itself
+    if "EADDRINUSE" in reason:
+        what = f"port {place.port}, where the first of {place.size} processes listens, is taken"
+        todo = "set MASTER_PORT to a free one"
+        if by_torchrun:
+            todo = "give torchrun another --master-port or --rdzv-endpoint"
+        elif environment.get(BY_SRUN):
+            todo = "run the same command again, it takes another"
+        return f"{place.address}: {what}, {reason}; {todo}"
+    how = (
+        "give torchrun as --master-addr or --rdzv-endpoint" if by_torchrun else "set MASTER_ADDR to"
+    )
+    return (
+        f"the {place.size} processes of this run do not find each other at {place.address}, "
+        f"{reason}; {how} a name of the first node that the others know"
+    )
 
 
 def _end_threads() -> None:

@@ -36,7 +36,13 @@ def memory_for(device: torch.device, resources: Mapping[str, Any], n_here: int) 
 
 
 def choose_rows(
-    shape: Shape, rows: int, memory: float | None, *, n_shards: int = 1, recompute: str = "none"
+    shape: Shape,
+    rows: int,
+    memory: float | None,
+    *,
+    n_shards: int = 1,
+    recompute: str = "none",
+    **adapters: Any,
 ) -> int:
     """Return the most rows at once, in even parts of `rows`, whose training fits into memory.
 
@@ -46,11 +52,17 @@ def choose_rows(
         memory: Bytes, or None for no limit.
         n_shards: Over how many processes weights, gradients and moments are spread.
         recompute: Of `RECOMPUTES`: what is not kept for the backward pass.
+        adapters: As `memory_bytes`: `targets` and `rank`, where they alone learn.
     """
     if memory is None:
         return rows
+    state, _ = memory_bytes(shape, batch_tokens=0, **adapters)
+
+    def needed(rows: int) -> float:
+        return state / n_shards + _activations(shape, rows, recompute)
+
     n_parts = 1
-    while n_parts < rows and _bytes(shape, -(-rows // n_parts), n_shards, recompute) > memory:
+    while n_parts < rows and needed(-(-rows // n_parts)) > memory:
         n_parts += 1
     return math.ceil(rows / n_parts)
 
@@ -87,20 +99,18 @@ def learn_within_memory(
         raise too_much() from error
 
 
-def _bytes(shape: Shape, rows: int, n_shards: int, recompute: str) -> float:
-    state, all_kept = memory_bytes(shape, batch_tokens=rows * shape.context)
-    if recompute == "none":
-        return state / n_shards + all_kept
+def _activations(shape: Shape, rows: int, recompute: str) -> float:
     tokens = rows * shape.context
+    _, all_kept = memory_bytes(shape, batch_tokens=tokens)
+    if recompute == "none":
+        return all_kept
     _, ends = memory_bytes(_with_layers(shape, 0), batch_tokens=tokens)
     a_layer = (all_kept - ends) / shape.n_layers
     if recompute == "blocks":
         # Each block's input, and all of one block while it is computed again.
-        kept = shape.n_layers * 4.0 * tokens * shape.d_model + a_layer
-    else:
-        mlp = 4.0 * tokens * shape.d_ff * (4 if shape.mlp == "swiglu" else 2)
-        kept = shape.n_layers * (a_layer - mlp) + mlp
-    return state / n_shards + ends + kept
+        return ends + shape.n_layers * 4.0 * tokens * shape.d_model + a_layer
+    mlp = 4.0 * tokens * shape.d_ff * (4 if shape.mlp == "swiglu" else 2)
+    return ends + shape.n_layers * (a_layer - mlp) + mlp
 
 
 def _with_layers(shape: Shape, n_layers: int) -> Shape:

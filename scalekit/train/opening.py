@@ -75,7 +75,7 @@ def open_corpus(config: RunConfig) -> Corpus:
             "holds other text here than where the sweep was planned; plan it again here"
         )
     looked_at = {
-        split: KnownRows(rows, config.model.vocab, config.data.source)
+        split: KnownRows(rows, config.model.vocab, config.data.source, needed)
         for split, rows in (("train", corpus.train), ("val", corpus.val))
     }
     return replace(corpus, **looked_at)
@@ -91,11 +91,13 @@ class KnownRows:
         rows: What they are of.
         vocab: The model's vocabulary.
         source: For the message.
+        known: The vocabulary that the source says it has, or None.
     """
 
     rows: Rows
     vocab: int
     source: str
+    known: int | None = None
 
     @property
     def n_rows(self) -> int | None:
@@ -111,6 +113,12 @@ class KnownRows:
         rows = self.rows.take(indices)
         largest = int(rows.max())
         if largest >= self.vocab:
+            if self.known is not None:  # and no vocabulary of a model is smaller
+                raise InputError(
+                    f"data.source: {self.source!r} has {self.known} different tokens and holds "
+                    f"token {largest}, so it is damaged; see scalekit data check, and prepare it "
+                    "again"
+                )
             raise InputError(
                 f"model.vocab: {self.vocab}, but {self.source!r} holds token {largest}; "
                 "raise model.vocab above it"

@@ -41,10 +41,15 @@ def describe_spread(spread: Spread, model: LanguageModel, device: Device) -> dic
     # The kernels split the rows by a rule of their own and compute nothing again.
     is_told = not uses_kernels(model, device)
     return {
-        "computed_by": model.computed_by(),
+        "computed_by": told_with_format(model.computed_by(), device),
         "shard": spread.shards,
         "micro_batch_tokens": spread.micro_batch_tokens if is_told else None,
         "recompute": spread.recompute if is_told else None,
         "compile": spread.compiled if is_told else None,
         "cuda_graph": spread.recorded,
     }
+
+
+def told_with_format(by: str, device: Device) -> str:
+    """Say by what means gradients are computed, and in which format where that is not `dtype`."""
+    return by if device.products == device.dtype else f"{by}, products in {device.products}"

@@ -79,7 +79,8 @@ class Recorded:
             with torch.cuda.graph(self._graph, stream=self._stream):
                 self._losses = self.learn(self._tokens, self._targets)
         except RuntimeError as error:  # out of memory too
-            reason = " ".join(str(error).split())
+            # Ending a recording that broke is an error of its own, which hides why it broke.
+            reason = " ".join(str(error.__context__ or error).split())
             raise InputError(
                 f"resources.cuda_graph: a step cannot be recorded here, {reason:.200}; leave "
                 "cuda_graph out"

@@ -11,7 +11,7 @@ import torch
 
 from scalekit.results.record import SCHEMA, STATUSES, RecordWriter, RunRecord
 from scalekit.results.store import SweepFolder
-from scalekit.sweep.spec import RunConfig, RunSpec, shape_of
+from scalekit.sweep.spec import RunConfig, RunSpec, adapters_of, shape_of
 from scalekit.train.account import Account, Pauses
 from scalekit.train.attempt import Attempt, Setting, run_attempt
 from scalekit.train.branch import end_with_trunk, is_from_trunk, lost_with_trunk, open_branches
@@ -71,6 +71,7 @@ def train_run(
         torch.set_num_threads(threads)
     try:
         where = choose_device(device, read_config(spec).train.dtype)
+        where.take()
         status = _train(spec, Room(folder, where, report, stop or StopRequest(), team, since))
         if status != "failed":  # then the others are where this one failed
             team.leave()
@@ -126,6 +127,7 @@ class Room:
             shape_of(spec.config["model"]),
             count_rows(config),
             self.device,
+            **adapters_of(spec.config),
         )
 
 

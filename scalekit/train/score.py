@@ -24,7 +24,9 @@ from scalekit.train.device import Device
 from scalekit.train.evaluate import without_gradients
 
 _TOKENS_AT_ONCE = 8192
-_LOGITS_AT_ONCE = 2**22
+_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+"""With a large vocabulary the first is one line, which fills a processor and leaves a GPU idle."""
+
 _NARROWEST = 16
 """Lines are padded to this many tokens or a doubling of it, so that few shapes are computed."""
 
@@ -206,8 +208,13 @@ def _by_logits(
         part = slice(first, first + at_once)
         logits = model(tokens[part]).float()  # (r, W, V)
         loss = F.cross_entropy(logits.flatten(0, 1), targets[part].flatten(), reduction="none")
-        losses.append(loss.view(targets[part].shape).double().cpu().numpy())
-        tops.append((logits.argmax(dim=-1) == targets[part]).cpu().numpy())
+        losses.append(loss.view(targets[part].shape).double())
+        tops.append(logits.argmax(dim=-1) == targets[part])
         first += at_once
-        at_once = max(1, _LOGITS_AT_ONCE // logits[0].numel())
-    return np.concatenate(losses), np.concatenate(tops)
+        at_once = rows_at_once(tokens.device, logits[0].numel())
+    return torch.cat(losses).cpu().numpy(), torch.cat(tops).cpu().numpy()
+
+
+def rows_at_once(device: torch.device, logits: int) -> int:
+    """Return how many lines of so many logits each are scored at once."""
+    return max(1, _LOGITS_AT_ONCE[device.type] // logits)

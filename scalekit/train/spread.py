@@ -58,9 +58,14 @@ class Spread:
 
 
 def plan_spread(
-    team: Team, resources: Mapping[str, Any], shape: Shape, batch_rows: int, device: Device
+    team: Team,
+    resources: Mapping[str, Any],
+    shape: Shape,
+    batch_rows: int,
+    device: Device,
+    **adapters: Any,
 ) -> Spread:
-    """Choose how a run is spread, from what it asks for.
+    """Choose how a run is spread, from what it asks for; `adapters` are as in `adapters_of`.
 
     Raises:
         InputError: More processes than rows a step.
@@ -80,7 +85,8 @@ def plan_spread(
     else:
         memory = memory_for(device.torch, resources, _processes_here(team))
         n_shards = team.size if shards else 1
-        micro = choose_rows(shape, rows, memory, n_shards=n_shards, recompute=recompute)
+        how = {"n_shards": n_shards, "recompute": recompute, **adapters}
+        micro = choose_rows(shape, rows, memory, **how)
     compiled = resources.get("compile") or "none"
     # On CPUs there is nothing to record, and a sweep may be tried there.
     recorded = bool(resources.get("cuda_graph")) and device.torch.type == "cuda"

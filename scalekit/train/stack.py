@@ -86,7 +86,9 @@ class Stack:
         )
 
     def only(self, learners: Sequence[Learner]) -> Stack:
-        """Return the stack of some of the runs, as they stand."""
+        """Return the stack of some of the runs, as they stand; this one is over."""
+        # A recording keeps the memory of a whole step, and it and its stack know each other.
+        del self._gradients
         return Stack(learners, self.micro_rows, self.note, records=self.records)
 
     def learn(self, tokens: Tensor, targets: Tensor, lrs: Sequence[float]) -> tuple[Tensor, Tensor]:

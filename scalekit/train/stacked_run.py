@@ -28,6 +28,7 @@ from scalekit.train.device import choose_device
 from scalekit.train.job import Job, Progress
 from scalekit.train.loop import Learner, Walk, open_feed
 from scalekit.train.opening import read_config
+from scalekit.train.provenance import told_with_format
 from scalekit.train.run import Room, open_attempt
 from scalekit.train.stack import Stack
 from scalekit.train.stop import StopRequest
@@ -72,6 +73,7 @@ def train_stack(
         torch.set_num_threads(threads)
     check_alike(specs)
     where = choose_device(device, read_config(specs[0]).train.dtype)
+    where.take()
     found = {spec.id: read_state(folder.record(spec.id)).status for spec in specs}
     failed = {run for run, status in found.items() if status == "failed" and not retries}
     over = {"done", "diverged", "pruned"}
@@ -139,7 +141,8 @@ class _Troupe:
         return self.statuses
 
     def _begin(self, attempt: Attempt, feeds: ExitStack) -> _Member:
-        job, progress = attempt.begin(stack=self.names, computed_by="torch, stacked")
+        by = told_with_format("torch, stacked", attempt.setting.device)
+        job, progress = attempt.begin(stack=self.names, computed_by=by)
         job.model.train()
         walk = Walk(job, progress, feeds.enter_context(open_feed(job, progress)))
         learner = Learner(job.model, job.optimizer, job.device, job.config.train.clip)

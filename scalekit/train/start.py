@@ -13,14 +13,24 @@ from scalekit.models.base import LanguageModel
 from scalekit.sweep.spec import RunConfig
 from scalekit.sweep.start import weights_file
 from scalekit.train.account import spends
-from scalekit.train.checkpoint import read_tensors
+from scalekit.train.checkpoint import Checkpoints, read_tensors
 from scalekit.train.job import Job, Progress, measure, tell
 from scalekit.train.lora import Lora
+from scalekit.train.team import Team
 from scalekit.train.weights import SCHEMA
 
 
-def begin(model: LanguageModel, config: RunConfig) -> LanguageModel:
+def begin(model: LanguageModel, config: RunConfig, own: Checkpoints, team: Team) -> LanguageModel:
     """Give a model the weights that its run starts from, and adapters if those are to learn.
+
+    A run that has a checkpoint of its own has all of it there, and the weights may be gone: a
+    checkpoint is of a run by its id, and an id is of the parent too.
+
+    Args:
+        model: As its seed made it.
+        config: The run's.
+        own: The run's checkpoints.
+        team: All of it calls this.
 
     Raises:
         InputError: The weights are missing, damaged, of another run or of another model.
@@ -28,17 +38,9 @@ def begin(model: LanguageModel, config: RunConfig) -> LanguageModel:
     start = config.start
     if start.run is None:
         return model
-    assert start.folder is not None
-    path = weights_file(Path(start.folder), start.run)
-    state = _read(path, start.run, start.step)
-    try:
-        model.load_state_dict(state["model"])
-    except (RuntimeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: the weights do not fit this run's model, {reason:.200}; start from a run "
-            "with the same model"
-        ) from error
+    if not team.agree(lambda: bool(own.newest_first())):
+        assert start.folder is not None
+        _take(model, weights_file(Path(start.folder), start.run), start.run, start.step)
     if start.method == "full":
         return model
     seed = config.train.seed
@@ -53,6 +55,18 @@ def write_start(job: Job, progress: Progress) -> None:
     learns = sum(p.numel() for group in job.model.groups() for p in group.params)
     facts = {"start_run": start.run, "start_step": start.step, "trainable_params": learns}
     tell(job, progress, t="start", step=0, **facts, **measured)
+
+
+def _take(model: LanguageModel, path: Path, run: str, step: int | None) -> None:
+    state = _read(path, run, step)
+    try:
+        model.load_state_dict(state["model"])
+    except (RuntimeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: the weights do not fit this run's model, {reason:.200}; start from a run "
+            "with the same model"
+        ) from error
 
 
 def _read(path: Path, run: str, step: int | None) -> Mapping[str, Any]:
@@ -71,8 +85,11 @@ def _read(path: Path, run: str, step: int | None) -> Mapping[str, Any]:
         ) from error
     told = [state.get(key) for key in ("schema", "run", "step")] if isinstance(state, dict) else []
     if told != [SCHEMA, run, step]:
+        is_theirs = told[:2] == [SCHEMA, run]
+        todo = (
+            "plan this sweep again" if is_theirs else f"train run {run!r} there again with --force"
+        )
         raise InputError(
-            f"{path}: not the weights of run {run!r} at step {step}, found {told}; plan this "
-            "sweep again"
+            f"{path}: not the weights of run {run!r} at step {step}, found {told}; {todo}"
         )
     return state

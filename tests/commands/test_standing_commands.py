@@ -293,6 +293,22 @@ def test_check_exits_by_how_the_sweep_stands(make_sweep, statuses, code: int) ->
     assert run(["wait", str(folder.root)]) == code
 
 
+@pytest.mark.parametrize(("trunk", "code"), [("failed", 4), ("stopped", 5)])
+def test_branches_that_wait_for_their_trunk_end_as_it_stands(
+    make_sweep, capsys, trunk: str, code: int
+) -> None:
+    """The sweep command leaves them alone until a trunk that failed is tried again: it says 4."""
+    folder, lines = make_sweep(3, r0="failed" if trunk == "failed" else None)
+    for line in lines[1:]:
+        line["plan"] |= {"parent": lines[0]["id"], "branch_step": 30}
+    folder.plan_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(["status", str(folder.root), "--check"]) == code
+    assert run(["wait", str(folder.root)]) == code
+    told = capsys.readouterr()
+    assert f"3 runs: 1 {trunk}, 2 pending" in told.out
+    assert ("it continues" in told.err) == (code == 5)
+
+
 def test_status_of_no_sweep_is_refused(tmp_path: Path, capsys) -> None:
     assert run(["status", str(tmp_path)]) == 3
     assert "no plan.jsonl" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -519,6 +520,19 @@ def test_runs_that_may_not_fit_the_memory_are_warned_of(
     assert "warning: 10 runs at a time may need" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder"])
+def test_a_logger_that_this_machine_lacks_is_told_before_runs_go_on_without_it(
+    found: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of the package's name is what it leaves where it ran."""
+    monkeypatch.setattr("scalekit.commands._limits.find_spec", lambda name: found)
+    assert run(["sweep", "a.yaml", "-n", "-s", "log.live=wandb"]) == 0
+    out = capsys.readouterr().out
+    assert "log.live wandb: its package is not installed here" in out
+    assert "pip install 'scalekit-laws[wandb]'" in out
+
+
 TINY = """\
 scalekit: 1
 name: tiny
@@ -531,12 +545,27 @@ grid: {train.seed: [0, 1]}
 """
 
 
-def finish_first(here: Path, **spent: float) -> None:
-    """Let the first run of tiny.yaml have ended."""
-    first = expand(load_sweep(here / "tiny.yaml")).runs[0]
-    with RecordWriter(SweepFolder(here / "runs" / "tiny").record(first.id)) as record:
-        record.write("run", schema=SCHEMA, id=first.id, config=first.config, plan=first.plan)
-        record.write("end", status="done", **spent)
+def finish_first(here: Path, n: int = 1, **spent: float) -> None:
+    """Let the first runs of tiny.yaml have ended."""
+    for done in expand(load_sweep(here / "tiny.yaml")).runs[:n]:
+        with RecordWriter(SweepFolder(here / "runs" / "tiny").record(done.id)) as record:
+            record.write("run", schema=SCHEMA, id=done.id, config=done.config, plan=done.plan)
+            record.write("end", status="done", **spent)
+
+
+def test_an_estimate_says_whether_it_is_of_the_whole_sweep_or_of_what_is_left(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "tiny.yaml").write_text(TINY)
+    said = []
+    for n in range(3):
+        finish_first(here, n, wall_s=4.0, startup_s=0.0, device_s=4.0)
+        assert run(["sweep", "tiny.yaml", "-n", "--max-parallel", "2"]) == 0
+        said += [s for s in capfd.readouterr().out.splitlines() if s.startswith("estimate")]
+    assert said[0].startswith("estimate: ")
+    assert said[1].startswith("estimate of what is left to start: 4s with 1 at a time (4s of")
+    # Of a sweep that is done, what the whole of it would take again.
+    assert said[2].startswith("estimate: 4s with 2 at a time (8s of")
 
 
 def test_the_time_that_finished_runs_took_counts_their_start(

@@ -13,7 +13,8 @@ import pytest
 from tokenizer_examples import made
 
 from scalekit import registry
-from scalekit.datasets._arrays import ArrayRows, SpreadRows
+from scalekit.datasets import base
+from scalekit.datasets._arrays import ArrayRows, DrawnRows, SpreadRows
 from scalekit.datasets.base import Dataset, Order, check_supply
 from scalekit.errors import InputError, UsageError
 
@@ -115,6 +116,38 @@ def test_a_row_is_the_same_however_and_whenever_it_is_asked_for(
     together = rows.take(indices)
     for i, index in enumerate(indices):
         assert np.array_equal(again.take(np.array([index]))[0], together[i])
+
+
+def test_unique_tokens_from_everywhere_are_drawn_from_the_whole_split_and_fewer_are_among_more(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    everything = resolved(dataset.name, tmp_path)
+    n_all, _ = dataset.n_rows(everything, CONTEXT)
+    if n_all is None:
+        return  # its rows are drawn one by one, and the first are like all
+
+    def rows(**changes: Any) -> list[bytes]:
+        train = dataset.open({**everything, **changes}, CONTEXT, 0).train
+        assert train.n_rows is not None
+        return [row.tobytes() for row in train.take(np.arange(train.n_rows))]
+
+    few, more = 40 * CONTEXT, 80 * CONTEXT
+    drawn = rows(unique_tokens=few, unique_from="everywhere")
+    assert drawn == rows(unique_tokens=few, unique_from="everywhere")
+    assert len(drawn) == 40
+    assert set(drawn) < set(rows(unique_tokens=more, unique_from="everywhere")) < set(rows())
+    assert not set(drawn) <= set(rows(unique_tokens=few))
+
+
+def test_drawn_rows_lie_evenly_over_all_of_them() -> None:
+    n_rows, n_drawn = 100_000, 10_000
+    drawn = DrawnRows(ArrayRows([np.arange(n_rows + 1)], context=1), n_drawn)
+    places = drawn.take(np.arange(n_drawn))[:, 0]
+    assert len(set(places.tolist())) == n_drawn
+    # 100 cells of 100 rows each: chi squared has mean 99 and standard deviation 14, and less so
+    # for a tenth of all.
+    cells = np.histogram(places, 100, (0, n_rows))[0]
+    assert ((cells - 100) ** 2 / 100).sum() == pytest.approx(99, abs=5 * 14)
 
 
 def test_unique_tokens_limits_what_training_sees(dataset: Dataset, tmp_path: Path) -> None:
@@ -239,6 +272,29 @@ def test_a_step_takes_the_same_rows_whether_or_not_earlier_steps_were_asked_for(
 
 def test_a_batch_larger_than_the_data_spans_epochs_exactly() -> None:
     assert Counter(Order(3, seed=0).rows(1, 9).tolist()) == {0: 3, 1: 3, 2: 3}
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 64, 65, 1000, 4097])
+def test_an_order_too_long_for_a_list_takes_every_row_once_an_epoch_too(
+    n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "SHUFFLED_AT_MOST", 0)
+    taken = Order(n_rows, seed=3).rows(1, 2 * n_rows)
+    assert Counter(taken.tolist()) == Counter(dict.fromkeys(range(n_rows), 2))
+    if n_rows > 7:
+        assert taken[:n_rows].tolist() != taken[n_rows:].tolist()
+
+
+def test_an_order_too_long_for_a_list_is_drawn_from_all_rows_and_by_its_seed() -> None:
+    n_rows, n_taken = 10**9 + 7, 100_000
+    taken = Order(n_rows, seed=0).rows(1, n_taken)
+    assert len(np.unique(taken)) == n_taken
+    # 1,000 cells of 100 rows each: chi squared has mean 999 and standard deviation 45.
+    cells = np.histogram(taken, 1000, (0, n_rows))[0]
+    assert ((cells - 100) ** 2 / 100).sum() == pytest.approx(999, abs=5 * 45)
+    # Of independent draws a correlation is within 5 / sqrt(n) but once in two million times.
+    for other in (np.arange(n_taken), np.roll(taken, 1), Order(n_rows, seed=1).rows(1, n_taken)):
+        assert abs(np.corrcoef(taken, other)[0, 1]) < 5 / n_taken**0.5
 
 
 def test_an_endless_source_is_read_forward_and_never_twice() -> None:

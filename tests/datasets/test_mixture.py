@@ -126,6 +126,16 @@ def test_unique_tokens_are_shared_out_so_that_all_sources_repeat_equally(root: P
     assert {one.epochs for one in seen.sources.values()} == {3.0}
 
 
+def test_more_unique_tokens_than_there_are_name_the_source_and_how_many_may_be_asked(
+    root: Path,
+) -> None:
+    said = r"3,000 asked, 1,500 of them of 'books', .* has 401; ask for 802 or fewer"
+    with pytest.raises(InputError, match=said):
+        mixture.facts(config(root, "web=0.5, books=0.5", unique_tokens=3000))
+    known = mixture.facts(config(root, "web=0.5, books=0.5", unique_tokens=802))
+    assert known["train_tokens"] == 802
+
+
 @pytest.mark.parametrize(
     "weights", ["web=0.7, code=0.3", "web=0.9, code=0.1", "web=0.666667, code=0.333333"]
 )

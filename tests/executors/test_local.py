@@ -188,6 +188,25 @@ def test_gpus_are_named_as_cuda_reads_them(monkeypatch, told: str, seen: tuple) 
     assert visible_gpus() == seen
 
 
+@pytest.mark.parametrize(
+    ("files", "seen"),
+    [
+        ((), ()),
+        (("nvidia0", "nvidia1", "nvidia10", "nvidia-uvm", "nvidiactl"), ("0", "1", "2")),
+        (("nvidia3",), ("0",)),
+    ],
+)
+def test_gpus_of_a_container_are_counted_from_zero(
+    tmp_path: Path, monkeypatch, files: tuple, seen: tuple
+) -> None:
+    """Named by its file, the only GPU of a container hid itself from its run."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("scalekit.executors.local.DEVICES", tmp_path)
+    for name in files:
+        (tmp_path / name).touch()
+    assert visible_gpus() == seen
+
+
 @pytest.mark.usefixtures("no_gpus")
 def test_a_process_that_cannot_start_stops_the_pool_and_its_runs(job, tmp_path: Path) -> None:
     long = job("a", sleep=60.0, flops=2.0)
@@ -295,8 +314,8 @@ def test_progress_says_what_remains_from_the_speed_so_far(capsys) -> None:
         now[0] = 30.0
         progress.tick()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "1/8 done, 2 running, 1 failed, 0s elapsed"
-    assert lines[1] == "1/8 done, 2 running, 1 failed, 30s elapsed, about 1m00s left"
+    assert lines[0] == "1/8 done, 2 running, 1 failed or diverged, 0s elapsed"
+    assert lines[1] == "1/8 done, 2 running, 1 failed or diverged, 30s elapsed, about 1m00s left"
 
 
 def test_what_a_run_says_inline_is_no_result_of_the_command(tmp_path: Path, capsys) -> None:

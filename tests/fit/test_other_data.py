@@ -37,6 +37,13 @@ def test_other_data_and_tokenizers_are_told_too(column: str) -> None:
     assert f"in {column} (a; b)" in said(fit(mixed(column, ("a", "b"))))[0]
 
 
+def test_tuned_runs_beside_those_from_scratch_are_told() -> None:
+    assert (
+        "ways of tuning in start.method (none; lora)"
+        in said(fit(mixed("start.method", ("", "lora"))))[0]
+    )
+
+
 def test_one_mixture_alone_says_nothing() -> None:
     assert not said(fit(mixed(words=WEIGHTS[:1])))
     # The rows in use count, not the table.

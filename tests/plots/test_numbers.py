@@ -246,6 +246,23 @@ def test_a_run_at_its_optimum_costs_nothing_and_others_cost_what_the_law_says() 
     assert excess[3] == pytest.approx(100 * (surface(N[3], D[3]) / best - 1), rel=1e-9)
 
 
+@pytest.mark.parametrize(("n_ratios", "dashes"), [(1, ["--"]), (3, ["-", "--"])])
+def test_the_legend_of_over_training_shows_the_lines_that_are_drawn(
+    n_ratios: int, dashes: list[str]
+) -> None:
+    study = full_study()
+    N = np.repeat(np.geomspace(1e8, 1e10, 6), n_ratios)
+    D = N * np.resize(np.geomspace(5, 100, 3), N.size)
+    columns = {"params": N, "tokens": D, "loss": surface(N, D), "flops": 6 * N * D}
+    fit = replace(fit_of(study), dropped=(), holdout={}, others=())
+    made = drawing(overtrain, Study(RunTable(columns), fit))
+    (legend,) = made.figure.legends
+    entries = zip(legend.get_texts(), legend.get_lines(), strict=True)
+    keys = {text.get_text(): line.get_linestyle() for text, line in entries}
+    assert [dash for label, dash in keys.items() if "(a)" in label] == dashes
+    assert {line.get_linestyle() for line in made.figure.axes[0].lines} >= set(dashes)
+
+
 def test_the_laws_excess_touches_zero_at_the_optimal_ratio() -> None:
     shown = drawing(overtrain, full_study()).shown
     curve = [row for row in shown if row["what"] == "law's excess"]

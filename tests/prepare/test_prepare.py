@@ -391,6 +391,17 @@ def test_what_cannot_be_prepared_is_refused_in_words(
     assert said.startswith("error: ")
 
 
+def test_a_split_without_documents_can_be_tried_again_as_the_refusal_advises(
+    tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "one.txt").write_text("\n\n".join(TEXTS[:40]))
+    command = ["data", "prepare", str(tmp_path / "one.txt"), "-o", str(tmp_path / "out")]
+    assert cli.run([*command, "--val-share", "0.2"]) == 3
+    assert "cut text into more documents with --documents blank" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+    assert cli.run([*command, "--val-share", "0.2", "--documents", "blank"]) == 0
+
+
 def test_a_bad_document_in_a_worker_ends_the_work_with_its_line(tmp_path: Path, capsys) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text(json.dumps({"text": "fine " * 100}) + "\n" + "{\n" + '{"text": "x"}\n' * 99)

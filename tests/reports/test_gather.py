@@ -106,7 +106,12 @@ def test_the_envelope_takes_curves_only_at_a_constant_learning_rate(sweep: Sweep
     records = [json.loads(json.dumps(dict(r))) for r in study.records]
     for record in records:
         record["header"]["config"]["train"]["schedule"] = "constant"
-    assert len(envelope_curves(replace(study, records=tuple(records)))) == 30
+    flat = replace(study, records=tuple(records))
+    assert len(envelope_curves(flat)) == 30
+    # Nor of runs that a fit leaves out, whose ends it has not either.
+    dropped = (study.column("budget") >= study.budgets[-1]) & np.isfinite(study.column("loss"))
+    drop = [f"budget>={study.budgets[-1]}"]
+    assert 0 < dropped.sum() == 30 - len(envelope_curves(flat, drop))
 
 
 def test_a_sweep_is_analysed_into_a_report_with_its_provenance(
@@ -120,6 +125,32 @@ def test_a_sweep_is_analysed_into_a_report_with_its_provenance(
     assert "The source's entropy is known: 1.815 nats/token." in capsys.readouterr().out
     shown = {p.stem for p in (tmp_path / "figures").glob("*.svg")}
     assert {"curves", "design", "isoflop", "frontier", "contours", "residuals"} <= shown
+
+
+def test_a_fit_of_a_sweep_with_mapped_columns_is_drawn_with_the_same_ones(
+    sweep: SweepFolder, tmp_path: Path
+) -> None:
+    words = ["fit", str(sweep.root), "--map", "params=params_total,loss=loss+0"]
+    assert cli.run([*words, "-o", str(tmp_path / "fit.json")]) == 0
+    study, notes = gather(tmp_path / "fit.json")
+    assert notes == []
+    assert study.params_kind == "total"
+    np.testing.assert_array_equal(study.column("params"), study.column("params_total"))
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_runs_that_start_from_others_have_no_compute_optimum(tmp_path: Path, capsys) -> None:
+    table = isoflop_table()
+    start = np.array(["0123456789"] * len(table), dtype=object)
+    tuned = {"start_run": start, "finetune_tokens": table["tokens"]}
+    write_table(RunTable({**table.columns, **tuned}), tmp_path / "runs.csv")
+    words = ["analyze", str(tmp_path / "runs.csv"), "--law", "finetune", "--bootstrap", "0"]
+    assert cli.run([*words, "-o", str(tmp_path / "out"), "-t", "svg"]) == 0
+    assert "whose compute is not in theirs" in capsys.readouterr().err
+    fit = json.loads((tmp_path / "out/fit.json").read_text())
+    assert fit["approach"] == "parametric"
+    assert not [one for one in fit.get("others", ()) if one["approach"] != "parametric"]
+    assert not (tmp_path / "out/figures/frontier.svg").exists()
 
 
 @pytest.mark.usefixtures("few_figures")

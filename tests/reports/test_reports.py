@@ -316,6 +316,10 @@ def with_attempts(study: Study, **fields: str) -> Study:
             {"code": "0.1.0+abcdef123456.changed"},
             "1 of 35 runs were made by code with changes that no commit holds",
         ),
+        (
+            {"code": "0.1.0+abcdef123456.unchecked"},
+            "Of 1 of 35 runs it is not known whether a commit holds their code",
+        ),
         ({"torch": "2.12.0"}, "several versions of torch: 2.12.0, 2.13.0"),
         ({"device": "H100"}, "several kinds of device: H100, cpu"),
     ],

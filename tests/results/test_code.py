@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import scalekit
-from scalekit.results.code import code_state
+from scalekit.results.code import code_state, surely_differ
 
 
 def git(root: Path, *words: str) -> None:
@@ -56,3 +56,27 @@ def test_a_request_to_stop_that_reaches_git_as_well_hides_no_change(
     told.chmod(0o755)
     monkeypatch.setenv("PATH", f"{told.parent}{os.pathsep}{os.environ['PATH']}")
     assert code_state().endswith(".changed")
+
+
+def test_changes_that_git_does_not_tell_are_unchecked_and_not_taken_for_none(
+    checkout: Path, tmp_path: Path, monkeypatch
+) -> None:
+    git(checkout, "init", "-q")
+    git(checkout, "add", "scalekit")
+    git(checkout, "commit", "-q", "-m", "one")
+    (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    real = shutil.which("git")
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *status*) exit 128;; esac\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
+    unchecked = code_state()
+    assert unchecked.endswith(".unchecked")
+    monkeypatch.undo()
+    clean = unchecked.removesuffix(".unchecked")
+    # What is not known is no evidence of a change; another commit is.
+    assert not surely_differ(unchecked, clean)
+    assert not surely_differ(f"{clean}.changed", unchecked)
+    assert surely_differ(f"{clean}.changed", clean)
+    assert surely_differ(unchecked, clean[:-1])

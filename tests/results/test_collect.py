@@ -256,3 +256,27 @@ def test_an_empty_plan_is_refused(make_sweep) -> None:
     folder, _ = make_sweep(0)
     with pytest.raises(InputError, match=r"plan\.jsonl: no runs in it"):
         collect([folder.root])
+
+
+def test_options_of_reading_hold_for_a_sweeps_folder_as_for_its_table(make_sweep, tmp_path) -> None:
+    folder, _ = make_sweep(2, r0="done", r1="done")
+    facts = tmp_path / "facts.csv"
+    facts.write_text(f"run,proximity\n{0:010x},0.5\n{1:010x},0.25\n")
+    reading = Reading({"finetune_tokens": "tokens", "loss": "val_bpb"}, facts=str(facts))
+    table = collect([folder.root], reading)
+    assert table["finetune_tokens"].tolist() == table["tokens"].tolist()
+    assert table["loss"].tolist() == table["val_bpb"].tolist()
+    assert table.meta["loss_unit"] == "bits/byte"
+    assert table["proximity"].tolist() == [0.5, 0.25]
+    assert list(table.columns)[: len(COLUMNS)] == COLUMNS
+    assert "loss is val_bpb, in bits/byte" in table.meta["remarks"]
+
+
+def test_an_option_that_a_sweeps_folder_cannot_follow_is_refused_or_named(make_sweep) -> None:
+    folder, _ = make_sweep(1, r0="done")
+    with pytest.raises(InputError, match="--map params='wte'"):
+        collect([folder.root], Reading({"params": "wte"}))
+    with pytest.raises(InputError, match="'loss' is in nats/token, not bits/token"):
+        collect([folder.root], Reading(loss_unit="bits/token"))
+    (note,) = collect([folder.root], Reading(at="best", smooth=3)).meta["notes"]
+    assert note.endswith("stand for their last evaluation; --at and --smooth change nothing")

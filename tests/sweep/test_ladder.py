@@ -11,7 +11,7 @@ import yaml
 
 from scalekit.errors import InputError
 from scalekit.sweep import estimate
-from scalekit.sweep.estimate import assumed_seconds
+from scalekit.sweep.estimate import expected_seconds
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.explain import explain_run
 from scalekit.sweep.load import load_sweep
@@ -55,7 +55,7 @@ def test_the_estimate_lets_branches_wait_for_their_trunk(tmp_path, monkeypatch):
     """Trunk 80 steps; branches of 54 from its sixth step and of 63 from its seventh."""
     monkeypatch.setattr(estimate, "_START_SECONDS", 0.0)
     expansion = sweep(tmp_path, {"steps": [60, 70, 80]}, {"decay_frac": 0.9})
-    whole = assumed_seconds(expansion.runs[-1])
+    whole = expected_seconds(expansion.runs[-1])
     assert whole is not None
 
     def steps(at_once: int, chosen: Expansion = expansion) -> float:
@@ -153,6 +153,17 @@ def test_a_rung_is_explained_although_it_is_rounded_to_whole_steps(tmp_path):
     assert origins["train.tokens"].startswith("swept, ")
 
 
+def test_a_setting_that_is_resolved_in_another_is_explained_with_what_was_said_of_it(tmp_path):
+    expansion = sweep(tmp_path, {"tokens_per_param": [20, 40]})
+    found = {o.key: o for o in explain_run(expansion.spec, expansion.runs[0])}
+    assert found["train.warmup_tokens"].value == TRAIN["warmup_tokens"]
+    assert found["train.warmup_tokens"].origin.startswith("base, ")
+    assert found["train.tokens_per_param"].value == 20
+    assert found["train.decay_tokens"].value is None
+    # A config holds a list where the default is a tuple.
+    assert found["start.targets"].origin == found["eval.tasks"].origin == "default"
+
+
 def test_a_branch_has_done_nothing_of_its_own_where_it_leaves_its_trunk(tmp_path):
     plan = sweep(tmp_path).runs[0].plan
     assert [share_done(plan, step) for step in (0, 16, 18, 20)] == [0.0, 0.0, 0.5, 1.0]
@@ -175,7 +186,11 @@ def test_a_branch_has_done_nothing_of_its_own_where_it_leaves_its_trunk(tmp_path
             {"decay_tokens": 30000, "decay_frac": None},
             "train.decay_tokens: 30k tokens are as long as a run of 20.5k, or longer; shorten it",
         ),
-        (None, {"warmup_tokens": 19000}, "warmup_frac and decay_frac together exceed the run"),
+        (
+            None,
+            {"warmup_tokens": 19000},
+            "train.warmup_tokens: a warm-up of 95% and a cooldown of 20% exceed a run of 20.5k",
+        ),
     ],
 )
 def test_a_ladder_that_has_no_trunk_is_refused_at_its_place(tmp_path, ladder, train, said):

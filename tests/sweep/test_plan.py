@@ -14,7 +14,13 @@ import yaml
 
 from scalekit.commands._plan_text import plan_lines
 from scalekit.sweep.design import BESIROGLU
-from scalekit.sweep.estimate import Speed, assumed_seconds, measured_speed, with_estimates
+from scalekit.sweep.estimate import (
+    Speed,
+    Took,
+    expected_seconds,
+    measured_speed,
+    with_estimates,
+)
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.load import load_sweep
 from scalekit.sweep.plan import Plan, plan_sweep
@@ -385,7 +391,7 @@ def test_the_estimate_shrinks_with_runs_at_once_but_not_below_the_longest(good: 
     assert one.device_seconds
     assert two.wall_seconds
     # Longest first leaves at most one run's length between two workers.
-    longest = max(seconds for run in good.runs if (seconds := assumed_seconds(run)))
+    longest = max(seconds for run in good.runs if (seconds := expected_seconds(run)))
     assert one.device_seconds / 2 <= two.wall_seconds <= one.device_seconds / 2 + longest
     assert many.wall_seconds == pytest.approx(longest)
     assert "assumed" in one.source
@@ -394,7 +400,7 @@ def test_the_estimate_shrinks_with_runs_at_once_but_not_below_the_longest(good: 
 def test_a_short_run_on_a_core_takes_as_long_as_its_process_needs_to_start(good: Expansion) -> None:
     run = good.runs[0]
     seconds = [
-        assumed_seconds(replace(run, plan={**run.plan, "flops": {"exact": flops}}))
+        expected_seconds(replace(run, plan={**run.plan, "flops": {"exact": flops}}))
         for flops in (1.0, 1e9)
     ]
     assert seconds == pytest.approx([2.0, 2.0], rel=0.1)
@@ -414,12 +420,31 @@ def test_what_two_more_seeds_cost_is_said_in_two_digits(tmp_path: Path) -> None:
 
 
 def test_finished_runs_replace_the_assumption_and_are_named(good: Expansion) -> None:
-    took = [(run, 3 * (assumed_seconds(run) or 0)) for run in good.runs[:4]]
+    start = Speed().start_seconds
+    took = [(r, Took(5.0, 3 * (expected_seconds(r) or 0) - 3 * start)) for r in good.runs[:4]]
     assumed = plan_sweep(good).estimate
     measured = plan_sweep(good, speed=measured_speed(took, None)).estimate
     assert assumed.device_seconds
-    assert measured.device_seconds == pytest.approx(3 * assumed.device_seconds)
+    training = assumed.device_seconds - len(good.runs) * start
+    assert measured.device_seconds == pytest.approx(3 * training + 5 * len(good.runs))
     assert "measured on 4 finished runs" in measured.source
+    assert measured.source.endswith("0.33 times the speed assumed before, 5s to start a run")
+
+
+def test_what_small_runs_take_to_start_does_not_make_the_large_ones_slow(tmp_path: Path) -> None:
+    """Their starts once counted as training: the first judged the others 45 times too slow."""
+    changes = {
+        "base": {"model.n_layers": 4, "train.tokens_per_param": 20},
+        "grid": {"model.d_model": [64, 1024]},
+        "resources": [{"gpus": 1}],
+        "profile": {"peak_flops": 1e14, "mfu": 0.4},
+    }
+    expansion = sweep(tmp_path, **changes)
+    small, large = expansion.runs
+    profile = expansion.spec.profile
+    alone = [expected_seconds(r, profile, Speed(start_seconds=0.0)) or 0 for r in (small, large)]
+    speed = measured_speed([(small, Took(10.0, alone[0]))], profile)
+    assert expected_seconds(large, profile, speed) == pytest.approx(10 + alone[1])
 
 
 def test_a_gpu_without_a_known_peak_gets_no_invented_time(tmp_path: Path) -> None:
@@ -436,14 +461,15 @@ def test_a_gpu_without_a_known_peak_gets_no_invented_time(tmp_path: Path) -> Non
     estimate = plan_sweep(expansion).estimate
     flops = sum(run.plan["flops"]["exact"] for run in expansion.runs)
     # One run after the other on two GPUs: half the device time passes on the wall.
-    assert estimate.device_seconds == pytest.approx(flops / (1e12 * 0.25))
-    assert estimate.wall_seconds == pytest.approx(flops / (2 * 1e12 * 0.25))
+    starts = Speed().start_seconds * len(expansion.runs)
+    assert estimate.device_seconds == pytest.approx(flops / (1e12 * 0.25) + 2 * starts)
+    assert estimate.wall_seconds == pytest.approx(flops / (2 * 1e12 * 0.25) + starts)
 
 
 def test_estimates_on_disk_do_not_depend_on_what_has_finished(good: Expansion) -> None:
     runs = with_estimates(good.runs, None)
     assert [run.id for run in runs] == [run.id for run in good.runs]
-    assert [run.plan["estimate"] for run in runs] == [assumed_seconds(run) for run in good.runs]
+    assert [run.plan["estimate"] for run in runs] == [expected_seconds(run) for run in good.runs]
 
 
 def test_planning_loads_neither_numpy_nor_torch(tmp_path: Path) -> None:
@@ -479,7 +505,8 @@ def on_gpus(tmp_path: Path, **profile: Any) -> Expansion:
 
 def test_money_and_energy_follow_from_hours_prices_and_powers(tmp_path: Path) -> None:
     expansion = on_gpus(tmp_path, **SITE, **POWER)
-    cost = plan_sweep(expansion).estimate.cost
+    # Starts are left out here: two GPUs wait for one as long as one GPU does.
+    cost = plan_sweep(expansion, speed=Speed(start_seconds=0.0)).estimate.cost
     # Two GPUs take half the time each: the hours are FLOPs over speed whatever runs share them.
     hours = sum(run.plan["flops"]["exact"] for run in expansion.runs) / (1e12 * 0.5) / 3600
     assert cost.gpu_hours == pytest.approx(hours, rel=1e-12)
@@ -488,7 +515,7 @@ def test_money_and_energy_follow_from_hours_prices_and_powers(tmp_path: Path) ->
     assert cost.kg_co2e == pytest.approx(0.3 * 0.5 * hours, rel=1e-12)
     assert (cost.currency, cost.missing) == ("EUR", ())
     # Twice as fast as assumed is half the price.
-    faster = plan_sweep(expansion, speed=Speed(2.0, 3)).estimate.cost
+    faster = plan_sweep(expansion, speed=Speed(2.0, 0.0, 3)).estimate.cost
     assert faster.price == pytest.approx(hours, rel=1e-12)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scalekit.results.table import read_table
 from scalekit.sweep.expand import Expansion, expand
 from scalekit.sweep.identity import config_id
 from scalekit.sweep.load import load_sweep
+from scalekit.sweep.plan import plan_sweep
 from scalekit.sweep.start import weights_file
 
 FIRST = """\
@@ -144,6 +146,23 @@ grid:
         assert adapters["flops_per_token"][kind] == pytest.approx(expected, rel=1e-12), kind
         assert adapters["flops"][kind] == pytest.approx(expected * adapters["tokens"], rel=1e-12)
     assert adapters["params"] == whole["params"]
+
+
+def test_memory_and_disk_are_of_what_learns(here: Path) -> None:
+    whole, lora = (
+        replace(found, runs=found.runs[n : n + 1])
+        for found in [plan(here, "grid: {model.d_model: [16], start.method: [full, lora]}")]
+        for n in (0, 1)
+    )
+    total, learns = (x.runs[0].plan["trainable_params"] for x in (whole, lora))
+    adapted = 2 * 16 * 16  # q and v, without their adapters
+    estimates = [plan_sweep(x, at_once=1).estimate for x in (whole, lora)]
+    memory, disk = ([getattr(e, n) for e in estimates] for n in ("memory_gb", "cost"))
+    spared = 16 * total - (4 * (total + adapted) + 16 * learns)
+    assert memory[0] - memory[1] == pytest.approx(spared / 1e9, rel=1e-6)
+    # Three checkpoints at a time, in which neither has gradients.
+    spared = 3 * (12 * total - (4 * (total + adapted) + 12 * learns))
+    assert disk[0].disk_gb - disk[1].disk_gb == pytest.approx(spared / 1e9, rel=1e-6)
 
 
 def test_a_budget_in_flops_trains_adapters_longer(here: Path) -> None:
@@ -285,5 +304,8 @@ cases: [{model.d_model: 16, start.method: lora, start.rank: 2}]
         assert record.start is not None
         assert table["start_loss"][row] == record.start["val_loss"]
     assert set(table["unique_tokens"].tolist()[:4]) == {128, 512}
-    assert "start.method" in table
+    assert table["start.method"].tolist() == ["full"] * 4 + ["lora"]
+    assert table["finetune_tokens"].tolist() == table["unique_tokens"].tolist()
+    fitted = ["--law", "finetune", "--fix", "E=1", "--fix", "alpha=0.1", "-o", "fit.json"]
+    assert run(["fit", "runs/then", *fitted]) == 0
     assert "start.run" not in table

@@ -14,16 +14,18 @@ import torch
 from deaths import Death
 
 from scalekit import cli
-from scalekit.results.record import read_record
+from scalekit.results.record import RunRecord, read_record
 from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train import account as account_module
+from scalekit.train import job as job_module
 from scalekit.train.account import Account, Pauses, process_seconds, spends
 from scalekit.train.attempt import _devices_before
 from scalekit.train.device import Device
 from scalekit.train.loop import Learner
 from scalekit.train.run import train_run
+from scalekit.train.stacked_run import train_stack
 from scalekit.train.stop import StopRequest
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
@@ -83,6 +85,27 @@ def test_processes_that_share_a_gpu_have_a_part_of_it(metered, monkeypatch) -> N
     assert on_cores.device_share == 1.0, "each has cores of its own"
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "as a stack"])
+def test_a_gpu_is_taken_before_its_counters_are_asked(
+    planned, folder: SweepFolder, monkeypatch, *, together: bool
+) -> None:
+    """Torch refuses to reset the peak of memory on a device that has not been started."""
+    order: list[str] = []
+
+    def meter(device: Device, **shares: int) -> None:
+        order.append("asked")
+
+    monkeypatch.setattr(Device, "take", lambda device: order.append("taken"))
+    monkeypatch.setattr(account_module, "open_meter", meter)
+    specs = [planned("0" * 9 + str(seed), train={"seed": seed}) for seed in range(2)]
+    if together:
+        train_stack(specs, folder, device="cpu")
+        assert order == ["taken", "asked", "asked"]
+    else:
+        train_run(specs[0], folder, device="cpu")
+        assert order == ["taken", "asked"]
+
+
 def test_the_parts_of_a_run_fill_its_time(spec: RunSpec, folder: SweepFolder, monkeypatch) -> None:
     for place in ("scalekit.train.job.evaluate_corpus", "scalekit.train.checkpoint.write_whole"):
         module, _, name = place.rpartition(".")
@@ -126,6 +149,31 @@ def test_speed_is_of_training_alone(spec: RunSpec, folder: SweepFolder, monkeypa
     trained = end["wall_s"] - end["eval_s"] - end["checkpoint_s"]
     # The clock is read for the speed first and for `wall_s` after it.
     assert tokens / end["tokens_per_second"] <= trained <= end["wall_s"] - 0.6
+
+
+def test_steps_that_a_gpu_still_computes_are_not_the_evaluations_time(
+    planned, folder: SweepFolder, monkeypatch
+) -> None:
+    """A GPU is given steps faster than it takes them, and none but a step line waits for it."""
+    queued = [0]
+    learn, evaluate = Learner.learn, job_module.evaluate_corpus
+
+    def enqueue(self: Learner, *batch: Any) -> Any:
+        queued[0] += 1
+        return learn(self, *batch)
+
+    def drain(self: Device) -> None:
+        queued[0] = 0
+
+    def measure(*args: Any) -> Any:
+        assert queued == [0]
+        return evaluate(*args)
+
+    monkeypatch.setattr(Learner, "learn", enqueue)
+    monkeypatch.setattr(Device, "synchronise", drain)
+    monkeypatch.setattr(job_module, "evaluate_corpus", measure)
+    spec = planned(train={"steps": 7}, log={"every": 4, "evals": 3, "checkpoint_steps": None})
+    assert train_run(spec, folder, device="cpu") == "done"
 
 
 def test_what_the_first_step_compiles_is_no_speed(
@@ -320,6 +368,20 @@ def test_devices_are_counted_whose_number_no_step_line_has_told_yet(
     for line in ({"wall_s": 110.0, "device_s": 140.0}, {"wall_s": 140.0, "device_s": None}):
         before = replace(changed, spent={**spent, **line})
         assert _devices_before(before, account) == 140.0
+
+
+def test_each_start_held_as_many_devices_as_it_started_processes(monkeypatch) -> None:
+    """Resumed with fewer, a run of three and then two was billed as if each had been alone."""
+    monkeypatch.setattr(
+        account_module, "time", SimpleNamespace(perf_counter=lambda: 7.0, monotonic=lambda: 7.0)
+    )
+    attempts = ({"startup_s": 5.0, "processes": 3}, {"startup_s": 4.0, "processes": 2})
+    before = RunRecord({}, attempts, (), (), None, 0, spent={"startup_s": 10.0})
+    last = Account(CPU, before, since=6.0)
+    # One second is of an attempt that has no line, and one of this.
+    assert last.startup_device_seconds() == 5.0 * 3 + 4.0 * 2 + 1.0 + 1.0
+    again = Account(CPU, before, since=6.0, n_devices=4)
+    assert again.startup_device_seconds() == pytest.approx(5.0 * 3 + 4.0 * 2 + 4.0 + 4.0, rel=1e-12)
 
 
 def test_a_record_from_before_accounting_is_continued(spec: RunSpec, folder: SweepFolder) -> None:

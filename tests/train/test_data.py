@@ -17,6 +17,7 @@ from scalekit.results.collect import collect
 from scalekit.results.record import read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.train.opening import KnownRows
 from scalekit.train.run import train_run
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
@@ -187,3 +188,15 @@ def test_a_mixture_that_cannot_be_is_refused_before_anything_runs(
     code, found = sweep_lines(root, tmp_path, SWEEP.replace(*change), capsys)
     assert code == 3
     assert any(says in problem["what"] + problem["todo"] for problem in found["problems"])
+
+
+def test_data_that_hold_more_than_their_own_tokenizer_are_damaged_and_no_model_too_small() -> None:
+    class Damaged:
+        n_rows = 1
+
+        def take(self, indices: np.ndarray) -> np.ndarray:
+            return np.full((len(indices), 9), 60000)
+
+    rows = KnownRows(Damaged(), 256, "shards", known=256)
+    with pytest.raises(InputError, match="holds token 60000, so it is damaged; see scalekit data"):
+        rows.take(np.arange(1))

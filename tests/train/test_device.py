@@ -13,6 +13,7 @@ import torch
 from scalekit.errors import InputError, UsageError
 from scalekit.train import device as device_module
 from scalekit.train.device import choose_device, keep_freed_memory
+from scalekit.train.provenance import told_with_format
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch):
 
     def pretend(name: str) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
         monkeypatch.setattr("torch.cuda.get_device_name", lambda device: name)
 
     return pretend
@@ -48,14 +50,34 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         choose_device("cuda", "float32")
 
 
+def test_a_gpu_beyond_those_that_are_there_is_refused(gpu) -> None:
+    gpu("NVIDIA H200")
+    with pytest.raises(InputError, match=r"--device 'cuda:2': torch finds 2 GPUs here"):
+        choose_device("cuda:2", "float32")
+
+
+def test_a_gpu_is_taken_by_its_number(gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu("NVIDIA H200")
+    taken: list[int] = []
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    for name in ("cuda", "cuda:1", "cpu"):
+        choose_device(name, "float32").take()
+    assert taken == [0, 1]
+
+
 def test_the_peak_is_that_of_the_number_format_in_use(gpu, monkeypatch) -> None:
     gpu("NVIDIA H100 80GB HBM3")
     assert choose_device("cuda", "bfloat16").peak_flops == 989e12
     asked = "highest"
     monkeypatch.setattr("torch.get_float32_matmul_precision", lambda: asked)
     assert choose_device("cuda", "float32").peak_flops == 67e12
+    assert told_with_format("torch", choose_device("cuda", "float32")) == "torch"
     asked = "high"
-    assert choose_device("cuda", "float32").peak_flops == 494e12
+    cut = choose_device("cuda", "float32")
+    assert cut.peak_flops == 494e12
+    assert told_with_format("torch", cut) == "torch, products in tf32"
+    for name, dtype in (("cpu", "float32"), ("cuda", "bfloat16")):
+        assert told_with_format("torch", choose_device(name, dtype)) == "torch"  # pyright: ignore
     assert choose_device("cpu", "bfloat16").peak_flops is None
 
 

@@ -86,6 +86,13 @@ def test_the_documented_forward_gives_our_logits_from_the_exported_folder(
     check_equal(theirs, ours)
 
 
+def test_who_may_read_one_exported_file_may_read_them_all(planned, tmp_path: Path) -> None:
+    spec, folder, _ = random_run(planned, tmp_path, GATED)
+    out = tmp_path / "out"
+    assert export(folder, spec, out) == 0
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1
+
+
 def test_rotations_and_gains_that_are_not_reordered_are_seen(planned, tmp_path: Path) -> None:
     """The check above must fail where the export forgets what it is there for."""
     spec, folder, made = random_run(

@@ -69,6 +69,11 @@ def test_what_is_not_kept_and_what_lies_elsewhere_leaves_room_for_rows() -> None
     assert rows(STATE / 2 + 3 * A_ROW, n_shards=2) == rows(memory)
 
 
+def test_the_moments_that_adapters_spare_leave_room_for_rows() -> None:
+    assert rows(STATE) == 1
+    assert rows(STATE, targets=("q", "v"), rank=4) > 1
+
+
 def test_what_a_process_may_take_is_asked_for_and_never_what_is_free_now() -> None:
     cpu = torch.device("cpu")
     assert memory_for(cpu, {}, 2) is None

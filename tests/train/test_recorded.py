@@ -8,6 +8,8 @@ compiler refuses to run below it, so compiled layers are not recorded here.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -29,7 +31,7 @@ from scalekit.train.gradients import gradients_of
 from scalekit.train.loop import Learner
 from scalekit.train.lora import Lora
 from scalekit.train.optimizer import build_optimizer
-from scalekit.train.recorded import WARM_STEPS
+from scalekit.train.recorded import WARM_STEPS, Recorded
 from scalekit.train.spread import Spread, recompute_activations
 from scalekit.train.stack import Stack
 from scalekit.train.team import SOLO
@@ -207,6 +209,29 @@ def test_a_stack_replays_its_steps_and_records_anew_when_a_run_is_gone(
     assert Tape.made == 2
 
 
+@pytest.mark.parametrize("records", [True, False])
+def test_a_stack_that_lost_a_run_keeps_no_memory_of_the_steps_before(
+    make, *, records: bool
+) -> None:
+    """A GPU's memory is full long before Python looks for what only knows itself."""
+    learners = [make(records=False, seed=i) for i in range(3)]
+    stack = Stack(learners, 8, lambda rows: None, records=records)
+    for i in range(WARM_STEPS + 1):
+        stack.learn(*batch(i, 3), [0.01] * 3)
+    way = stack._gradients
+    tape = weakref.ref(way._graph) if isinstance(way, Recorded) else None
+    del way
+    before = weakref.ref(stack)
+    gc.disable()
+    try:
+        after = stack.only(learners[1:])
+        assert tape is None or tape() is None, "before the next step asks for as much"
+        stack = after
+        assert before() is None
+    finally:
+        gc.enable()
+
+
 def test_memory_that_runs_out_before_the_recording_halves_the_rows(
     make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +260,24 @@ def test_a_step_that_cannot_be_recorded_is_named_with_what_to_do(
     learn(one, WARM_STEPS)
     monkeypatch.setattr(GPT, "loss", partial(_raise, error))
     with pytest.raises(InputError, match=r"resources.cuda_graph: .*; leave cuda_graph out"):
+        learn(one, 1)
+
+
+def test_the_reason_is_told_for_which_a_recording_broke_not_that_it_did(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def broken(tape: Tape, stream: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:  # as `capture_end` does after any error
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    one = make(records=True)
+    learn(one, WARM_STEPS)
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    monkeypatch.setattr(GPT, "loss", partial(_raise, torch.OutOfMemoryError("out of memory")))
+    with pytest.raises(InputError, match="cannot be recorded here, out of memory; leave"):
         learn(one, 1)
 
 

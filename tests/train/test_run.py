@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -220,6 +221,21 @@ def test_a_device_that_is_not_there_is_refused_before_the_record_is_touched(
     assert cli.run(["train", str(folder.root), spec.id, *options]) == code
     assert f"error: {says}" in capsys.readouterr().err
     assert [p.name for p in folder.root.iterdir()] == ["plan.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "is_told"), [(1, [], True), (1, ["--device", "cpu"], False), (0, [], False)]
+)
+def test_a_run_that_asked_for_a_gpu_says_so_when_it_trains_without(
+    planned, tmp_path: Path, monkeypatch, capsys, *, gpus: int, options: list[str], is_told: bool
+) -> None:
+    """On a node whose driver is broken it took its whole time limit without a word."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = replace(planned(), resources={"gpus": gpus})
+    folder = write_plan(tmp_path, spec)
+    assert cli.run(["train", str(folder.root), spec.id, *options]) == 0
+    says = f"run {spec.id}: resources.gpus asks for a GPU and torch finds none here; training on"
+    assert (says in capsys.readouterr().err) == is_told
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from scalekit.models.base import LanguageModel, build_seeded
 from scalekit.tasks.base import Item, Line, Task, make_task
 from scalekit.tokenizers.bytes import Bytes
 from scalekit.train.device import choose_device
-from scalekit.train.score import Likelihoods, Tasks, likelihoods, summarise
+from scalekit.train.score import Likelihoods, Tasks, likelihoods, rows_at_once, summarise
 from scalekit.train.spread import shard_model
 from scalekit.train.team import Team
 
@@ -173,6 +173,13 @@ def test_a_cloze_item_is_right_when_each_token_is_the_likeliest(model: LanguageM
     assert said["probability"] == pytest.approx(np.mean([math.exp(n) for n, _ in expected]), 1e-4)
     assert said["bits_per"] == "token"
     assert "accuracy_norm" not in said
+
+
+def test_a_gpu_is_given_many_lines_of_a_large_vocabulary_at_once() -> None:
+    logits = 64 * 50_304
+    assert rows_at_once(torch.device("cpu"), logits) == 1
+    # Of float32 half a gigabyte, as much as evaluation takes.
+    assert rows_at_once(torch.device("cuda"), logits) == 41
 
 
 def test_one_item_has_no_standard_error() -> None:

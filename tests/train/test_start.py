@@ -181,6 +181,28 @@ def test_a_run_killed_again_and_again_gives_the_uninterrupted_record(
         assert all(torch.equal(again[key], kept[key]) for key in kept)
 
 
+@of_every_case
+@pytest.mark.usefixtures("quick_attempts")
+def test_a_run_goes_on_from_its_own_checkpoint_when_its_parents_weights_are_gone(
+    parents, child, tmp_path: Path, name: str
+) -> None:
+    gone = tmp_path / "parent"
+    shutil.copytree(parents(name), gone)
+    start = {"folder": str(gone), "run": PARENT, "step": 7, **CASES[name]}
+    spec = child(name, log={"every": 3, "evals": 2, "checkpoint_steps": 2})
+    spec = replace(spec, config={**spec.config, "start": {**spec.config["start"], **start}})
+    expected = uninterrupted(spec, tmp_path)
+    folder = SweepFolder(tmp_path / "killed")
+    replaces = [i for i, name in enumerate(operations(spec, tmp_path)) if name == "replace"]
+    with pytest.raises(Death), dying_at(2 * replaces[1] + 1):
+        train_run(spec, folder, device="cpu")
+    weights_file(gone, PARENT).unlink()
+    assert train_run(spec, folder, device="cpu") == "done"
+    assert curve(folder.record(spec.id)) == expected
+    with pytest.raises(InputError, match="missing, so nothing to start from"):
+        train_run(spec, SweepFolder(tmp_path / "anew"), device="cpu")
+
+
 @pytest.mark.usefixtures("quick_attempts")
 def test_an_adapter_that_a_checkpoint_lost_is_seen_in_the_curve(
     child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,9 +263,14 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def of_another(path: Path) -> None:
+def of_another_step(path: Path) -> None:
     state = read_tensors(path, torch.device("cpu"))
     torch.save({**state, "step": 3}, path)
+
+
+def of_another(path: Path) -> None:
+    state = read_tensors(path, torch.device("cpu"))
+    torch.save({**state, "run": "0000000000"}, path)
 
 
 def of_other_shape(path: Path) -> None:
@@ -257,7 +284,9 @@ def of_other_shape(path: Path) -> None:
     [
         (remove, "missing, so nothing to start from"),
         (flip, "damaged"),
+        (of_another_step, "'feedfacefe', 3]; plan this sweep again"),
         (of_another, "not the weights of run 'feedfacefe' at step 7"),
+        (of_another, "'0000000000', 7]; train run 'feedfacefe' there again"),
         (of_other_shape, "do not fit this run's model"),
     ],
 )

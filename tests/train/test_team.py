@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,9 +21,12 @@ import pytest
 import torch
 from curves import curve, write_plan
 
+from scalekit.errors import SystemTroubleError
+from scalekit.executors._place import BY_SRUN, Place
 from scalekit.results.record import RunRecord, read_record
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
+from scalekit.train.meeting import join
 from scalekit.train.run import train_run
 
 ROOT = Path(__file__).parents[2]
@@ -475,3 +479,22 @@ def test_a_damaged_part_costs_steps_and_changes_nothing(spread, start: Starter) 
     done(start, folder)
     assert record_of(folder).attempts[-1]["resumed_from"] == int(older.name.partition("-")[2])
     assert curve(folder.record(RUN)) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "todo"),
+    [
+        ({}, "set MASTER_PORT to a free one"),
+        ({"TORCHELASTIC_RUN_ID": "1"}, "give torchrun another --master-port"),
+        ({BY_SRUN: "1"}, "run the same command again, it takes another"),
+    ],
+)
+def test_a_port_that_is_taken_is_told_with_what_whoever_chose_it_can_do(
+    variables: dict[str, str], todo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemTroubleError, match=f"port {port}, .* is taken, .*; {todo}"):
+            join(Place(0, 2, 0, 2, "127.0.0.1", port), "cpu")
