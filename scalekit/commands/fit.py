@@ -87,10 +87,11 @@ def fit(
     """Fit scaling laws to a table of runs."""
     from scalekit.fit.run import fit as fit_table
     from scalekit.fit.run import write_fit
-    from scalekit.results.store import check_writable
+    from scalekit.results.store import check_not_source, check_writable
 
     if output is not None:
         check_writable(output.parent, "choose another file with --output", asked=output)
+        check_not_source(output, data, "choose another file with --output")
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
     laws = tuple(law or ("chinchilla",))
     reading = reading_of(

@@ -193,6 +193,19 @@ def test_predict_refuses_what_is_no_fit(tmp_path: Path, capsys) -> None:
     assert run(["predict", str(path)]) == errors.USAGE
 
 
+@pytest.mark.parametrize("command", ["fit", "analyze"])
+def test_a_result_is_not_written_over_the_table_it_is_made_of(
+    data: Path, tmp_path: Path, capsys, command: str
+) -> None:
+    before = data.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(data)
+    out = data if command == "fit" else tmp_path
+    assert run([command, str(link), "-o", str(out)]) == errors.REFUSED
+    assert "is the table itself" in capsys.readouterr().err
+    assert data.read_bytes() == before
+
+
 def test_simulate_needs_a_whole_law(tmp_path: Path, capsys) -> None:
     assert run(["simulate"]) == errors.USAGE
     assert "--budgets" in capsys.readouterr().err
