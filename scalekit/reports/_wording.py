@@ -138,7 +138,7 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
     if row.get("at_search_end"):
         found.append(
             "There the law's loss only falls towards one end of what was searched: the size shown "
-            "is that end, not an optimum."
+            "is no optimum."
         )
     far = [
         f"{_SIZES[word]} {_times(ratio)}"
