@@ -278,6 +278,11 @@ BAD = {
     ),
     "no such run": (["verify", "f.json", "new.csv", "--run", "n9"], errors.REFUSED, "no run 'n9'"),
     "no such table": (["verify", "f.json", "no.csv"], errors.REFUSED, "cannot be read"),
+    "a loss in a unit": (
+        ["verify", "f.json", "--loss", "2", "--loss-unit", "bits"],
+        errors.USAGE,
+        "in the forecast's own unit",
+    ),
     "a negative loss": (["verify", "f.json", "--loss", "-2"], errors.USAGE, "not positive"),
 }
 
