@@ -17,7 +17,7 @@ import numpy as np
 from scalekit.errors import FitError, InputError
 from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.line import Line, fit_line
-from scalekit.fit.optimum import Fitted, allocate, exponents
+from scalekit.fit.optimum import Fitted, allocate, exponents, fit_cost
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.valley import (
@@ -159,7 +159,7 @@ def _result(
         exponents=shares,
         optimum=tuple(_optimum(lines, runs, c) for c in predict) if ok else (),
         diagnostics={"valleys": entries, "exponent_sum": total, "drift": drift},
-        warnings=(*rejected, *_sum_warning(total)),
+        warnings=(*rejected, *_sum_warning(total, runs)),
     )
 
 
@@ -172,13 +172,19 @@ def _drift(entries: list[dict[str, Any]]) -> float | None:
     return float(np.polyfit(log_c - log_c.mean(), off, 1)[0])
 
 
-def _sum_warning(total: float | None) -> tuple[str, ...]:
+def _sum_warning(total: float | None, runs: Runs) -> tuple[str, ...]:
     if total is None or abs(total - 1) <= SUM_TOLERANCE:
         return ()
-    return (
-        f"the exponents of params and tokens add up to {total:.3f}, not 1: FLOPs in this table are "
-        "not proportional to params x tokens",
+    planned = np.isfinite(runs.budget)
+    N, D = (runs.inputs[symbol][planned] for symbol in ("N", "D"))
+    is_of_both = abs(fit_cost(N, D, runs.budget[planned]).power - 1) <= SUM_TOLERANCE
+    why = (
+        "though budgets in this table are proportional to params x tokens: the minima over the two "
+        "axes are read apart by noise; trust the exponent no better than to that difference"
+        if is_of_both
+        else "not 1: FLOPs in this table are not proportional to params x tokens"
     )
+    return (f"the exponents of params and tokens add up to {total:.3f}, {why}",)
 
 
 def _message(entries: Sequence[Mapping[str, Any]]) -> str:
