@@ -26,6 +26,9 @@ CODE_CHANGED = "code_changed"
 _FEWEST = {"params": 1e3, "tokens": 1e3}
 """Fewer than a run has: the smallest of a sweep that is counted in millions or billions."""
 
+_FEWEST_FLOPS, _MOST_FLOPS = 1e-3, 1e5
+"""FLOPs a token over params between which counts lie: sparse experts below 6, heads above."""
+
 
 def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
     """List what a reader of a table must know of its numbers.
@@ -56,7 +59,28 @@ def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> l
                 f"row {rows[bad[0]] + 1} with {values[bad[0]]:g}"
             )
         found += _scale(name, values[finite & (values > 0)], where)
+    found += _flops_unit(used, where)
     return found + _errors(columns, where, rows) + _repeats(used, present, where)
+
+
+def _flops_unit(used: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """Doubt FLOPs that no way of counting gives for these params and tokens."""
+    import numpy as np
+
+    if not {"params", "tokens", "flops"} <= used.keys():
+        return []
+    # A part each, for the product of three wrong columns may be beyond floats.
+    logs = {name: np.log(np.where(used[name] > 0, used[name], np.nan)) for name in _NUMBERS[1:]}
+    ratio = logs["flops"] - logs["params"] - logs["tokens"]
+    ratio = ratio[np.isfinite(ratio)]
+    middle = float(np.exp(np.median(ratio))) if len(ratio) else 6.0
+    if _FEWEST_FLOPS < middle < _MOST_FLOPS:
+        return []
+    return [
+        f"{where}: flops are {middle:.2g} x params x tokens, where training takes about 6: one of "
+        "the three is in another unit; mend it, as with --map 'tokens=tokens*1e9', or with "
+        "--map 'flops=flops*8.64e19' from PF-days"
+    ]
 
 
 def _errors(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
@@ -97,8 +121,8 @@ def _scale(name: str, values: np.ndarray, where: str) -> list[str]:
         ]
     if sizes[0] < _FEWEST.get(name, 0.0):
         return [
-            f"{where}: {name} begin at {sizes[0]:g}; if they are millions, say so with "
-            f"--map '{name}={name}*1e6'"
+            f"{where}: {name} begin at {sizes[0]:g}; if they are millions or billions, say which "
+            f"with --map '{name}={name}*1e6' or --map '{name}={name}*1e9'"
         ]
     return []
 
