@@ -108,6 +108,11 @@ BAD = {
     "no such objective": (["--objective", "hofmann"], errors.USAGE, "did you mean 'hoffmann'?"),
     "a delta for nothing": (["--delta", "0.1"], errors.USAGE, "robust takes none"),
     "huber without delta": (["--objective", "huber"], errors.USAGE, "needs a positive --delta"),
+    "a hold-out of valleys": (
+        ["--approach", "isoflop", "--hold-out", "largest-budget"],
+        errors.USAGE,
+        "--hold-out: is of the parametric approach, and --approach names isoflop alone",
+    ),
     "no such approach": (["--approach", "isoflops"], errors.USAGE, "did you mean 'isoflop'?"),
     "no such parameter": (["--fix", "gamma=1"], errors.USAGE, "chinchilla has none"),
     "not a number": (["--fix", "E=high"], errors.USAGE, "--fix E='high': not a number"),
