@@ -10,7 +10,7 @@ from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._output import format_table
 from scalekit.fit.holdout import is_covered_too_rarely
-from scalekit.fit.result import FitResult, FitStatus
+from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.quantities import count_words
 
 _AXIS_NAMES = {"params_exponent": "exponent_params", "tokens_exponent": "exponent_tokens"}
@@ -31,7 +31,8 @@ def _one(fit: FitResult) -> list[str]:
         delta = fit.objective.get("delta")
         at = f", delta {delta:.3g}" if delta else ""
         lines.append(f"objective {fit.objective['name']}{at}: {fit.objective['value']:.10g}")
-    lines += _parameters(fit)
+    if fit.theta:
+        lines += _parameters(fit)
     lines += exponent_lines(fit)
     if fit.optimum:
         method = interval_method(fit)
@@ -62,11 +63,18 @@ def _dropped(fit: FitResult) -> str:
     return f", {len(reasons)} left out: {counts}"
 
 
+def interval_of(fit: FitResult, name: str) -> Interval | None:
+    """Return the interval of a parameter, if it has one.
+
+    Approaches 1 and 2 have an exponent for each axis, and its interval under that name.
+    """
+    return fit.intervals.get(name) or fit.intervals.get(_AXIS_NAMES.get(name, ""))
+
+
 def _parameters(fit: FitResult) -> list[str]:
     rows = []
     for name, value in fit.theta.items():
-        # Approaches 1 and 2 have an exponent for each axis, and its interval under that name.
-        found = fit.intervals.get(name) or fit.intervals.get(_AXIS_NAMES.get(name, ""))
+        found = interval_of(fit, name)
         ends = None if found is None else {"low": found.low, "high": found.high}
         limits = (found.low, found.high) if found else (None, None)
         method = found.method if found else ""

@@ -268,7 +268,7 @@ def _beside(result: FitResult) -> list[str]:
 
 def show(result: FitResult, output_format: Format) -> None:
     """Print a fit in the asked format."""
-    from scalekit.commands._fit_text import fit_lines
+    from scalekit.commands._fit_text import fit_lines, interval_of
     from scalekit.commands._recipe_text import recipe_lines
 
     if output_format is Format.TABLE:
@@ -282,7 +282,7 @@ def show(result: FitResult, output_format: Format) -> None:
         rows = []
         for one in (result, *result.others):
             for name, value in one.theta.items():
-                ends = one.intervals.get(name)
+                ends = interval_of(one, name)
                 low, high = (ends.low, ends.high) if ends else ("", "")
                 method = ends.method if ends else ""
                 rows.append(

@@ -64,3 +64,9 @@ def test_an_approach_shows_the_interval_of_its_exponent_beside_it(tmp_path: Path
     (row,) = [line.split() for line in out if line.startswith("  params_exponent")][:1]
     (ends,) = [line for line in out if line.startswith("frontier ")][:1]
     assert row[2:5] == ends.split("(")[1].split(")")[0].split()
+    assert run(["fit", str(tmp_path / "a.csv"), "--approach", "isoflop", "--format", "csv"]) == 0
+    (cells,) = [
+        x.split(",") for x in capsys.readouterr().out.splitlines() if "isoflop,params_exp" in x
+    ]
+    assert [f"{float(cell):.4f}" for cell in cells[3:5]] == [row[2], row[4]]
+    assert cells[5] == "ols-t"
