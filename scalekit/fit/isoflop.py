@@ -159,7 +159,7 @@ def _result(
         exponents=shares,
         optimum=tuple(_optimum(lines, runs, c) for c in predict) if ok else (),
         diagnostics={"valleys": entries, "exponent_sum": total, "drift": drift},
-        warnings=(*rejected, *_sum_warning(total, runs)),
+        warnings=(*rejected, *_few_warning(lines), *_sum_warning(total, runs)),
     )
 
 
@@ -170,6 +170,16 @@ def _drift(entries: list[dict[str, Any]]) -> float | None:
         return None
     log_c, off = (np.log([e[name] for e in good]) for name in ("budget", "centre"))
     return float(np.polyfit(log_c - log_c.mean(), off, 1)[0])
+
+
+def _few_warning(lines: Mapping[str, Line]) -> tuple[str, ...]:
+    bare = [axis for axis, line in lines.items() if line.dof < 1]
+    if not bare:
+        return ()
+    return (
+        f"the exponents of {' and '.join(bare)} rest on two budgets, and two points lie on a line "
+        "whatever their noise: how wrong it is cannot be told; add budgets",
+    )
 
 
 def _sum_warning(total: float | None, runs: Runs) -> tuple[str, ...]:

@@ -273,6 +273,15 @@ def test_flops_that_are_not_6nd_show_in_the_sum_of_the_exponents() -> None:
     assert total == pytest.approx((BESIROGLU["alpha"] + BESIROGLU["beta"]) / share, rel=1e-6)
 
 
+def test_a_line_through_two_budgets_is_doubted_for_it_has_no_error() -> None:
+    for budgets in ([1e18, 1e20], [1e18, 1e19, 1e20]):
+        table = isoflop_table(BESIROGLU, budgets, n_sizes=7, noise=0.002)
+        result = fit(table, approaches=["isoflop"])
+        told = [w for w in result.warnings if "params and tokens rest on two budgets" in w]
+        assert len(told) == (len(budgets) == 2)
+        assert bool(told) is (not result.intervals)
+
+
 def test_minima_that_noise_reads_apart_are_not_laid_to_the_count_of_flops() -> None:
     table = isoflop_table(BESIROGLU, np.geomspace(1e18, 1e21, 4), n_sizes=7)
     loss = 3.0 + 0.02 * np.random.default_rng(32).standard_normal(28)
