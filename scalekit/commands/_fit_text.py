@@ -92,7 +92,7 @@ def exponent_lines(fit: FitResult) -> list[str]:
         found = fit.exponents.get(name)
         if found:
             parts.append(f"{symbol} ~ C^{found['value']:.4f}{_exponent_ends(found)}")
-    by_form = ", which the law's form sets" if is_tied(fit) else ""
+    by_form = ", set beforehand and not by the runs" if is_tied(fit) else ""
     return [f"frontier  {', '.join(parts)}{by_form}{local_words(fit)}"]
 
 

@@ -82,7 +82,11 @@ def headline(study: Study) -> list[str]:
     out = []
     if fit.exponents:
         a, b = fit.exponents.get("params", {}), fit.exponents.get("tokens", {})
-        sure = "set by the law's form" if is_tied(fit) else f"{100 * level:.0f} % intervals"
+        sure = (
+            "set beforehand and not by the runs"
+            if is_tied(fit)
+            else f"{100 * level:.0f} % intervals"
+        )
         out.append(
             "Compute-optimal parameters grow as C^"
             f"{_numbers.with_interval(a.get('value'), *ends(a))} and tokens as C^"

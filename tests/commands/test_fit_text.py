@@ -45,14 +45,17 @@ def test_a_frontier_that_bends_says_where_its_exponents_hold(tmp_path: Path, cap
     assert "no one power: that of N* runs from" in line
 
 
-def test_exponents_that_the_form_sets_have_no_interval(tmp_path: Path, capsys) -> None:
+def test_exponents_that_no_run_sets_have_no_interval(tmp_path: Path, capsys) -> None:
     budgets = ["--budgets", "1e18,1e19,1e20", "--noise", "0.003"]
     assert run(["simulate", *budgets, "-o", str(tmp_path / "a.csv")]) == 0
     laws = ["--law", "chinchilla_tied", "--law", "chinchilla"]
     assert run(["fit", str(tmp_path / "a.csv"), *laws, "--approach", "parametric"]) == 0
     out = capsys.readouterr().out
-    assert "N* ~ C^0.5000, D* ~ C^0.5000, which the law's form sets\n" in out
-    assert "0.5000  by its form" in out
+    assert "N* ~ C^0.5000, D* ~ C^0.5000, set beforehand and not by the runs\n" in out
+    assert "0.5000  set beforehand" in out
+    fixed = ["--fix", "alpha=0.35,beta=0.37", "--law", "chinchilla"]
+    assert run(["fit", str(tmp_path / "a.csv"), *fixed]) == 0
+    assert "D* ~ C^0.4861, set beforehand and not by the runs\n" in capsys.readouterr().out
     assert "near" not in out
 
 
