@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from scalekit.analysis.digits import number, span, times
@@ -14,6 +15,9 @@ from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.quantities import count_words
 
 _AXIS_NAMES = {"params_exponent": "exponent_params", "tokens_exponent": "exponent_tokens"}
+
+_REASONS = 3
+"""Reasons for which runs were left out that fit one line; cells of a sweep have one each."""
 
 
 def fit_lines(fit: FitResult) -> list[str]:
@@ -58,9 +62,13 @@ def _formula(fit: FitResult) -> str:
 def _dropped(fit: FitResult) -> str:
     if not fit.dropped:
         return ""
-    reasons = [str(d["reason"]) for d in fit.dropped]
-    counts = ", ".join(f"{reasons.count(r)} {r}" for r in dict.fromkeys(reasons))
-    return f", {len(reasons)} left out: {counts}"
+    reasons = Counter(str(d["reason"]) for d in fit.dropped).most_common()
+    told = [f"{n} {reason}" for reason, n in reasons[:_REASONS]]
+    rest = reasons[_REASONS:]
+    if rest:
+        others = count_words(len(rest), "other reason")
+        told.append(f"{sum(n for _, n in rest)} for {others}, each in fit.json")
+    return f", {len(fit.dropped)} left out: {', '.join(told)}"
 
 
 def interval_of(fit: FitResult, name: str) -> Interval | None:

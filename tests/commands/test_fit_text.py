@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fit_files import chinchilla
+
 from scalekit.cli import run
+from scalekit.commands._fit_text import fit_lines
 
 
 def test_an_evaluation_error_above_the_scatter_of_the_runs_is_no_part_of_it(
@@ -73,3 +76,11 @@ def test_an_approach_shows_the_interval_of_its_exponent_beside_it(tmp_path: Path
     ]
     assert [f"{float(cell):.4f}" for cell in cells[3:5]] == [row[2], row[4]]
     assert cells[5] == "ols-t"
+
+
+def test_many_reasons_for_leaving_runs_out_are_counted_and_not_all_read_out() -> None:
+    reasons = ["diverged", *(f"no optimum at {k}" for k in range(6)), "diverged"]
+    dropped = tuple({"run": "r", "row": k, "reason": reason} for k, reason in enumerate(reasons))
+    first = fit_lines(chinchilla(dropped=dropped))[0]
+    assert "8 left out: 2 diverged, 1 no optimum at 0, 1 no optimum at 1, 4 for 4 other" in first
+    assert first.endswith("reasons, each in fit.json)")
