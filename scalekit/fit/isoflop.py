@@ -17,7 +17,7 @@ import numpy as np
 from scalekit.errors import FitError, InputError
 from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.line import Line, fit_line
-from scalekit.fit.optimum import Fitted, allocate, exponents, fit_cost
+from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, exponents, fit_cost
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.valley import (
@@ -187,12 +187,13 @@ def _sum_warning(total: float | None, runs: Runs) -> tuple[str, ...]:
         return ()
     planned = np.isfinite(runs.budget)
     N, D = (runs.inputs[symbol][planned] for symbol in ("N", "D"))
-    is_of_both = abs(fit_cost(N, D, runs.budget[planned]).power - 1) <= SUM_TOLERANCE
+    cost = fit_cost(N, D, runs.budget[planned])
+    is_of_both = abs(cost.power - 1) <= SUM_TOLERANCE and cost.worst_miss <= SUSPICIOUS_MISS
     why = (
         "though budgets in this table are proportional to params x tokens: the minima over the two "
         "axes are read apart by noise; trust the exponent no better than to that difference"
         if is_of_both
-        else "not 1: FLOPs in this table are not proportional to params x tokens"
+        else "not 1: budgets in this table are not proportional to params x tokens"
     )
     return (f"the exponents of params and tokens add up to {total:.3f}, {why}",)
 

@@ -29,6 +29,9 @@ _FEWEST = {"params": 1e3, "tokens": 1e3}
 _FEWEST_FLOPS, _MOST_FLOPS = 1e-3, 1e5
 """FLOPs a token over params between which counts lie: sparse experts below 6, heads above."""
 
+_OFF_BUDGET = 8.0
+"""How far FLOPs may be from a budget that counts them otherwise, without head or attention."""
+
 
 def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
     """List what a reader of a table must know of its numbers.
@@ -60,6 +63,7 @@ def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> l
             )
         found += _scale(name, values[finite & (values > 0)], where)
     found += _flops_unit(used, where)
+    found += _off_budget(columns, where, rows)
     return found + _errors(columns, where, rows) + _repeats(used, present, where)
 
 
@@ -147,6 +151,32 @@ def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: s
         return []
     verb = "repeats" if twice == 1 else "repeat"
     return [f"{where}: {count_words(twice, 'row')} {verb} the {', '.join(present)} of another row"]
+
+
+def _off_budget(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
+    """Doubt finished rows whose FLOPs are nowhere near the budget that they are said to have."""
+    import numpy as np
+
+    # A table with several counts of FLOPs is of a sweep, whose budgets are of one of them.
+    counts = [name for name in columns if name.startswith("flops_") and name != "flops_kind"]
+    if not {"budget", "flops"} <= columns.keys() or counts or columns["budget"].dtype == object:
+        return []
+    if "status" in columns:
+        rows = rows[[str(cell) in ("", "nan", "done") for cell in columns["status"][rows]]]
+    flops, budget = (columns[name][rows] for name in ("flops", "budget"))
+    known = np.isfinite(flops) & np.isfinite(budget) & (flops > 0) & (budget > 0)
+    ratio = np.full(len(rows), np.nan)
+    ratio[known] = flops[known] / budget[known]
+    off = np.flatnonzero((ratio > _OFF_BUDGET) | (ratio < 1 / _OFF_BUDGET))
+    if not len(off):
+        return []
+    first = rows[off[0]]
+    return [
+        f"{where}: flops are over {_OFF_BUDGET:g} times off the budget in "
+        f"{count_words(len(off), 'row')}, the first is row {first + 1} with flops "
+        f"{columns['flops'][first]:.3g} and budget {columns['budget'][first]:.3g}: runs are "
+        "grouped and held out by budget; mend the one or the other"
+    ]
 
 
 def partly_stated(columns: Mapping[str, np.ndarray], where: str) -> list[str]:

@@ -289,6 +289,11 @@ def test_minima_that_noise_reads_apart_are_not_laid_to_the_count_of_flops() -> N
     assert abs(akima.diagnostics["exponent_sum"] - 1) > 0.01
     (told,) = (w for w in akima.warnings if "add up to" in w)
     assert "are read apart by noise" in told
+    # Rows that lie on another budget than their own are no noise.
+    odd = np.where(np.arange(28) % 7 == 3, 10.0, 1.0)
+    moved = fit(with_columns(table, budget=table["budget"] * odd), approaches=["isoflop"])
+    (told,) = (w for w in moved.warnings if "add up to" in w)
+    assert "budgets in this table are not proportional" in told
 
 
 def test_the_envelope_of_noiseless_valleys_follows_their_minima() -> None:

@@ -439,6 +439,15 @@ def test_doubtful_numbers_are_kept_and_told(tmp_path: Path, text: str, says: str
     assert [n for n in table.meta["notes"] if re.search(says, n)], table.meta["notes"]
 
 
+def test_runs_that_lie_nowhere_near_their_budget_are_told(tmp_path: Path) -> None:
+    rows = "1e7,1e9,{},3,done\n2e7,5e8,6e16,2.9,done\n3e7,1e7,6e16,9,running\n"
+    says = "in 1 row, the first is row 1 with flops 6e+16 and budget 6e+17"
+    for budget, told in (("6e17", [True]), ("1e17", []), ("", [])):
+        text = f"params,tokens,budget,loss,status\n{rows.format(budget)}"
+        notes = [n for n in read(tmp_path, text).meta["notes"] if "off the budget" in n]
+        assert [says in note for note in notes] == told
+
+
 @pytest.mark.parametrize("factor", [0.06, 2, 6, 12_500])
 def test_flops_of_any_count_are_not_doubted(tmp_path: Path, factor: float) -> None:
     """Of 768 params beside a head of 50k tokens, the smallest of Kaplan et al.: 12500."""
