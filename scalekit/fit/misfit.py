@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,9 @@ _BY_CHANCE = -3.09
 _MISFIT = 1.3
 """The noise of a fit is read at another place of its scatter than that of repeats."""
 
+_APART = 2.0
+"""Half-widths of an interval; between objectives noise leaves a third of that."""
+
 _SHOWN = 3
 _FEWEST_EACH = 3
 _KNOWN = {*COLUMNS, "run", "trunk", "status", "flags", "code"}
@@ -45,6 +49,34 @@ def misfits(solution: Solution, parts: Noise, table: RunTable) -> list[str]:
     if not solution.law.is_of_final_loss or solution.runs.is_serial:
         return []
     return [*_far(solution), *_kinds(solution, table), *_repeats(parts)]
+
+
+def objectives_apart(
+    beside: Mapping[str, Mapping[str, Any]], share: Mapping[str, float]
+) -> list[str]:
+    """Say where another objective puts the exponent of N* far outside its interval.
+
+    Args:
+        beside: By objective, with its `exponent_params`.
+        share: The fit's own exponent: value, low, high.
+    """
+    if not beside or share.get("low") is None or share["low"] == share["high"]:
+        return []
+    value, low, high = share["value"], share["low"], share["high"]
+
+    def reach(one: float) -> float:
+        return abs(one - value) / max(high - value if one > value else value - low, 1e-12)
+
+    name, other = max(
+        ((name, entry["exponent_params"]) for name, entry in beside.items()),
+        key=lambda pair: reach(pair[1]),
+    )
+    if reach(other) < _APART:
+        return []
+    return [
+        f"the exponent of N* is {other:.3f} under --objective {name}, and {low:.3f} to {high:.3f} "
+        "here: no interval holds that choice, so find the runs that the two weigh differently"
+    ]
 
 
 def _far(solution: Solution) -> list[str]:

@@ -16,7 +16,7 @@ from scalekit.fit.diagnostics import diagnostics, warnings
 from scalekit.fit.holdout import held_out, score
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.judge import Solution
-from scalekit.fit.misfit import misfits
+from scalekit.fit.misfit import misfits, objectives_apart
 from scalekit.fit.objective import Objective
 from scalekit.fit.optimum import Fitted, beyond, can_allocate, no_optimum, optimum_entry
 from scalekit.fit.result import FitResult, FitStatus
@@ -93,6 +93,7 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         remarks=runs.remarks,
         warnings=(
             *misfits(solution, noise.measure(solution), table),
+            *objectives_apart(known.get("objectives", {}), shares.get("params", {})),
             *warnings(solution, fitted, draws, known),
         ),
     )

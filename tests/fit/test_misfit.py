@@ -68,3 +68,15 @@ def test_a_law_that_misses_by_more_than_seeds_differ_is_doubted() -> None:
     wrong = RunTable({**right.columns, "loss": right["loss"] * hump})
     (told,) = said(wrong, "runs of the same inputs differ")
     assert "the law does not follow these runs" in told
+
+
+def test_an_exponent_that_rests_on_the_objective_is_doubted() -> None:
+    table = isoflop_table(budgets=BUDGETS, n_sizes=7, noise=0.005)
+    assert not said(table, "under --objective")
+    loss = table["loss"].copy()
+    loss[list(DIVERGED)] = list(DIVERGED.values())
+    result = fit(RunTable({**table.columns, "loss": loss}, table.meta))
+    (told,) = [w for w in result.warnings if "under --objective" in w]
+    share, other = result.exponents["params"], result.diagnostics["objectives"]["mse"]
+    assert abs(other["exponent_params"] - share["value"]) > 2 * (share["high"] - share["value"])
+    assert f"is {other['exponent_params']:.3f} under --objective mse" in told
