@@ -19,6 +19,9 @@ _PLAIN_DIGITS = 6
 _BEYOND_SUFFIXES = 1e15
 """Counts from which a power of ten says more than thousands of T."""
 
+_SMALLEST = 1e-4
+"""Numbers below which a power of ten says more than zeros."""
+
 _SHARE_PLACES = 4
 """Decimal places of a share, two more than of its per cent: below that nobody decides."""
 
@@ -34,13 +37,17 @@ def number(value: Any, low: Any = None, high: Any = None) -> str:
 
     >>> number(0.347310499, 0.32, 0.37), number(None), number(330472.0), number(2.6361e8)
     ('0.34731', '-', '330470', '2.6361e8')
+    >>> number(1.2e-8, 1e-300, math.inf)
+    '1.2e-8'
     """
     if value is None or not math.isfinite(value):
         return "-"
     digits = _FEWEST_DIGITS
-    if low is not None and high is not None and high > low and value:
-        digits = max(digits, 2 + math.ceil(math.log10(abs(2 * value) / (high - low))))
-        digits = min(digits, _MOST_DIGITS)
+    # Of an end beyond the largest float nothing follows.
+    wide = 0.0 if low is None or high is None else high - low
+    sharp = abs(2 * value) / wide if wide > 0 else 0.0
+    if sharp > 0:
+        digits = min(max(digits, 2 + math.ceil(math.log10(sharp))), _MOST_DIGITS)
     text = _fixed(value, digits - 1 - _decade(value))
     mantissa, power, exponent = text.partition("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
@@ -92,6 +99,8 @@ def told(value: float, ends: Mapping[str, Any] | None, kind: str = "plain") -> t
     (('4.60e23', '2.60e23 or more'), ('25.4 %', ''))
     >>> told(4.1722812e16, {"low": 4.1e16, "high": 4.3e16}, "count")
     ('4.17e16', '4.10e16 to 4.30e16')
+    >>> told(6.11e-9, {"low": 2.73e-9, "high": 1.37e-8}), told(1.23e-5, None)
+    (('6.11e-9', '2.73e-9 to 1.37e-8'), ('1.23e-5', ''))
     >>> told(9.57418039878, {"low": 9.57418039877, "high": 9.57418039879})
     ('9.57418', '9.57418 to 9.57418')
     """
@@ -136,7 +145,8 @@ def own(value: float, kind: str) -> str:
 def _write(value: float, like: float, places: int, kind: str, *, zeros: bool = True) -> str:
     """Write a number to `places` decimal places, at the power of ten at which `like` is written."""
     shift, suffix = 0, ""
-    if kind == "flops" or (kind == "count" and abs(like) >= _BEYOND_SUFFIXES):
+    is_written_out = not like or _SMALLEST <= abs(like) < _BEYOND_SUFFIXES
+    if kind == "flops" or (kind != "share" and not is_written_out):
         shift = _decade(like)
         suffix = f"e{shift}"
     elif kind == "count":

@@ -60,7 +60,7 @@ def flops_words(kind: str) -> str:
 
 
 def is_tied(fit: FitResult) -> bool:
-    """Whether the law's form sets the exponents of its optimum, so that no run moves them."""
+    """Whether no run moves the exponents of the optimum: the form, --fix or a bound sets them."""
     share = fit.exponents.get("params", {})
     return share.get("low") is not None and share["low"] == share["high"]
 

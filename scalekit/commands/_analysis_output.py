@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from scalekit.analysis.study import Study
     from scalekit.fit.result import FitResult
 
+TABLE = "data.csv"
+
 
 def write_all(
     study: Study,
@@ -21,7 +23,7 @@ def write_all(
     doubts: Sequence[str] = (),
     remarks: Sequence[str] = (),
 ) -> None:
-    """Write data.csv, fit.json, the figures and the reports, which repeat what was said aloud."""
+    """Write table, fit.json, the figures and the reports, which repeat what was said aloud."""
     from scalekit.fit.run import write_fit
     from scalekit.plots import _write
     from scalekit.reports import _facts
@@ -30,10 +32,10 @@ def write_all(
 
     assert study.table is not None
     assert study.fit is not None
-    write_table(study.table, folder / "data.csv")
+    write_table(study.table, folder / TABLE)
     # The fit names the table that lies beside it, in which all that was mapped stands already.
     asked = {name: study.fit.data.get(name) for name in ("path", "mapping", "reading")}
-    data = {**study.fit.data, "path": "data.csv", "mapping": {}, "reading": {}, "collected": asked}
+    data = {**study.fit.data, "path": TABLE, "mapping": {}, "reading": {}, "collected": asked}
     write_fit(replace(study.fit, data=data), folder / "fit.json")
     figures, skipped = [], []
     asked_kinds = list(dict.fromkeys([*kinds, "svg", _write.PAGE]))

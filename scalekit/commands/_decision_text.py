@@ -163,7 +163,7 @@ def doubt_lines(entries: Sequence[Entry]) -> list[str]:
         if entry.get("at_search_end"):
             lines.append(
                 f"{_name(entry)}: no optimum inside what was searched, the law's loss only falls "
-                "towards one end; the size shown is that end"
+                "towards one end; train no size for what it says there"
             )
     return list(dict.fromkeys(lines))  # what was asked twice is doubted once
 

@@ -126,7 +126,7 @@ def compare_lines(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -
 def _interval(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "-"
-    return "by its form" if low == high else f"{low:.4f} to {high:.4f}"
+    return "set beforehand" if low == high else f"{low:.4f} to {high:.4f}"
 
 
 def rollout_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:

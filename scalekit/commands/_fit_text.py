@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from scalekit.analysis.digits import number, span, times
@@ -10,10 +11,13 @@ from scalekit.commands._decision_text import doubt_lines, optimum_lines
 from scalekit.commands._evidence_text import evidence_lines
 from scalekit.commands._output import format_table
 from scalekit.fit.holdout import is_covered_too_rarely
-from scalekit.fit.result import FitResult, FitStatus
+from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.quantities import count_words
 
 _AXIS_NAMES = {"params_exponent": "exponent_params", "tokens_exponent": "exponent_tokens"}
+
+_REASONS = 3
+"""Reasons for which runs were left out that fit one line; cells of a sweep have one each."""
 
 
 def fit_lines(fit: FitResult) -> list[str]:
@@ -31,7 +35,8 @@ def _one(fit: FitResult) -> list[str]:
         delta = fit.objective.get("delta")
         at = f", delta {delta:.3g}" if delta else ""
         lines.append(f"objective {fit.objective['name']}{at}: {fit.objective['value']:.10g}")
-    lines += _parameters(fit)
+    if fit.theta:
+        lines += _parameters(fit)
     lines += exponent_lines(fit)
     if fit.optimum:
         method = interval_method(fit)
@@ -57,16 +62,27 @@ def _formula(fit: FitResult) -> str:
 def _dropped(fit: FitResult) -> str:
     if not fit.dropped:
         return ""
-    reasons = [str(d["reason"]) for d in fit.dropped]
-    counts = ", ".join(f"{reasons.count(r)} {r}" for r in dict.fromkeys(reasons))
-    return f", {len(reasons)} left out: {counts}"
+    reasons = Counter(str(d["reason"]) for d in fit.dropped).most_common()
+    told = [f"{n} {reason}" for reason, n in reasons[:_REASONS]]
+    rest = reasons[_REASONS:]
+    if rest:
+        others = count_words(len(rest), "other reason")
+        told.append(f"{sum(n for _, n in rest)} for {others}, each in fit.json")
+    return f", {len(fit.dropped)} left out: {', '.join(told)}"
+
+
+def interval_of(fit: FitResult, name: str) -> Interval | None:
+    """Return the interval of a parameter, if it has one.
+
+    Approaches 1 and 2 have an exponent for each axis, and its interval under that name.
+    """
+    return fit.intervals.get(name) or fit.intervals.get(_AXIS_NAMES.get(name, ""))
 
 
 def _parameters(fit: FitResult) -> list[str]:
     rows = []
     for name, value in fit.theta.items():
-        # Approaches 1 and 2 have an exponent for each axis, and its interval under that name.
-        found = fit.intervals.get(name) or fit.intervals.get(_AXIS_NAMES.get(name, ""))
+        found = interval_of(fit, name)
         ends = None if found is None else {"low": found.low, "high": found.high}
         limits = (found.low, found.high) if found else (None, None)
         method = found.method if found else ""
@@ -84,7 +100,7 @@ def exponent_lines(fit: FitResult) -> list[str]:
         found = fit.exponents.get(name)
         if found:
             parts.append(f"{symbol} ~ C^{found['value']:.4f}{_exponent_ends(found)}")
-    by_form = ", which the law's form sets" if is_tied(fit) else ""
+    by_form = ", set beforehand and not by the runs" if is_tied(fit) else ""
     return [f"frontier  {', '.join(parts)}{by_form}{local_words(fit)}"]
 
 

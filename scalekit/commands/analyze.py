@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalekit.commands._analysis_output import in_short, summary, write_all
+from scalekit.commands._analysis_output import TABLE, in_short, summary, write_all
 from scalekit.commands._output import Format, FormatOption, print_json
 from scalekit.commands._source import (
     AtOption,
@@ -93,12 +93,13 @@ def analyze(
     """Collect, fit, draw and report: all that a study says, in one folder."""
     from scalekit.analysis.gather import gather
     from scalekit.plots._write import chosen_formats
-    from scalekit.results.store import check_writable
+    from scalekit.results.store import check_not_source, check_writable
 
     kinds = chosen_formats(types)
     budgets = read_budgets(predict)
     folder = output or _beside(source)
     check_writable(folder, "choose another folder with --output")
+    check_not_source(folder / TABLE, source, "choose another folder with --output")
     reading = reading_of(
         mapping=mapping,
         params_kind=params_kind,

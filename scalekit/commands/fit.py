@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,10 +87,25 @@ def fit(
     """Fit scaling laws to a table of runs."""
     from scalekit.fit.run import fit as fit_table
     from scalekit.fit.run import write_fit
-    from scalekit.results.store import check_writable
+    from scalekit.results.store import check_not_source, check_writable
 
     if output is not None:
         check_writable(output.parent, "choose another file with --output", asked=output)
+        check_not_source(output, data, "choose another file with --output")
+    _check_used(
+        approach or (),
+        {
+            "--law": law,
+            "--objective": objective != "robust",
+            "--delta": delta is not None,
+            "--bootstrap": bootstrap,
+            "--hold-out": hold_out,
+            "--roll-out": roll_out,
+            "--fix": fix,
+            "--given": given,
+            "--starts": starts,
+        },
+    )
     budgets = [read_positive("--predict", word) for word in (predict or "").split(",") if word]
     laws = tuple(law or ("chinchilla",))
     reading = reading_of(
@@ -138,6 +153,22 @@ def fit(
             print(f"warning: {one.law}: {one.status}, {one.message}", file=sys.stderr)
     if strict and not result.is_trusted:
         raise FitError(f"{data}: {result.law} is {result.status}, {result.message}")
+
+
+def _check_used(approaches: Sequence[str], asked: Mapping[str, object]) -> None:
+    """Refuse options of approach 3 where it is left out: nobody would see that they did nothing.
+
+    Raises:
+        UsageError: One was given.
+    """
+    if not approaches or not set(approaches) <= {"isoflop", "envelope"}:
+        return
+    for option, given in asked.items():
+        if given:
+            raise UsageError(
+                f"{option}: is of the parametric approach, and --approach names "
+                f"{' and '.join(approaches)} alone; add --approach parametric, or leave it out"
+            )
 
 
 def read(
@@ -237,7 +268,7 @@ def _beside(result: FitResult) -> list[str]:
 
 def show(result: FitResult, output_format: Format) -> None:
     """Print a fit in the asked format."""
-    from scalekit.commands._fit_text import fit_lines
+    from scalekit.commands._fit_text import fit_lines, interval_of
     from scalekit.commands._recipe_text import recipe_lines
 
     if output_format is Format.TABLE:
@@ -251,7 +282,7 @@ def show(result: FitResult, output_format: Format) -> None:
         rows = []
         for one in (result, *result.others):
             for name, value in one.theta.items():
-                ends = one.intervals.get(name)
+                ends = interval_of(one, name)
                 low, high = (ends.low, ends.high) if ends else ("", "")
                 method = ends.method if ends else ""
                 rows.append(

@@ -70,6 +70,11 @@ def verify(
         importer=importer,
     )
     _check_together(paths, sources, loss, run)
+    if loss is not None and reading != reading_of():
+        raise UsageError(
+            "--loss: is taken in the forecast's own unit; leave out the options that say how DATA "
+            "is read"
+        )
     forecasts = {str(path): read_forecast(path) for path in paths}
     if loss is not None:
         verdicts, waiting = [_against_loss(str(paths[0]), forecasts[str(paths[0])], loss)], {}

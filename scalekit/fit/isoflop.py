@@ -17,7 +17,7 @@ import numpy as np
 from scalekit.errors import FitError, InputError
 from scalekit.fit.intervals import LEVEL, t_quantile
 from scalekit.fit.line import Line, describe_lines, fit_line, optimum_on
-from scalekit.fit.optimum import Fitted, allocate, exponents
+from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, exponents, fit_cost
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.valley import (
@@ -150,7 +150,7 @@ def _result(
         exponents=shares,
         optimum=tuple(optimum_on(lines, c, largest) for c in predict) if ok else (),
         diagnostics={"valleys": entries, "exponent_sum": total, "drift": drift},
-        warnings=(*rejected, *_sum_warning(total)),
+        warnings=(*rejected, *_few_warning(lines), *_sum_warning(total, runs)),
     )
 
 
@@ -163,13 +163,30 @@ def _drift(entries: list[dict[str, Any]]) -> float | None:
     return float(np.polyfit(log_c - log_c.mean(), off, 1)[0])
 
 
-def _sum_warning(total: float | None) -> tuple[str, ...]:
-    if total is None or abs(total - 1) <= SUM_TOLERANCE:
+def _few_warning(lines: Mapping[str, Line]) -> tuple[str, ...]:
+    bare = [axis for axis, line in lines.items() if line.dof < 1]
+    if not bare:
         return ()
     return (
-        f"the exponents of params and tokens add up to {total:.3f}, not 1: FLOPs in this table are "
-        "not proportional to params x tokens",
+        f"the exponents of {' and '.join(bare)} rest on two budgets, and two points lie on a line "
+        "whatever their noise: how wrong it is cannot be told; add budgets",
     )
+
+
+def _sum_warning(total: float | None, runs: Runs) -> tuple[str, ...]:
+    if total is None or abs(total - 1) <= SUM_TOLERANCE:
+        return ()
+    planned = np.isfinite(runs.budget)
+    N, D = (runs.inputs[symbol][planned] for symbol in ("N", "D"))
+    cost = fit_cost(N, D, runs.budget[planned])
+    is_of_both = abs(cost.power - 1) <= SUM_TOLERANCE and cost.worst_miss <= SUSPICIOUS_MISS
+    why = (
+        "though budgets in this table are proportional to params x tokens: the minima over the two "
+        "axes are read apart by noise; trust the exponent no better than to that difference"
+        if is_of_both
+        else "not 1: budgets in this table are not proportional to params x tokens"
+    )
+    return (f"the exponents of params and tokens add up to {total:.3f}, {why}",)
 
 
 def _message(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -26,6 +26,11 @@ FEWEST, MOST = 1e2, 1e18
 """Params and tokens, at least, and params, at most, of an optimum that is searched for."""
 
 _AT_END = 1e-3
+_FLOATS = 100 * np.log(10.0)
+"""How far ln N* may lie from one, so that sizes, tokens and their ratios stay finite numbers.
+
+Runs that show no trend leave exponents near zero, whose optimum is beyond any number.
+"""
 SUSPICIOUS_MISS = 0.05
 """A cost law that misses a run's FLOPs by more than this is warned of."""
 
@@ -100,6 +105,7 @@ def allocate(fitted: Fitted, theta: Mapping[str, float], flops: Array) -> Array:
         g = cost.power
         with np.errstate(divide="ignore"):
             log_N = (np.log(a * A) - np.log(g * b * B) + b * budget) / (a + g * b)
+        log_N = np.clip(log_N, -_FLOATS, _FLOATS)
     else:
         log_N = _search(fitted, theta, budget)
     log_D = budget - cost.power * log_N

@@ -16,6 +16,7 @@ from scalekit.fit.diagnostics import diagnostics, warnings
 from scalekit.fit.holdout import held_out, score
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.judge import Solution
+from scalekit.fit.misfit import misfits, objectives_apart
 from scalekit.fit.objective import Objective
 from scalekit.fit.optimum import Fitted, beyond, can_allocate, no_optimum, optimum_entry
 from scalekit.fit.result import FitResult, FitStatus
@@ -90,7 +91,11 @@ def fit_parametric(law: Law, name: str, runs: Runs, table: RunTable, options: Op
         starts=solution.starts,
         seed=options.seed,
         remarks=runs.remarks,
-        warnings=tuple(warnings(solution, fitted, draws, known)),
+        warnings=(
+            *misfits(solution, noise.measure(solution), table),
+            *objectives_apart(known.get("objectives", {}), shares.get("params", {})),
+            *warnings(solution, fitted, draws, known),
+        ),
     )
     if options.predict and not allocates and solution.status is not FitStatus.UNIDENTIFIED:
         result = replace(result, warnings=(*result.warnings, no_optimum(law, options.given)))

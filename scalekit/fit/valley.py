@@ -15,6 +15,7 @@ import numpy as np
 from scalekit.errors import FitError
 from scalekit.fit import akima
 from scalekit.laws.base import Array
+from scalekit.quantities import count_words
 
 GRID_SHARE = 1 / 3
 """A minimum is never known better than this share of the grid's spacing (Porian et al. 2024)."""
@@ -66,7 +67,9 @@ def parabola(x: Array, loss: Array, where: str) -> Valley:
     log_x = np.log(x)
     n_sizes = len(np.unique(log_x))
     if n_sizes < 3:
-        raise NoMinimumError(f"{where}: {n_sizes} sizes, a valley needs 3; add sizes")
+        raise NoMinimumError(
+            f"{where}: {count_words(n_sizes, 'size')}, a valley needs 3; add sizes"
+        )
     centre = log_x.mean()
     basis = np.stack([(log_x - centre) ** 2, log_x - centre, np.ones_like(log_x)], axis=1)
     found, *_ = np.linalg.lstsq(basis, loss, rcond=None)
@@ -96,9 +99,9 @@ def akima_reader(noise: float | None, seed: int) -> Read:
     def read(x: Array, loss: Array, where: str) -> Valley:
         sizes, owner = np.unique(np.log(x), return_inverse=True)
         if len(sizes) < akima.FEWEST:
-            raise NoMinimumError(
-                f"{where}: {len(sizes)} sizes, Akima's curve needs {akima.FEWEST}; add sizes"
-            )
+            found = count_words(len(sizes), "size")
+            needs = f"Akima's curve needs {akima.FEWEST}"
+            raise NoMinimumError(f"{where}: {found}, {needs}; add sizes")
         counts = np.bincount(owner)
         level = np.bincount(owner, np.log(loss)) / counts
         place, value = akima.minimum(sizes, level)

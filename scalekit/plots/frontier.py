@@ -222,7 +222,7 @@ def _caption(approaches: list[FitResult], measured: tuple[float, float]) -> str:
         found = fit.exponents["params"]
         text = f"{_surface.WORDS[fit.approach]}: N* grows as C^{found['value']:.3f}"
         if is_tied(fit):
-            text += ", which the law's form sets"
+            text += ", set beforehand and not by the runs"
         elif found.get("low") is not None:
             text += f" [{found['low']:.3f}, {found['high']:.3f}]"
         parts.append(f"{text[0].upper()}{text[1:]}{local_words(fit)}.")

@@ -78,7 +78,11 @@ def headline(study: Study) -> list[str]:
     out = []
     if fit.exponents:
         a, b = fit.exponents.get("params", {}), fit.exponents.get("tokens", {})
-        sure = "set by the law's form" if is_tied(fit) else f"{100 * level:.0f} % intervals"
+        sure = (
+            "set beforehand and not by the runs"
+            if is_tied(fit)
+            else f"{100 * level:.0f} % intervals"
+        )
         out.append(
             "Compute-optimal parameters grow as C^"
             f"{_numbers.with_interval(a.get('value'), *ends(a))} and tokens as C^"
@@ -134,7 +138,7 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
     if row.get("at_search_end"):
         found.append(
             "There the law's loss only falls towards one end of what was searched: the size shown "
-            "is that end, not an optimum."
+            "is no optimum."
         )
     far = [
         f"{_SIZES[word]} {_times(ratio)}"

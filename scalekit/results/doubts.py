@@ -26,6 +26,12 @@ CODE_CHANGED = "code_changed"
 _FEWEST = {"params": 1e3, "tokens": 1e3}
 """Fewer than a run has: the smallest of a sweep that is counted in millions or billions."""
 
+_FEWEST_FLOPS, _MOST_FLOPS = 1e-3, 1e5
+"""FLOPs a token over params between which counts lie: sparse experts below 6, heads above."""
+
+_OFF_BUDGET = 8.0
+"""How far FLOPs may be from a budget that counts them otherwise, without head or attention."""
+
 
 def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
     """List what a reader of a table must know of its numbers.
@@ -56,7 +62,29 @@ def doubts(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> l
                 f"row {rows[bad[0]] + 1} with {values[bad[0]]:g}"
             )
         found += _scale(name, values[finite & (values > 0)], where)
+    found += _flops_unit(used, where)
+    found += _off_budget(columns, where, rows)
     return found + _errors(columns, where, rows) + _repeats(used, present, where)
+
+
+def _flops_unit(used: Mapping[str, np.ndarray], where: str) -> list[str]:
+    """Doubt FLOPs that no way of counting gives for these params and tokens."""
+    import numpy as np
+
+    if not {"params", "tokens", "flops"} <= used.keys():
+        return []
+    # A part each, for the product of three wrong columns may be beyond floats.
+    logs = {name: np.log(np.where(used[name] > 0, used[name], np.nan)) for name in _NUMBERS[1:]}
+    ratio = logs["flops"] - logs["params"] - logs["tokens"]
+    ratio = ratio[np.isfinite(ratio)]
+    middle = float(np.exp(np.median(ratio))) if len(ratio) else 6.0
+    if _FEWEST_FLOPS < middle < _MOST_FLOPS:
+        return []
+    return [
+        f"{where}: flops are {middle:.2g} x params x tokens, where training takes about 6: one of "
+        "the three is in another unit; mend it, as with --map 'tokens=tokens*1e9', or with "
+        "--map 'flops=flops*8.64e19' from PF-days"
+    ]
 
 
 def _errors(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
@@ -97,8 +125,8 @@ def _scale(name: str, values: np.ndarray, where: str) -> list[str]:
         ]
     if sizes[0] < _FEWEST.get(name, 0.0):
         return [
-            f"{where}: {name} begin at {sizes[0]:g}; if they are millions, say so with "
-            f"--map '{name}={name}*1e6'"
+            f"{where}: {name} begin at {sizes[0]:g}; if they are millions or billions, say which "
+            f"with --map '{name}={name}*1e6' or --map '{name}={name}*1e9'"
         ]
     return []
 
@@ -123,6 +151,32 @@ def _repeats(columns: Mapping[str, np.ndarray], present: Sequence[str], where: s
         return []
     verb = "repeats" if twice == 1 else "repeat"
     return [f"{where}: {count_words(twice, 'row')} {verb} the {', '.join(present)} of another row"]
+
+
+def _off_budget(columns: Mapping[str, np.ndarray], where: str, rows: np.ndarray) -> list[str]:
+    """Doubt finished rows whose FLOPs are nowhere near the budget that they are said to have."""
+    import numpy as np
+
+    # A table with several counts of FLOPs is of a sweep, whose budgets are of one of them.
+    counts = [name for name in columns if name.startswith("flops_") and name != "flops_kind"]
+    if not {"budget", "flops"} <= columns.keys() or counts or columns["budget"].dtype == object:
+        return []
+    if "status" in columns:
+        rows = rows[[str(cell) in ("", "nan", "done") for cell in columns["status"][rows]]]
+    flops, budget = (columns[name][rows] for name in ("flops", "budget"))
+    known = np.isfinite(flops) & np.isfinite(budget) & (flops > 0) & (budget > 0)
+    ratio = np.full(len(rows), np.nan)
+    ratio[known] = flops[known] / budget[known]
+    off = np.flatnonzero((ratio > _OFF_BUDGET) | (ratio < 1 / _OFF_BUDGET))
+    if not len(off):
+        return []
+    first = rows[off[0]]
+    return [
+        f"{where}: flops are over {_OFF_BUDGET:g} times off the budget in "
+        f"{count_words(len(off), 'row')}, the first is row {first + 1} with flops "
+        f"{columns['flops'][first]:.3g} and budget {columns['budget'][first]:.3g}: runs are "
+        "grouped and held out by budget; mend the one or the other"
+    ]
 
 
 def partly_stated(columns: Mapping[str, np.ndarray], where: str) -> list[str]:

@@ -148,10 +148,13 @@ def _is_history(columns: Mapping[str, np.ndarray], reading: Reading, where: str)
     """Whether a table's rows are checkpoints; refuse where it is not said which to take."""
     if not {"run", "step"} <= columns.keys():
         return False
-    runs = columns["run"].tolist()
+    # Rows without a name, as another table's in a joined one, are of no common run.
+    pairs = zip(columns["run"].tolist(), columns["step"].tolist(), strict=True)
+    named = [(run, step) for run, step in pairs if str(run) not in ("", "nan")]
+    runs = [run for run, _ in named]
     if len(set(runs)) == len(runs):
         return False
-    steps = len(set(zip(runs, columns["step"].tolist(), strict=True)))
+    steps = len(set(named))
     if steps == len(set(runs)):
         return False
     if reading.at is None:

@@ -138,6 +138,16 @@ def check_writable(folder: Path, todo: str, *, asked: Path | None = None) -> Non
         raise SystemTroubleError(f"{asked or folder}: {place} is not writable for you; {todo}")
 
 
+def check_not_source(path: Path, source: Path, todo: str) -> None:
+    """Refuse to write over the very file that is to be read: nothing else may hold those runs.
+
+    Raises:
+        InputError: Both names are of one file.
+    """
+    if path.is_file() and source.is_file() and path.samefile(source):
+        raise InputError(f"{path}: is the table itself, which would be written over; {todo}")
+
+
 def write_whole(path: Path, text: str | bytes) -> None:
     """Write a file under a temporary name and put it in place, so that no reader sees half of it.
 

@@ -20,7 +20,8 @@ import torch
 
 from scalekit.results.record import RunRecord
 from scalekit.train.device import Device
-from scalekit.train.energy import open_meter
+from scalekit.train.energy import open_team_meter
+from scalekit.train.team import SOLO, Team
 
 Loss = Literal["eval_s", "checkpoint_s"]
 
@@ -74,8 +75,7 @@ class Account:
         before: What earlier attempts wrote.
         since: When `time.perf_counter` says that the attempt began.
         packed: Processes that share the GPU. Each takes an equal share of it, and of its energy.
-        n_devices: Devices that the run computes on. Energy is known of one alone, whose counter
-            this process reads.
+        team: The processes that train the run, each with a device of its own.
         replicas: Runs that this process began to train as one model. Each takes an equal share of
             its start-up, its device and the energy, to its end, also where another ends before it.
         pauses: What they have in common: while one is measured or saved, none trains.
@@ -92,11 +92,11 @@ class Account:
         *,
         since: float,
         packed: int = 1,
-        n_devices: int = 1,
+        team: Team = SOLO,
         replicas: int = 1,
         pauses: Pauses | None = None,
     ) -> None:
-        self.device, self.replicas = device, replicas
+        self.device, self.replicas, n_devices = device, replicas, team.size
         on_gpu = device.torch.type == "cuda"  # what is packed onto a CPU has cores of its own
         self.process_share = n_devices / packed if on_gpu else float(n_devices)
         self.device_share = self.process_share / replicas
@@ -108,8 +108,8 @@ class Account:
         self._lost = {"eval_s": 0.0, "checkpoint_s": 0.0}
         self._pauses = pauses or Pauses()
         self._paused_before = 0.0
-        meter = open_meter(device, packed=packed, replicas=replicas) if n_devices == 1 else None
-        self._meter = meter
+        self._is_alone = team.size == 1
+        self._meter = open_team_meter(device, team, packed=packed, replicas=replicas)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(device.torch)
 
@@ -166,7 +166,10 @@ class Account:
         return steps, seconds
 
     def read_energy(self) -> None:
-        """Read the counter, more often than checkpoints ask: a package's is full in a minute."""
+        """Read the counter, more often than checkpoints ask: a package's is full in a minute.
+
+        The processes of a team have to ask together, here and for the totals.
+        """
         if self._meter is not None:
             self._meter.joules()
 
@@ -174,13 +177,17 @@ class Account:
         """Say whose counter the energy of this attempt is from; None where there is none."""
         return self._meter.by if self._meter else None
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self, *, has_failed: bool = False) -> dict[str, Any]:
         """Return the totals of all attempts, as fields of a record's line.
 
         `energy_j` is None where an attempt's is not known: a part is not passed off as the whole.
+
+        Args:
+            has_failed: Whether this process failed. Others of its team then answer no more.
         """
         known = self._known
-        energy = self._meter.joules() if self._meter else None
+        can_ask = self._is_alone or not has_failed
+        energy = self._meter.joules() if self._meter and can_ask else None
         before = known["energy_j"]
         return {
             "startup_s": known["startup_s"] + self.startup_seconds(),

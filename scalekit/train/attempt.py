@@ -134,7 +134,7 @@ class Attempt:
         self.setting.record.write(
             "end",
             status="failed",
-            **_spent(wall, devices, account),
+            **_spent(wall, devices, account, has_failed=True),
             attempts=self.number,
             error=f"{type(error).__name__}: {error}",
             traceback="".join(traceback.format_exception(error)),
@@ -261,9 +261,11 @@ def _write_end(job: Job, status: str, attempts: int, steps: int, flops_kind: str
     job.record.sync()
 
 
-def _spent(wall: float, devices: float, account: Account) -> dict[str, Any]:
+def _spent(
+    wall: float, devices: float, account: Account, *, has_failed: bool = False
+) -> dict[str, Any]:
     """Return what a run took; its devices are held from the start-up on."""
-    totals = account.totals()
+    totals = account.totals(has_failed=has_failed)
     held = devices + account.startup_device_seconds()
     # wall_s is the time of the whole stack; the other numbers are this run's share.
     stack = {"stack": account.replicas} if account.replicas > 1 else {}

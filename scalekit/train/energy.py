@@ -3,11 +3,13 @@
 A GPU's counter is NVML's, a CPU's is RAPL's of its packages; what else a machine draws (memory,
 fans, network, the CPU beside a GPU) neither of them sees. Where several share a device a run is
 given a share: of a GPU one over the runs that are packed onto it, of a CPU its part of all the CPU
-time that the machine was busy for. Replicas that one process trains as one model share alike.
+time that the machine was busy for. Replicas that one process trains as one model share alike; of
+processes that train one run each reads its own, and the run's is their sum.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from scalekit.train.device import Device
+from scalekit.train.team import Team
 
 RAPL = Path("/sys/class/powercap")
 STAT = Path("/proc/stat")
@@ -62,6 +65,37 @@ class Meter:
         self._total += (now - self._last) * share
         self._last = now
         return self._total
+
+
+class TeamMeter:
+    """What the processes of a team draw together; they must all ask, in the same order.
+
+    Args:
+        own: This process's meter.
+        team: The team, of more than one.
+    """
+
+    def __init__(self, own: Meter, team: Team) -> None:
+        self.by = own.by
+        self._own, self._team = own, team
+
+    def joules(self) -> float | None:
+        """Return the run's energy so far, or None from the first reading on that failed in one."""
+        own = self._own.joules()
+        every = self._team.gather(torch.tensor([math.nan if own is None else own]).double())
+        total = float(every.sum())
+        return None if math.isnan(total) else total
+
+
+def open_team_meter(
+    device: Device, team: Team, *, packed: int = 1, replicas: int = 1
+) -> Meter | TeamMeter | None:
+    """Return a meter of all processes' energy, or None where one of them can read no counter."""
+    own = open_meter(device, packed=packed, replicas=replicas)
+    if team.size == 1:
+        return own
+    have = bool(team.gather(torch.tensor([float(own is not None)])).all())
+    return TeamMeter(own, team) if own is not None and have else None
 
 
 def open_meter(device: Device, *, packed: int = 1, replicas: int = 1) -> Meter | None:

@@ -193,7 +193,7 @@ def _account(spec: RunSpec, room: Room, before: RunRecord | None) -> Account:
         before,
         since=room.since,
         packed=int(spec.resources.get("pack") or 1) if shares else 1,
-        n_devices=room.team.size,
+        team=room.team,
         replicas=room.replicas,
         pauses=room.pauses,
     )

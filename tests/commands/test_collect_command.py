@@ -143,3 +143,16 @@ def test_collecting_into_the_folder_that_is_read_is_the_same_twice(tmp_path: Pat
     first = out.read_bytes()
     assert run(["collect", str(tmp_path), "-o", str(out)]) == 0
     assert out.read_bytes() == first
+
+
+def test_rows_without_a_name_in_a_joined_table_are_runs_and_no_checkpoints(
+    make_sweep, tmp_path: Path, capsys
+) -> None:
+    folder, _ = make_sweep(2, r0="done", r1="done")
+    table, out = tmp_path / "a.csv", tmp_path / "all.csv"
+    table.write_text("params,tokens,loss\n1e6,2e7,3\n2e6,3e7,2.5\n3e6,5e7,2.2\n")
+    assert run(["collect", str(folder.root), str(table), "-o", str(out)]) == 0
+    capsys.readouterr()
+    # collect reads its own result again, as fit does: five runs, each by itself.
+    assert run(["collect", str(out), "-o", str(tmp_path / "again.csv")]) == 0
+    assert len(read_table(tmp_path / "again.csv")) == 5

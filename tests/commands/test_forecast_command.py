@@ -185,6 +185,17 @@ def test_runs_counted_otherwise_are_refused(here: Path, capsys, columns: dict, s
         assert says in capsys.readouterr().err
 
 
+def test_flops_of_params_that_are_not_stated_are_scored_under_a_warning(here: Path, capsys) -> None:
+    data = {"path": "old.csv", "sha256": "", "params_kind": "unstated"}
+    data |= {"flops_kind": "6N_unstated", "loss_unit": "nats/token"}
+    written(here, chinchilla(data=data))
+    assert forecast("--flops", "1e21", "-o", "f.json") == errors.OK
+    size = json.loads((here / "f.json").read_text())["target"]["params"]
+    table(here / "one.csv", row("n1", size, 1e21 / 6 / size))
+    assert run(["verify", "f.json", "one.csv"]) == errors.OK
+    assert "unlike the forecast, how its flops is counted" in capsys.readouterr().err
+
+
 def test_params_are_recounted_where_the_table_holds_the_forecasts_count(here: Path, capsys) -> None:
     assert forecast("--params", "7B", "--tokens", "140B", "-o", "f.json") == errors.OK
     run_row = row("n1", 6.5e9, 1.4e11, params_kind="non_embedding", params_total=7e9)
@@ -278,6 +289,11 @@ BAD = {
     ),
     "no such run": (["verify", "f.json", "new.csv", "--run", "n9"], errors.REFUSED, "no run 'n9'"),
     "no such table": (["verify", "f.json", "no.csv"], errors.REFUSED, "cannot be read"),
+    "a loss in a unit": (
+        ["verify", "f.json", "--loss", "2", "--loss-unit", "bits"],
+        errors.USAGE,
+        "in the forecast's own unit",
+    ),
     "a negative loss": (["verify", "f.json", "--loss", "-2"], errors.USAGE, "not positive"),
 }
 

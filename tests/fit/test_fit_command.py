@@ -108,6 +108,11 @@ BAD = {
     "no such objective": (["--objective", "hofmann"], errors.USAGE, "did you mean 'hoffmann'?"),
     "a delta for nothing": (["--delta", "0.1"], errors.USAGE, "robust takes none"),
     "huber without delta": (["--objective", "huber"], errors.USAGE, "needs a positive --delta"),
+    "a hold-out of valleys": (
+        ["--approach", "isoflop", "--hold-out", "largest-budget"],
+        errors.USAGE,
+        "--hold-out: is of the parametric approach, and --approach names isoflop alone",
+    ),
     "no such approach": (["--approach", "isoflops"], errors.USAGE, "did you mean 'isoflop'?"),
     "no such parameter": (["--fix", "gamma=1"], errors.USAGE, "chinchilla has none"),
     "not a number": (["--fix", "E=high"], errors.USAGE, "--fix E='high': not a number"),
@@ -191,6 +196,19 @@ def test_predict_refuses_what_is_no_fit(tmp_path: Path, capsys) -> None:
         assert says in capsys.readouterr().err
     assert run(["predict", str(tmp_path / "no.json"), "--flops", "1e21"]) == errors.REFUSED
     assert run(["predict", str(path)]) == errors.USAGE
+
+
+@pytest.mark.parametrize("command", ["fit", "analyze"])
+def test_a_result_is_not_written_over_the_table_it_is_made_of(
+    data: Path, tmp_path: Path, capsys, command: str
+) -> None:
+    before = data.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(data)
+    out = data if command == "fit" else tmp_path
+    assert run([command, str(link), "-o", str(out)]) == errors.REFUSED
+    assert "is the table itself" in capsys.readouterr().err
+    assert data.read_bytes() == before
 
 
 def test_simulate_needs_a_whole_law(tmp_path: Path, capsys) -> None:

@@ -265,12 +265,35 @@ def test_flops_that_are_not_6nd_show_in_the_sum_of_the_exponents() -> None:
     result = fit(moved, approaches=["parametric", "isoflop"])
     isoflop = result.others[0]
     assert isoflop.diagnostics["exponent_sum"] < 0.99
-    assert any("add up to" in w for w in isoflop.warnings)
+    assert any("not proportional to params x tokens" in w for w in isoflop.warnings)
     assert result.cost is not None
     assert result.cost.power == pytest.approx(1.05, abs=1e-6)
     total = sum(e["value"] for e in result.exponents.values())
     share = BESIROGLU["alpha"] + 1.05 * BESIROGLU["beta"]
     assert total == pytest.approx((BESIROGLU["alpha"] + BESIROGLU["beta"]) / share, rel=1e-6)
+
+
+def test_a_line_through_two_budgets_is_doubted_for_it_has_no_error() -> None:
+    for budgets in ([1e18, 1e20], [1e18, 1e19, 1e20]):
+        table = isoflop_table(BESIROGLU, budgets, n_sizes=7, noise=0.002)
+        result = fit(table, approaches=["isoflop"])
+        told = [w for w in result.warnings if "params and tokens rest on two budgets" in w]
+        assert len(told) == (len(budgets) == 2)
+        assert bool(told) is (not result.intervals)
+
+
+def test_minima_that_noise_reads_apart_are_not_laid_to_the_count_of_flops() -> None:
+    table = isoflop_table(BESIROGLU, np.geomspace(1e18, 1e21, 4), n_sizes=7)
+    loss = 3.0 + 0.02 * np.random.default_rng(32).standard_normal(28)
+    (akima,) = fit(with_columns(table, loss=loss), approaches=["isoflop"]).others
+    assert abs(akima.diagnostics["exponent_sum"] - 1) > 0.01
+    (told,) = (w for w in akima.warnings if "add up to" in w)
+    assert "are read apart by noise" in told
+    # Rows that lie on another budget than their own are no noise.
+    odd = np.where(np.arange(28) % 7 == 3, 10.0, 1.0)
+    moved = fit(with_columns(table, budget=table["budget"] * odd), approaches=["isoflop"])
+    (told,) = (w for w in moved.warnings if "add up to" in w)
+    assert "budgets in this table are not proportional" in told
 
 
 def test_the_envelope_of_noiseless_valleys_follows_their_minima() -> None:

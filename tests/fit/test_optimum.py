@@ -7,6 +7,7 @@ import pytest
 from fit_examples import BESIROGLU, CHINCHILLA, HOFFMANN, ROUNDED, isoflop_table, with_columns
 
 from scalekit import registry
+from scalekit.commands._fit_text import fit_lines
 from scalekit.fit.optimum import (
     SIX_N_D,
     Fitted,
@@ -19,7 +20,7 @@ from scalekit.fit.optimum import (
     optimum_entry,
     predict_loss,
 )
-from scalekit.fit.result import CostLaw
+from scalekit.fit.result import CostLaw, FitStatus
 from scalekit.fit.run import fit
 
 
@@ -106,6 +107,18 @@ def test_an_optimum_at_the_end_of_the_search_is_flagged() -> None:
     # A closed form has no search; what it puts beyond one token a run is no better.
     closed = Fitted(CHINCHILLA, {**BESIROGLU, "B": 1e-9}, SIX_N_D)
     assert optimum_entry(closed, 1e21, 1e20, "none")["at_search_end"] is True
+
+
+def test_losses_without_a_trend_are_fitted_and_their_optimum_is_called_none() -> None:
+    table = isoflop_table(budgets=np.geomspace(1e18, 1e21, 4), n_sizes=7)
+    losses = 3.0 + 0.02 * np.random.default_rng(18).standard_normal(28)
+    result = fit(with_columns(table, loss=losses), predict=[1e22])
+    assert result.status is FitStatus.BOUND_HIT
+    (entry,) = result.optimum
+    assert entry["at_search_end"] is True
+    assert np.isfinite([entry[word] for word in ("params", "tokens", "tokens_per_param")]).all()
+    # Alpha and beta near zero put N* beyond any float; no line of what is printed is as long.
+    assert max(map(len, fit_lines(result))) < 300
 
 
 def test_flops_counted_as_6nd_are_recognised_and_others_fitted() -> None:

@@ -248,7 +248,7 @@ def test_an_optimum_says_what_it_reaches_beyond_and_where_laws_do_not_agree(stud
     row["form"] = {"laws": ["chinchilla", "kaplan"], "params": [2.98e9, 3.82e10]}
     row["form"]["loss"] = [2.354, 2.4076]
     text = _wording.optimum_sentence(study, row)
-    assert "the size shown is that end, not an optimum." in text
+    assert "the size shown is no optimum." in text
     assert "outside the fitted runs: parameters 3.31 times the largest, tokens per p" in text
     assert "0.42 of the smallest." in text
     assert (

@@ -412,8 +412,22 @@ def test_a_run_without_facts_is_missing_them_and_told(tmp_path: Path) -> None:
         ),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,2e8,2\n", "params, the same in every row, 1e.06"),
         ("params,tokens,loss\n774,1e9,3\n1.3e9,2e9,2\n", "params jump from 774 to 1.3e.09.*mixed"),
-        ("params,tokens,loss\n70,1e9,3\n16000,2e9,2\n", r"begin at 70; if they are millions"),
-        ("params,tokens,loss\n124,1e9,3\n350,2e9,2\n", r"begin at 124; if they are millions"),
+        (
+            "params,tokens,loss\n70,1e9,3\n16000,2e9,2\n",
+            r"begin at 70; if they are millions or billions",
+        ),
+        (
+            "params,tokens,loss\n124,1e9,3\n350,2e9,2\n",
+            r"begin at 124; .* or --map 'params=params\*1e9'",
+        ),
+        (
+            "params,tokens,flops,loss\n1e7,3e9,0.0021,3\n2e7,2e9,0.0028,2\n",
+            "flops are 7e-20 x params x tokens, .*PF-days",
+        ),
+        (
+            "params,tokens,flops,loss\n1e7,3,1.8e17,3\n2e7,2,2.4e17,2\n",
+            r"flops are 6e.09 x params x tokens, .*tokens=tokens\*1e9",
+        ),
         ("params,tokens,loss\n1e6,1e7,3\n1e6,1e7,3\n2e6,1e8,2\n", "1 row repeats the"),
     ],
 )
@@ -423,6 +437,23 @@ def test_doubtful_numbers_are_kept_and_told(tmp_path: Path, text: str, says: str
     table = read(tmp_path, text)
     assert len(table) == text.count("\n") - 1
     assert [n for n in table.meta["notes"] if re.search(says, n)], table.meta["notes"]
+
+
+def test_runs_that_lie_nowhere_near_their_budget_are_told(tmp_path: Path) -> None:
+    rows = "1e7,1e9,{},3,done\n2e7,5e8,6e16,2.9,done\n3e7,1e7,6e16,9,running\n"
+    says = "in 1 row, the first is row 1 with flops 6e+16 and budget 6e+17"
+    for budget, told in (("6e17", [True]), ("1e17", []), ("", [])):
+        text = f"params,tokens,budget,loss,status\n{rows.format(budget)}"
+        notes = [n for n in read(tmp_path, text).meta["notes"] if "off the budget" in n]
+        assert [says in note for note in notes] == told
+
+
+@pytest.mark.parametrize("factor", [0.06, 2, 6, 12_500])
+def test_flops_of_any_count_are_not_doubted(tmp_path: Path, factor: float) -> None:
+    """Of 768 params beside a head of 50k tokens, the smallest of Kaplan et al.: 12500."""
+    rows = "".join(f"{n},{d},{factor * n * d},3\n" for n, d in ((1e6, 1e8), (1e7, 1e9)))
+    notes = read(tmp_path, f"params,tokens,flops,loss\n{rows}").meta["notes"]
+    assert not [note for note in notes if "x params x tokens" in note]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from scalekit.results.states import read_state
 from scalekit.results.store import SweepFolder
 from scalekit.sweep.spec import RunSpec
 from scalekit.train import account as account_module
+from scalekit.train import energy
 from scalekit.train import job as job_module
 from scalekit.train.account import Account, Pauses, process_seconds, spends
 from scalekit.train.attempt import _devices_before
@@ -27,6 +28,7 @@ from scalekit.train.loop import Learner
 from scalekit.train.run import train_run
 from scalekit.train.stacked_run import train_stack
 from scalekit.train.stop import StopRequest
+from scalekit.train.team import Team
 
 pytestmark = pytest.mark.usefixtures("quick_attempts")
 
@@ -47,9 +49,22 @@ class Meter:
         return self.drawn
 
 
+class Several(Team):
+    """A team of several processes that are all as this one, and at its end answer no more."""
+
+    is_gone = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size=size)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        assert not self.is_gone
+        return values.expand(self.size, *values.shape)
+
+
 @pytest.fixture
 def metered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: Meter())
+    monkeypatch.setattr(account_module, "open_team_meter", lambda *_, **__: Meter())
 
 
 def lines_of(folder: SweepFolder, spec: RunSpec, t: str) -> list[dict[str, Any]]:
@@ -79,7 +94,7 @@ def test_processes_that_share_a_gpu_have_a_part_of_it(metered, monkeypatch) -> N
     gpu = Device(torch.device("cuda"), "float32")
     packed = Account(gpu, None, since=0.0, packed=4, replicas=2)
     assert (packed.process_share, packed.device_share) == (0.25, 0.125)
-    several = Account(gpu, None, since=0.0, n_devices=2)
+    several = Account(gpu, None, since=0.0, team=Several(2))
     assert (several.process_share, several.device_share) == (2.0, 2.0)
     on_cores = Account(CPU, None, since=0.0, packed=4)
     assert on_cores.device_share == 1.0, "each has cores of its own"
@@ -92,11 +107,11 @@ def test_a_gpu_is_taken_before_its_counters_are_asked(
     """Torch refuses to reset the peak of memory on a device that has not been started."""
     order: list[str] = []
 
-    def meter(device: Device, **shares: int) -> None:
+    def meter(device: Device, team: Team, **shares: int) -> None:
         order.append("asked")
 
     monkeypatch.setattr(Device, "take", lambda device: order.append("taken"))
-    monkeypatch.setattr(account_module, "open_meter", meter)
+    monkeypatch.setattr(account_module, "open_team_meter", meter)
     specs = [planned("0" * 9 + str(seed), train={"seed": seed}) for seed in range(2)]
     if together:
         train_stack(specs, folder, device="cpu")
@@ -293,20 +308,32 @@ def test_a_counter_that_is_soon_full_is_read_with_every_step_line(
 ) -> None:
     """A package may begin anew every minute, and checkpoints be hours apart."""
     meter = Meter()
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: meter)
+    monkeypatch.setattr(account_module, "open_team_meter", lambda *_, **__: meter)
     assert train_run(spec, folder, device="cpu") == "done"
     n_steps, n_spent = (len(lines_of(folder, spec, t)) for t in ("step", "spent"))
     assert n_steps > 1
     assert meter.drawn / 10 == n_steps + n_spent + 1  # and at the end
 
 
+def test_a_process_that_failed_asks_the_others_for_no_energy(monkeypatch) -> None:
+    monkeypatch.setattr(energy, "open_meter", lambda *_, **__: Meter())
+    team = Several(3)
+    account = Account(CPU, None, since=0.0, team=team)
+    assert account.energy_by() == "RAPL"
+    assert account.totals()["energy_j"] == 3 * 10.0
+    team.is_gone = True  # whoever asks them now would wait for ever
+    assert account.totals(has_failed=True)["energy_j"] is None
+    alone = Account(CPU, None, since=0.0)
+    assert alone.totals(has_failed=True)["energy_j"] == 10.0
+
+
 def test_energy_of_which_an_attempt_is_not_known_is_unknown(
     spec: RunSpec, folder: SweepFolder, monkeypatch
 ) -> None:
     stop, report = stop_after(3)
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: None)
+    monkeypatch.setattr(account_module, "open_team_meter", lambda *_, **__: None)
     assert train_run(spec, folder, device="cpu", stop=stop, report=report) == "stopped"
-    monkeypatch.setattr(account_module, "open_meter", lambda device, packed, replicas: Meter())
+    monkeypatch.setattr(account_module, "open_team_meter", lambda *_, **__: Meter())
     assert train_run(spec, folder, device="cpu") == "done"
     assert end_of(folder, spec)["energy_j"] is None
 
@@ -380,7 +407,7 @@ def test_each_start_held_as_many_devices_as_it_started_processes(monkeypatch) ->
     last = Account(CPU, before, since=6.0)
     # One second is of an attempt that has no line, and one of this.
     assert last.startup_device_seconds() == 5.0 * 3 + 4.0 * 2 + 1.0 + 1.0
-    again = Account(CPU, before, since=6.0, n_devices=4)
+    again = Account(CPU, before, since=6.0, team=Several(4))
     assert again.startup_device_seconds() == pytest.approx(5.0 * 3 + 4.0 * 2 + 4.0 + 4.0, rel=1e-12)
 
 
@@ -407,7 +434,7 @@ def test_a_packed_run_knows_with_how_many_it_shares(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        account_module, "open_meter", lambda device, packed, replicas: seen.append(packed)
+        account_module, "open_team_meter", lambda *_, packed, **__: seen.append(packed)
     )
     spec = planned()
     spec = RunSpec(spec.id, spec.config, spec.plan, resources)

@@ -12,7 +12,15 @@ import torch
 
 from scalekit.train import energy
 from scalekit.train.device import Device
-from scalekit.train.energy import Meter, Rapl, busy_seconds, open_meter, open_nvml, open_rapl
+from scalekit.train.energy import (
+    Meter,
+    Rapl,
+    busy_seconds,
+    open_meter,
+    open_nvml,
+    open_rapl,
+    open_team_meter,
+)
 
 CPU = Device(torch.device("cpu"), "float32")
 RANGE = 10_000_000_000
@@ -178,3 +186,33 @@ def test_a_gpu_without_a_counter_of_its_own_has_unknown_energy(card, monkeypatch
     assert open_nvml(CUDA.torch) is None  # the card's counter is not this part's
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert open_nvml(CUDA.torch) is None  # not installed
+
+
+class Team:
+    """A team of which one process says what the test says it does."""
+
+    size = 3
+
+    def __init__(self) -> None:
+        self.other = 0.0
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.stack([values, torch.full_like(values, self.other), values])
+
+
+def test_a_team_draws_what_all_its_processes_draw(packages: list[Path]) -> None:
+    team = Team()
+    team.other = 1.0  # it has a counter
+    meter = open_team_meter(CPU, team)  # pyright: ignore[reportArgumentType]
+    assert meter is not None
+    assert meter.by == "RAPL"
+    team.other = 5.0
+    (packages[1] / "energy_uj").write_text("2000500\n")
+    told = meter.joules()
+    assert told is not None
+    # Each has its own share of the machine, which other work of this moment moves.
+    assert 5.0 < told <= 5.0 + 2 * 2.0
+    team.other = float("nan")
+    assert meter.joules() is None
+    team.other = 0.0  # it has none
+    assert open_team_meter(CPU, team) is None  # pyright: ignore[reportArgumentType]

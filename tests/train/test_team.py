@@ -498,3 +498,31 @@ def test_a_port_that_is_taken_is_told_with_what_whoever_chose_it_can_do(
         port = taken.getsockname()[1]
         with pytest.raises(SystemTroubleError, match=f"port {port}, .* is taken, .*; {todo}"):
             join(Place(0, 2, 0, 2, "127.0.0.1", port), "cpu")
+
+
+DRAWS = """
+from scalekit.train import energy
+
+class Meter:
+    by, drawn = "RAPL", 0.0
+    def joules(self):
+        self.drawn += 10.0
+        return self.drawn
+
+energy.open_meter = lambda *_, **__: Meter()
+"""
+
+
+def test_several_processes_draw_what_each_of_them_draws(spread, start: Starter, tmp_path) -> None:
+    """Each reads its counter as often as one alone does."""
+    (tmp_path / "sitecustomize.py").write_text(DRAWS)
+    start.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
+    drawn = []
+    for n in (1, 2):
+        folder = spread(f"by {n}", {"processes": n})
+        assert start.finish(folder, RUN)[0] == 0
+        record = record_of(folder)
+        assert [attempt["energy_by"] for attempt in record.attempts] == ["RAPL"]
+        assert record.end is not None
+        drawn.append(record.end["energy_j"])
+    assert drawn[1] == 2 * drawn[0] > 0
