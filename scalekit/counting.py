@@ -183,9 +183,10 @@ def memory_bytes(
     learns, stays = count_state(s, targets, rank)
     state = 16.0 * learns + 4.0 * stays
     queries, keys = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
-    # Two norms with their inputs; q, k, v and, with qk_norm, both before it; what attention gives.
+    # Two norms with their inputs; q, k and v, and q and k once more before qk_norm; attention's
+    # output.
     attention = 2 * queries + 2 * keys + (queries + keys if s.qk_norm else 0)
     mlp = s.d_ff * (4 if s.mlp == "swiglu" else 2)
     layer = 4 * s.d_model + attention + mlp
-    # Of the logits their log-softmax, its gradient and theirs, where the way back begins.
+    # For the logits, as the backward pass begins: their log-softmax, its gradient and theirs.
     return state, 4.0 * batch_tokens * (s.n_layers * layer + 2 * s.d_model + 3 * s.vocab)

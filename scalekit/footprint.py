@@ -9,11 +9,6 @@ from __future__ import annotations
 JOULES_PER_KWH = 3.6e6
 
 
-def joules_per_flop(watts: float, mfu: float, peak_flops: float) -> float:
-    """Return the energy of one FLOP on a device that draws `watts` at a share `mfu` of its peak."""
-    return watts / (mfu * peak_flops)
-
-
 def site_kwh(joules: float, pue: float = 1.0) -> float:
     """Return the kWh that a site draws for so many joules of its computers."""
     return joules * pue / JOULES_PER_KWH

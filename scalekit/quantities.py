@@ -208,21 +208,3 @@ def count_words(n: int, word: str) -> str:
     ('1 run', '40 runs')
     """
     return f"{n} {word}" + ("" if n == 1 else "s")
-
-
-def write_value(value: float, se: float | None = None) -> str:
-    """Write a value rounded to its standard error, which gets two significant digits.
-
-    >>> write_value(0.34829, 0.0123), write_value(406.4, 25.1), write_value(1.69)
-    ('0.348 ± 0.012', '406 ± 25', '1.69')
-    """
-    if not math.isfinite(value):
-        return str(value)
-    if se is None or not math.isfinite(se) or se <= 0:
-        return f"{value:.4g}"
-    exponent = math.floor(math.log10(max(abs(value), se)))
-    shift = exponent if exponent >= 5 or exponent < -3 else 0
-    scaled, error = value / 10.0**shift, se / 10.0**shift
-    places = max(0, 1 - int(f"{error:.1e}".split("e")[1]))
-    text = f"{scaled:.{places}f} ± {error:.{places}f}"
-    return f"({text})e{shift}" if shift else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
@@ -12,13 +12,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
+def stop_requests(signals: Iterable[signal.Signals] = SIGNALS) -> Iterator[list[int]]:
     """Collect the signals that ask this process to stop, in the order in which they come."""
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield seen  # Python allows handlers in the main thread only
         return
-    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in SIGNALS}
+    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in signals}
     try:
         yield seen
     finally:

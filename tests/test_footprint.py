@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scalekit.footprint import co2e_kg, joules_per_flop, site_kwh
+from scalekit.footprint import co2e_kg, site_kwh
 from scalekit.peaks import peak_flops
 
 
@@ -13,7 +13,7 @@ def test_a_budget_on_an_h100_costs_what_hand_arithmetic_says() -> None:
     peak = peak_flops("NVIDIA H100 80GB HBM3", "bfloat16")
     assert peak is not None
     assert peak == 989e12
-    joules = 1e21 * joules_per_flop(700, 0.4, peak)
+    joules = 1e21 * 700 / (0.4 * peak)
     # Four digits are known of each.
     assert joules / 1e21 == pytest.approx(1.7695e-12, rel=5e-5)
     assert site_kwh(joules) == pytest.approx(491.5, rel=2e-4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +15,6 @@ from scalekit.quantities import (
     write_count,
     write_duration,
     write_flops,
-    write_value,
 )
 
 positive = st.floats(min_value=1e-3, max_value=9e30)
@@ -147,29 +144,3 @@ def test_memory_is_read_in_gigabytes(text, gigabytes):
 def test_what_is_no_memory_is_refused(text):
     with pytest.raises(InputError):
         read_memory(text)
-
-
-@pytest.mark.parametrize(
-    ("value", "se", "text"),
-    [
-        (0.34829, 0.0123, "0.348 ± 0.012"),
-        (1.69, 0.5, "1.69 ± 0.50"),
-        (406.4, 25.1, "406 ± 25"),
-        (1234567.0, 4321.0, "(1.2346 ± 0.0043)e6"),
-        (0.0, 0.02, "0.000 ± 0.020"),
-        (2.5, 0.0, "2.5"),
-        (2.5, math.nan, "2.5"),
-        (math.nan, 1.0, "nan"),
-    ],
-)
-def test_a_value_is_rounded_to_its_standard_error(value, se, text):
-    assert write_value(value, se) == text
-
-
-@given(st.floats(-1e12, 1e12), st.floats(1e-9, 1e9))
-def test_a_written_value_is_within_its_standard_error(value, se):
-    text = write_value(value, se)
-    mantissa, _, exponent = text.replace("(", "").partition(")e")
-    written = float(mantissa.split(" ±")[0]) * 10.0 ** int(exponent or 0)
-    # Two digits of the error are kept, so rounding moves the value by a twentieth of it at most.
-    assert abs(written - value) <= 0.051 * se + 1e-9 * abs(value)

@@ -1,1 +1,1 @@
-"""What a fitted law says: allocation, extrapolation, comparison, diagnosis."""
+"""What a fitted law says: answers, decisions and forecasts, and what there is to doubt in them."""

@@ -53,16 +53,14 @@ def optima(one: Ask, flops: Sequence[float]) -> list[Entry]:
     return entries
 
 
-def frontier(
-    fit: FitResult, flops: Array, theta: Mapping[str, float] | None = None
-) -> dict[str, Array]:
+def frontier(fit: FitResult, flops: Array) -> dict[str, Array]:
     """Return the compute-optimal path as arrays (k,).
 
     The names are flops, params, tokens, loss and tokens_per_param. Each has `_low` and `_high`
-    beside it (NaN with a `theta` of one's own), the loss also `loss_prediction_low` and `_high`.
+    beside it, the loss also `loss_prediction_low` and `_high`.
     """
     check_allocates(ask(fit))
-    return solver.frontier(fitted(fit, theta), flops)
+    return solver.frontier(fitted(fit), flops)
 
 
 def predict(fit: FitResult, params: float, tokens: float) -> Entry:

@@ -120,8 +120,8 @@ class Ask:
         return beyond(values, self.ranges)
 
 
-def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
-    """Return the fit's law with its numbers, or with another `theta` and no covariance.
+def fitted(fit: FitResult) -> Fitted:
+    """Return the fit's law with its numbers.
 
     Raises:
         FitError: The fit is not of a law (approaches 1 and 2), or its runs do not identify one, or
@@ -134,7 +134,7 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
         )
     if fit.status is FitStatus.UNIDENTIFIED:
         raise FitError(f"{fit.law}: {fit.message}")
-    law, numbers = law_of(fit), dict(theta or fit.theta)
+    law, numbers = law_of(fit), dict(fit.theta)
     if open_ones := [name for name in law.names if numbers.get(name) is None]:
         raise FitError(
             f"{fit.law}: the fit has no number for {', '.join(open_ones)}; fit the table again"
@@ -143,14 +143,11 @@ def fitted(fit: FitResult, theta: Theta | None = None) -> Fitted:
         check_theta(law, numbers)
     except ValueError as error:
         raise InputError(f"{fit.law}: no such fit, {error}; fit the table again") from error
-    matrix = None
-    if fit.covariance is not None and theta is None:
-        matrix = np.array(fit.covariance, dtype=float)
     return Fitted(
         law,
         numbers,
         fit.cost or SIX_N_D,
-        matrix,
+        None if fit.covariance is None else np.array(fit.covariance, dtype=float),
         float(fit.diagnostics.get("dof") or np.inf),
         float(fit.diagnostics.get("noise") or 0.0) ** 2,
         fit.diagnostics.get("given") or None,
@@ -183,7 +180,7 @@ def ask(fit: FitResult, given: Mapping[str, float] | None = None, by: str = DELT
             raise UsageError(f"--given {symbol}={value:g}: not positive; write a count")
     held = {**(one.given or {}), **(given or {})}
     one = Fitted(one.law, one.theta, one.cost, one.covariance, one.dof, one.noise, held or None)
-    return Ask(fit, one, *_way(fit, by), _ranges(fit))
+    return Ask(fit, one, *_way(fit, by), fitted_ranges(fit))
 
 
 def _way(fit: FitResult, by: str) -> tuple[str, Array | None]:
@@ -199,7 +196,8 @@ def _way(fit: FitResult, by: str) -> tuple[str, Array | None]:
     return method, np.array(fit.draws, dtype=float)
 
 
-def _ranges(fit: FitResult) -> dict[str, tuple[float, float]]:
+def fitted_ranges(fit: FitResult) -> dict[str, tuple[float, float]]:
+    """Return the smallest and largest of what was fitted, by the word of each input."""
     measured = fit.diagnostics.get("inputs", {})
     found = {
         str(COLUMN_OF.get(s, s)): (float(low), float(high)) for s, (low, high) in measured.items()

@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from scalekit.analysis.allocation import frontier
-from scalekit.fit.forms import with_a_say
 from scalekit.fit.own_law import find_law
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.quantities import write_ratio
@@ -53,25 +49,6 @@ def _rivals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep the laws whose held-out errors are of one thing: what the headline predicts."""
     same = [r for r in rows if r["response"] == rows[0]["response"]]
     return [r for r in same if r["held_out"] is not None]
-
-
-def form_band(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
-    """Return how far the fitted laws' frontiers spread at budgets (k,): name_low and name_high.
-
-    That is the uncertainty of the form, a band of its own beside that of the parameters. Laws that
-    did not converge, or predict held-out runs much worse than the best, have no say.
-    """
-    found: dict[str, list[np.ndarray]] = {"params": [], "tokens": [], "loss": []}
-    for one in with_a_say((fit, *fit.others)):
-        path = frontier(one, flops)
-        for name, values in found.items():
-            values.append(path[name])
-    band = {}
-    for name, values in found.items():
-        if values:
-            band[f"{name}_low"] = np.min(values, axis=0)
-            band[f"{name}_high"] = np.max(values, axis=0)
-    return band
 
 
 def _row(fit: FitResult, far: float | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _ROUNDING = 1e-9
 _PLAIN_DIGITS = 6
 """Of a number without an interval."""
 
-BEYOND_SUFFIXES = 1e15
+_BEYOND_SUFFIXES = 1e15
 """Counts from which a power of ten says more than thousands of T."""
 
 _SMALLEST = 1e-4
@@ -145,7 +145,7 @@ def own(value: float, kind: str) -> str:
 def _write(value: float, like: float, places: int, kind: str, *, zeros: bool = True) -> str:
     """Write a number to `places` decimal places, at the power of ten at which `like` is written."""
     shift, suffix = 0, ""
-    is_written_out = not like or _SMALLEST <= abs(like) < BEYOND_SUFFIXES
+    is_written_out = not like or _SMALLEST <= abs(like) < _BEYOND_SUFFIXES
     if kind == "flops" or (kind != "share" and not is_written_out):
         shift = _decade(like)
         suffix = f"e{shift}"

@@ -29,6 +29,7 @@ from scalekit.fit.shape import (
     TRUTH,
     check_shape,
     check_theta,
+    plain,
     read_json,
 )
 from scalekit.laws.base import COLUMN_OF, Law
@@ -125,7 +126,7 @@ def freeze(
         "data": {k: one.fit.data.get(k) for k in ("path", "sha256")} | {"n_runs": one.fit.n_runs},
         **stamps,
     }
-    body = _plain(body)
+    body = plain(body)
     return {**body, "digest": digest(body)}
 
 
@@ -282,16 +283,3 @@ def _check_whole(value: Forecast) -> None:
     if open_ones := [symbol for symbol in law.inputs if symbol not in given]:
         raise ValueError(f"target holds no {COLUMN_OF.get(open_ones[0], open_ones[0])}")
     datetime.fromisoformat(value["time"])
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy numbers into Python's, and what is not finite into null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from scalekit.analysis.allocation import fitted
+from scalekit.analysis.ask import fitted, fitted_ranges
 from scalekit.errors import UsageError
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.optimum import Fitted, errors
+from scalekit.fit.optimum import Fitted, beyond, errors
 from scalekit.fit.prepare import law_of
 from scalekit.fit.result import FitResult
 from scalekit.laws.base import COLUMN_OF, Array
@@ -93,14 +93,7 @@ def _columns(inputs: Mapping[str, float]) -> dict[str, float]:
 
 
 def _outside(fit: FitResult, inputs: Mapping[str, float]) -> dict[str, float]:
-    """List the inputs that lie outside the fitted runs, as ratios to the nearer end."""
-    found = {}
-    for symbol, value in inputs.items():
-        low, high = fit.diagnostics.get("inputs", {}).get(symbol, (0.0, np.inf))
-        # Sizes of one design differ in their last digits.
-        if not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
-            found[COLUMN_OF.get(symbol, symbol)] = float(value / (high if value > high else low))
-    return found
+    return beyond(_columns(inputs), fitted_ranges(fit))
 
 
 def _entry(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from scalekit.analysis.refit import again, used_rows
-from scalekit.analysis.words import compute_number
 from scalekit.counting import PARAMS_KINDS
 from scalekit.errors import ScalekitError
 from scalekit.fit.result import FitResult, FitStatus
+from scalekit.quantities import write_flops
 from scalekit.results.table import RunTable
 
 OBJECTIVES = ("robust", "hoffmann", "mse_log", "mse")
@@ -89,7 +89,7 @@ def _slices(table: RunTable) -> Iterator[Variant]:
         budgets = np.unique(table["budget"])
         for budget in budgets if len(budgets) > 2 else ():
             keep = table["budget"] != budget
-            yield "left out", f"budget {compute_number(budget)}", table.where(keep), {}
+            yield "left out", f"budget {write_flops(budget)}", table.where(keep), {}
     ratio = table["tokens"] / table["params"]
     for words, values, top in (
         ("smallest params", table["params"], False),

@@ -37,24 +37,6 @@ class Reference:
     exact: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Served:
-    """A model to be trained once and served.
-
-    Attributes:
-        flops: Training and inference together.
-        training_flops: Training alone.
-        saved: Share of the reference's total that this saves at the same loss.
-    """
-
-    params: float
-    tokens: float
-    loss: float
-    flops: float
-    training_flops: float
-    saved: float
-
-
 def at_size(fitted: Fitted, params: float) -> Reference:
     """Take as reference a size on the tokens for which the law makes it compute-optimal.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scalekit.quantities import write_flops
+
 if TYPE_CHECKING:
     from scalekit.fit.result import FitResult
 
@@ -57,16 +59,6 @@ def flops_words(kind: str) -> str:
     return f"FLOPs, {kind.replace('_', ' ')}"
 
 
-def compute_number(value: float) -> str:
-    """Write a number of FLOPs for a sentence.
-
-    >>> compute_number(1e21), compute_number(3.16e19)
-    ('1e21', '3.16e19')
-    """
-    mantissa, power = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
-
-
 def is_tied(fit: FitResult) -> bool:
     """Whether no run moves the exponents of the optimum: the form, --fix or a bound sets them."""
     share = fit.exponents.get("params", {})
@@ -90,6 +82,6 @@ def local_words(fit: FitResult) -> str:
         return ""
     low, high = known["params"]
     return (
-        f" near {compute_number(known['flops'])} FLOPs; no one power: that of N* runs from "
+        f" near {write_flops(known['flops'])} FLOPs; no one power: that of N* runs from "
         f"{low:.2f} to {high:.2f} over the fitted runs"
     )

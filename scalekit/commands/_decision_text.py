@@ -75,8 +75,8 @@ def _waste_line(entry: Entry) -> str:
     value, ends = told(entry["waste"], entry["intervals"].get("waste"), "share")
     sure = f" ({ends})" if ends else ""
     return (
-        f"  {_count(entry['params'])} params are {times(entry['params_over_optimum'])} the optimal "
-        f"{_count(best)} at this budget: {value} of it{sure} buy nothing"
+        f"  {write_count(entry['params'])} params are {times(entry['params_over_optimum'])} the "
+        f"optimal {write_count(best)} at this budget: {value} of it{sure} buy nothing"
     )
 
 
@@ -94,7 +94,7 @@ def served_lines(entry: Entry) -> list[str]:
         params = told(one["params"], ends.get("params"), "count")
         tokens = told(one["tokens"], ends.get("tokens"), "count")
         if one is before:
-            params, tokens = (_count(before["params"]), ""), (_count(before["tokens"]), "")
+            params, tokens = ((write_count(one[word]), "") for word in ("params", "tokens"))
         spent = [own(one[w], "flops") for w in ("training_flops", "inference_flops", "flops")]
         ratio = f"{one['tokens_per_param']:.3g}"
         rows.append([name, *params, *tokens, ratio, *spent])
@@ -104,7 +104,7 @@ def served_lines(entry: Entry) -> list[str]:
     loss, loss_ends = told(entry["loss"], entry["intervals"].get("loss"))
     epochs = f" in {entry['epochs']:.3g} epochs" if "epochs" in entry else ""
     return [
-        f"to serve {_count(entry['inference_tokens'])} tokens at loss {loss}{_in(loss_ends)}",
+        f"to serve {write_count(entry['inference_tokens'])} tokens at loss {loss}{_in(loss_ends)}",
         *format_table(header, rows, indent=2).splitlines(),
         f"  saves {saved}{_in(ends)} of the reference's FLOPs{epochs}; its training alone is "
         f"{times(entry['extrapolation'])} the largest fitted",
@@ -114,10 +114,6 @@ def served_lines(entry: Entry) -> list[str]:
 
 def _in(ends: str) -> str:
     return f" ({ends})" if ends else ""
-
-
-def _count(value: float) -> str:
-    return write_count(value)
 
 
 def entry_table(columns: Sequence[Column], entries: Sequence[Entry]) -> list[str]:
@@ -146,7 +142,7 @@ def _cells(column: Column, entry: Entry) -> list[str]:
         return ["-", ""]
     ends = entry["intervals"].get(column.word)
     if ends is None and column.word != "loss":
-        # Asked, or following from what was asked: no more digits than a reader wants.
+        # It was asked, or follows from what was: no more digits than a reader wants.
         write = {"count": lambda x: write_count(x, digits=4), "flops": write_flops}
         return [write.get(column.kind, lambda x: own(x, column.kind))(value), ""]
     return list(told(float(value), ends, column.kind))
@@ -201,7 +197,7 @@ def _off(ratio: float) -> str:
 def _name(entry: Entry) -> str:
     if entry.get("params") is None or entry.get("tokens") is None:
         return f"{write_flops(entry['flops'])} FLOPs" if entry.get("flops") else "this run"
-    return f"{_count(entry['params'])} params on {_count(entry['tokens'])} tokens"
+    return f"{write_count(entry['params'])} params on {write_count(entry['tokens'])} tokens"
 
 
 def form_lines(entries: Sequence[Entry]) -> list[str]:

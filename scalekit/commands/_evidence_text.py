@@ -114,7 +114,7 @@ def compare_lines(rows: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -
         )
         for row in rows
     ]
-    # What no fit has, as laws of other columns have no optimum, is no column.
+    # A column that no fit fills is left out: laws of other columns have no optimum.
     kept = [k for k in range(len(header)) if any(row[k] != "-" for row in cells)]
     header, cells = (
         tuple(header[k] for k in kept),

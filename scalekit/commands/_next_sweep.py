@@ -52,11 +52,10 @@ clamped. Small widths have one head."""
 
 @dataclass(frozen=True)
 class Template:
-    """A sweep whose base the next one shares, where it came from, and what of it is left out."""
+    """A sweep whose base the next one shares, and where it came from."""
 
     spec: SweepSpec
     source: str
-    left_out: tuple[str, ...] = ()
 
 
 def next_sweep(fit: FitResult, where: Path, entries: Sequence[Entry], template: Path | None) -> str:
@@ -201,7 +200,7 @@ def _expanded(spec: SweepSpec, source: str, entries: Sequence[Entry]) -> Expansi
     try:
         found = expand(spec)
     except InputError as error:
-        # The built-in is read from a file that is gone when anyone looks for it.
+        # The built-in template was read from a temporary file, whose name tells a user nothing.
         first = str(error).splitlines()[0].replace(spec.place.source.name, str(spec.path))
         raise InputError(
             f"--yaml: {source} cannot train around this optimum, {first}; give another --template"
@@ -233,7 +232,7 @@ def _chose(fit: FitResult, template: Template, family: Family, counted: str) -> 
         *(["cases"] if spec.cases else []),
         *(["where"] if spec.where else []),
     ]
-    # What varies the size is not left out but followed.
+    # What varies the size is not left out: the new sizes follow it.
     left = [word for word in left if not any(key in word for key in family.keys)]
     lines = [
         f"Written by scalekit predict --yaml: {fit.law}, {fit.status}, of "

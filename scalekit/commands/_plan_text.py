@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from scalekit.commands._output import format_table
 from scalekit.quantities import LARGEST_WHOLE, write_count, write_duration, write_flops
 from scalekit.sweep.cost import Cost
+from scalekit.sweep.explain import setting
 from scalekit.sweep.keys import HORIZON, SPANS
 from scalekit.sweep.ladder import Saving
 from scalekit.sweep.plan import Plan
@@ -48,7 +49,7 @@ def plan_rows(spec: SweepSpec, runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
     known = {"model.n_layers", "model.d_model", "train.batch_tokens", "train.lr", "train.seed"}
     said = dict.fromkeys(_SAME_AS.get(key, key) for key in swept_keys(spec))
     swept = [key for key in said if key not in known and key not in HORIZON]
-    rows = [_row(run) | {key: _at(run.config, key) for key in swept} for run in runs]
+    rows = [_row(run) | {key: setting(run.config, key) for key in swept} for run in runs]
     if spec.ladder is None:
         return rows
     at = {"trunk": "parent", "branch_step": "branch_step"}
@@ -85,13 +86,6 @@ def _row(run: RunSpec) -> dict[str, Any]:
         "seed": train["seed"],
         "seconds": plan["estimate"],
     }
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    return value
 
 
 def plan_value(plan: Plan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from scalekit.errors import InputError, UsageError, did_you_mean
 from scalekit.executors.base import JobState
 from scalekit.quantities import count_words
+from scalekit.results.live import Standing
 from scalekit.results.states import STATES, RunState, scan_states, with_job
 from scalekit.results.store import SweepFolder
 from scalekit.results.trunks import with_trunk
@@ -37,6 +38,16 @@ def read_states(
     records = scan_states(folder, plans)
     states = {run: with_job(state, jobs.get(run)) for run, state in records.items()}
     return {run: with_trunk(run, plans[run], folder, states) for run in states}
+
+
+def is_alive(standing: Standing, states: Mapping[str, RunState]) -> bool:
+    """Whether anything of a sweep is being executed, or will be without anyone doing anything."""
+    return bool(standing.live) or any(state.status == "running" for state in states.values())
+
+
+def is_local(standing: Standing) -> bool:
+    """Whether no scheduler has to be asked where what lives is."""
+    return all(one.executor.in_foreground for one in standing.live)
 
 
 def count_states(states: Mapping[str, RunState]) -> dict[str, int]:

@@ -31,7 +31,7 @@ def cancel(
     place, lines = open_sweep(folder)
     ids = [line["id"] for line in lines]
     named = {match_run(place, ids, word) for word in runs or ()}
-    # What is over stops nothing, not even the stack that goes on without it.
+    # A run that is over stops nothing, not even the stack that goes on without it.
     named = {run for run in named if read_state(place.record(run)).status not in _OVER}
     live = ask_executors(place).live if named or not runs else ()
     stacks = [one.submission.stack_of(run) for one in live for run in named & one.runs]

@@ -96,7 +96,7 @@ def _follow(path: Path, folder: SweepFolder, run: str) -> None:
     while True:
         if state.status == "pending" and time.monotonic() - asked >= ASK_SECONDS:
             asked, coming = time.monotonic(), _is_coming(folder, run)
-        # The state before the log: what is printed before the end is then never missed.
+        # The state is read before the log, so that nothing printed before the end is missed.
         state = read_state(folder.record(run))
         if path.exists():
             with path.open("rb") as file:

@@ -86,7 +86,7 @@ def predict(
         return
     one = ask(result, read_given(given, unique_tokens, result.law), intervals)
     answers = answer(one, asked)
-    # Laws that know no recipes would be compared with one recipe.
+    # With a recipe asked, laws that know no recipes would be compared with that one.
     if recipe is None and answers.question in ("optimum", "run"):
         add_form_bands(
             (whole, *whole.others),

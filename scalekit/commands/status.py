@@ -15,13 +15,15 @@ from scalekit.commands._output import Format, FormatOption, format_table, print_
 from scalekit.commands._standing import (
     count_states,
     counts_sentence,
+    is_alive,
+    is_local,
     open_sweep,
     read_states,
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import format_seconds
 from scalekit.quantities import write_count
-from scalekit.results.live import Standing, ask_executors
+from scalekit.results.live import ask_executors
 from scalekit.results.record import STATUSES
 from scalekit.results.site import read_site
 from scalekit.results.spending import add_up, describe_lost
@@ -61,7 +63,7 @@ def status(
         states = read_states(place, lines, standing.jobs)
         report = _report(place, lines, states)
         code = verdict(states.values())
-        is_over = code != NOT_FINISHED or not (standing.live or _running(states))
+        is_over = code != NOT_FINISHED or not is_alive(standing, states)
         if watch and form is Format.TABLE and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")
         # A program reads one value, not one after the other.
@@ -75,17 +77,9 @@ def status(
             print(f"a sweep command works here: {held}")
         if not watch or is_over:
             break
-        time.sleep(WATCH_SECONDS if _is_local(standing) else QUEUE_SECONDS)
+        time.sleep(WATCH_SECONDS if is_local(standing) else QUEUE_SECONDS)
     if check and code:
         raise typer.Exit(code)
-
-
-def _running(states: Mapping[str, RunState]) -> bool:
-    return any(state.status == "running" for state in states.values())
-
-
-def _is_local(standing: Standing) -> bool:
-    return all(one.executor.in_foreground for one in standing.live)
 
 
 def _report(

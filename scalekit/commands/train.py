@@ -73,7 +73,7 @@ def train(  # noqa: PLR0917  # typer reads the options from the signature
     keep_freed_memory()
     if mine is None and device == "auto":
         _tell_of_no_gpu(specs)
-    # A process may also train many runs, one after the other: its age is no run's then.
+    # The age of a process that trains many runs, one after the other, is no run's start-up.
     is_own = "train" in sys.orig_argv
     with StopRequest() as stop:
         since = time.perf_counter() - ((process_seconds() or 0.0) if is_own else 0.0)

@@ -147,7 +147,7 @@ def _against_data(
         try:
             outcome = find_outcome(forecast, table, run)
         except (InputError, NotFinishedError, RunsFailedError) as error:
-            # What is counted otherwise is a mistake; what is not there yet may come.
+            # A run that is counted otherwise is a mistake; one that is not there yet may come.
             if len(forecasts) == 1 or isinstance(error, OtherCountError):
                 raise
             waiting[name] = str(error)

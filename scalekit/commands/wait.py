@@ -13,6 +13,8 @@ import typer
 from scalekit.commands._standing import (
     count_states,
     counts_sentence,
+    is_alive,
+    is_local,
     open_sweep,
     read_states,
 )
@@ -39,7 +41,7 @@ def wait(
     standing = ask_executors(place)
     states = read_states(place, lines, standing.jobs)
     with Progress(lambda: _count(lines, states)) as progress:
-        while verdict(states.values()) == NOT_FINISHED and _is_alive(standing, states):
+        while verdict(states.values()) == NOT_FINISHED and is_alive(standing, states):
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 print(f"{folder}: still at work after {timeout:g} s", file=sys.stderr)
@@ -51,19 +53,15 @@ def wait(
             progress.tick()
     code = verdict(states.values())
     print(f"{folder}: {counts_sentence(count_states(states))}")
-    if code == NOT_FINISHED and not _is_alive(standing, states):
+    if code == NOT_FINISHED and not is_alive(standing, states):
         print("nothing is running; run the sweep command again, it continues", file=sys.stderr)
     if code:
         raise typer.Exit(code)
 
 
-def _is_alive(standing: Standing, states: Mapping[str, RunState]) -> bool:
-    return any(s.status == "running" for s in states.values()) or bool(standing.live)
-
-
 def _patience(standing: Standing, waited: float) -> float:
     """Return the seconds between questions: a scheduler, whom many ask, is asked ever less."""
-    if all(one.executor.in_foreground for one in standing.live):
+    if is_local(standing):
         return 0.0
     return min(MOST_QUEUE_SECONDS, max(LEAST_QUEUE_SECONDS, waited / 10))
 

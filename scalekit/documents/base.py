@@ -6,6 +6,7 @@ asked alone, never on how many processes read them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,8 +87,6 @@ def size_of(source: str) -> int:
 
 def hash_file(source: str, ask: Ask) -> str:
     """Return the sha256 of a file's bytes."""
-    import hashlib
-
     try:
         with Path(source).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -78,12 +78,12 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
         ) from error
 
 
-def die_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
+def die_with_launcher() -> None:
     """Kill this process when its launcher is gone, whatever it is doing then.
 
     A launcher that is killed cannot tell its processes; the pipe that it held open ends.
     """
-    pipe = environment.get(LIFELINE)
+    pipe = os.environ.get(LIFELINE)
     if pipe is not None:
         threading.Thread(target=_wait_for_end, args=(int(pipe),), daemon=True).start()
 

@@ -190,7 +190,7 @@ class Board:
     def __init__(self, fd: int, job: str, company: Company) -> None:
         self._fd, self._job, self._company = fd, job, company
         self._length = len(os.pread(fd, 4096, 0).partition(b"\n")[0]) + 1
-        # Kept, for a board may be cut at any byte while a run is at work.
+        # What was written, for the board may be cut at any byte while a run is at work.
         self._mine: dict[int, Line] = {}
 
     def claim(self, wanted: Sequence[int]) -> int | None:
@@ -267,7 +267,7 @@ class Board:
         # The board is as wide as its first run; ids of one sweep are equally long.
         width = self._length - len(write_line(Line(""), 0))
         lines = {n: replace(line, run=run) for n, run in self._company.get(number, {}).items()}
-        # The first last: where a kill comes in between, the next claim finds it as it was.
+        # The first run's line last: after a kill in between, the next claim finds it as it was.
         for n, one in {**lines, number: line}.items():
             os.pwrite(self._fd, write_line(one, width), n * self._length)
 

@@ -223,8 +223,9 @@ class Worker:
         state = self.me.ask()
         left = "" if state.left is None else f", {state.left} s left"
         self.me.say(f"{why}, job {state.word}{left}: saving")
-        # Told while it runs, a job makes room or meets its limit, and anyone may go on. Told while
-        # it is being ended, it was perhaps cancelled, and only Slurm may say that it goes on.
+        # A job that is told while it runs makes room or meets its limit, and anyone may go on with
+        # its runs. One that is told while Slurm ends it was perhaps cancelled, and only Slurm may
+        # say that they go on.
         stopped = SAVED if state.is_running else KILLED
         while self.running:
             self._look_for_cancels()

@@ -123,7 +123,8 @@ def _variables(n: int, port: int) -> dict[str, str]:
 def _start(
     argv: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    # A group of its own: what a person or an executor tells the launcher is told on once.
+    # A group of its own: a signal to the launcher's group must not reach it twice, for the launcher
+    # passes it on.
     return subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, env=environment, pass_fds=fds, start_new_session=True
     )
@@ -145,7 +146,7 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], told: list[int]) -> int:
         if child.returncode < 0:
             _say(f"process {rank} of {len(children)} was killed by signal {-child.returncode}")
     first = children[0].returncode
-    # One that dies of a request did not listen yet: none of them can have begun without it.
+    # A process that dies of the signal had no handler yet: none can have begun without it.
     if first < 0 and any(-child.returncode in told for child in children):
         return -told[0]
     return first if first >= 0 else SYSTEM_TROUBLE
@@ -166,7 +167,7 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
     Its exit code is the highest of theirs: the first's, as the others end with 0 once they met.
     """
     with socket.socket() as held:
-        # Until they end nobody else is given this port, and the first may still listen at it.
+        # Held until they end, so that nobody else is given this port; the first may still listen.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("", 0))
         found = {
@@ -186,7 +187,7 @@ def _run_by_srun(argv: Sequence[str], n: int, nodes: int, told: list[int]) -> in
         while process.poll() is None:
             if len(told) > n_told:
                 n_told = len(told)
-                # Of what runs listen to, that which srun passes on without its own part.
+                # Of the signals that runs listen to, the one that srun just passes on.
                 process.send_signal(signal.SIGUSR2)
             time.sleep(POLL_SECONDS)
     return _code_of_srun(process.returncode, nodes, told)
@@ -197,7 +198,8 @@ def _code_of_srun(code: int, nodes: int, told: Sequence[int]) -> int:
         return INTERRUPTED if told and told[0] == signal.SIGINT else code
     if 0 <= code < 128:
         return code
-    # One did not listen yet, and srun ended the others; or srun did not, and there is no step.
+    # Either a process had no handler yet, and srun ended the others; or srun itself had none
+    # yet, and there is no step.
     if told and code in (128 + signal.SIGUSR2, -signal.SIGUSR2):
         return -told[0]
     _say(f"a process on one of {nodes} nodes was killed, srun's exit code is {code}")

@@ -44,7 +44,7 @@ class Inline:
                 turns.dropped(job.run)
                 continue
             watch.started([job], process_handle(os.getpid()))
-            # What a run says is no result of the command that started it.
+            # stdout is for the result of the command that started it.
             with redirect_stdout(sys.stderr):
                 code = run_here([*job.argv, "--threads", str(self.threads)])
             watch.ended(job, code)
@@ -63,7 +63,7 @@ class Inline:
 
     def cancel(self, placed: Sequence[Placed]) -> list[str]:
         """Ask every process that still runs to save and stop."""
-        # The group of this process may hold a pipe's other end.
+        # Not its group, which is the command's own and may hold the rest of a shell's pipeline.
         told = (stop_process(handle, group=False) for _, handle in placed)
         return [sentence for sentence in told if sentence]
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.executors._child import signal_group, start_child
@@ -27,11 +24,13 @@ from scalekit.executors.base import (
     Watch,
     count_processes,
 )
+from scalekit.signals import stop_requests
 
 GRACE_SECONDS = 60.0
 """How long runs that were asked to stop may take to save a checkpoint."""
 
 POLL_SECONDS = 0.05
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 DEVICES = Path("/dev")
 
@@ -96,7 +95,9 @@ class Local:
         running: list[_Running] = []
         self._turns = Turns()
         free = dict.fromkeys(self.gpus, Fraction(1))
-        with _stop_requests() as requests:
+        # nohup ignores SIGHUP, and so do we then.
+        heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        with stop_requests(heard) as requests:
             try:
                 while (queue or running) and not requests:
                     self._fill(queue, running, free, watch)
@@ -179,7 +180,7 @@ class Local:
             code = one.process.poll()
             if code is None:
                 continue
-            # Asked before it listens, while it still imports, a run dies of the request to stop.
+            # A run that is asked to stop while it still imports has no handler yet, and dies of it.
             if code == -signal.SIGTERM:
                 code = STOPPED_BY_SIGTERM
             running.remove(one)
@@ -235,25 +236,6 @@ def _fitting(job: Job, free: Mapping[str, Fraction]) -> tuple[str, ...] | None:
     wanted = max(1, int(job.resources.get("gpus") or 0))
     fitting = sorted((room, gpu) for gpu, room in free.items() if room >= _share(job))
     return tuple(gpu for _, gpu in fitting[:wanted]) if len(fitting) >= wanted else None
-
-
-@contextmanager
-def _stop_requests() -> Any:
-    """Collect the signals that ask this process to stop, instead of dying of them."""
-    seen: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield seen  # Python allows handlers in the main thread only
-        return
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup ignores SIGHUP, and so do we then.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda n, _: seen.append(n))
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 EXECUTOR = Local

@@ -130,7 +130,7 @@ class Slurm:
         """
         # A branch is taken by whoever trained its trunk, or is free by then.
         wanted = -(-sum(not job.after for job in group.jobs) // group.pack)
-        # Half: finished jobs count for minutes, and others want to submit too.
+        # Half of the limit: finished jobs count for minutes, and others want to submit too.
         wanted = min(wanted, limits.jobs // 2)
         if limits.room is not None:
             wanted = min(wanted, limits.room - n_to_come)
@@ -169,7 +169,7 @@ class Slurm:
             rows = ask_queue([name], [getpass.getuser()])
         except SystemTroubleError:
             raise error from None
-        # A job that is refused may still stand in the queue's memory, as failed.
+        # The queue may still list a job that was refused, as failed.
         alive = [row.array for row in rows if row.is_alive]
         if alive:
             return alive[0]

@@ -22,7 +22,6 @@ def slopes(x: Array, y: Array) -> Array:
     Source: Akima 1970, Journal of the ACM 17(4), equations 1 and 8.
     """
     chord = np.diff(y) / np.diff(x)
-    before, after = [], []
     ends = [chord[..., 0], chord[..., 1], chord[..., -1], chord[..., -2]]
     before = [3 * ends[0] - 2 * ends[1], 2 * ends[0] - ends[1]]
     after = [2 * ends[2] - ends[3], 3 * ends[2] - 2 * ends[3]]
@@ -60,6 +59,5 @@ def minimum(x: Array, y: Array) -> tuple[Array, Array]:
     places = np.concatenate([np.broadcast_to(x, y.shape), x[:-1] + s], axis=-1)
     values = np.concatenate([y, inside], axis=-1)
     best = np.argmin(values, axis=-1)[..., None]
-    found = (np.take_along_axis(v, best, axis=-1)[..., 0] for v in (places, values))
-    place, value = found
+    place, value = (np.take_along_axis(v, best, axis=-1)[..., 0] for v in (places, values))
     return place, value

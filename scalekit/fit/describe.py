@@ -17,7 +17,6 @@ from scalekit.fit.optimum import (
     errors,
     exponents,
     fit_cost,
-    predict_loss,
 )
 from scalekit.fit.profile import exponent_interval, profile_interval
 from scalekit.fit.result import FitStatus, Interval
@@ -55,10 +54,6 @@ def describe(solution: Solution, spread: Spread, given: Mapping[str, float]) -> 
 
 def predict_runs(fitted: Fitted, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Predict losses of runs to come, with prediction intervals; any inputs, each (k,)."""
-    if set(inputs) == {"N", "D"}:
-        found = predict_loss(fitted, inputs["N"], inputs["D"])
-        low, high = found["prediction_low"], found["prediction_high"]
-        return {"loss": found["loss"], "low": low, "high": high}
     log_loss = np.log(fitted.law.predict(fitted.theta, inputs))
     error = errors(fitted, lambda theta: np.log(fitted.law.predict(theta, inputs)))
     wide = t_quantile(0.5 + LEVEL / 2, fitted.dof) * np.sqrt(error**2 + fitted.noise)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.line import Line, fit_line
-from scalekit.fit.result import FitResult, FitStatus, Interval
+from scalekit.fit.line import Line, describe_lines, fit_line, optimum_on
+from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.laws.base import Array
 from scalekit.quantities import count_words
@@ -74,9 +73,9 @@ def fit_envelope(
         spacing = _grid_error(flops[kept], params)
         for axis, best in (("params", params), ("tokens", tokens)):
             lines[axis] = _widened(fit_line(flops[kept], best[kept]), flops[kept], steps, spacing)
-    theta, exponents, intervals = _described(lines)
+    theta, exponents, intervals = describe_lines(lines)
     source = f"{len(curves)} training curves" if curves else "the finished runs"
-    optimum = [_optimum(lines, float(flops.max()), c) for c in predict if ok]
+    optimum = [optimum_on(lines, c, float(flops.max())) for c in predict if ok]
     return FitResult(
         law="envelope",
         approach="envelope",
@@ -116,34 +115,6 @@ def _widened(line: Line, flops: Array, steps: int, grid_error: float) -> Line:
     centre, level = float(np.log(flops).mean()), float(np.log(flops).var())
     about = grid_error**2 * np.array([[level + centre**2, -centre], [-centre, 1.0]])
     return replace(line, dof=_KNOWN, error=grid_error, covariance=about)
-
-
-def _described(
-    lines: Mapping[str, Line],
-) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Interval]]:
-    """Return theta, exponents and intervals of the two lines."""
-    theta: dict[str, float] = {}
-    exponents: dict[str, dict[str, float]] = {}
-    intervals: dict[str, Interval] = {}
-    for axis, line in lines.items():
-        theta[f"{axis}_coefficient"] = line.coefficient
-        theta[f"{axis}_exponent"] = line.exponent
-        ends = line.interval()
-        exponents[axis] = {"value": line.exponent}
-        if ends is not None:
-            intervals[f"exponent_{axis}"] = ends
-            exponents[axis] |= {"low": ends.low, "high": ends.high}
-    return theta, exponents, intervals
-
-
-def _optimum(lines: Mapping[str, Line], largest: float, flops: float) -> dict[str, Any]:
-    entry: dict[str, Any] = {"flops": flops, "loss": None, "extrapolation": flops / largest}
-    intervals = {}
-    for axis, line in lines.items():
-        entry[axis], low, high = line.at(flops)
-        intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
-    entry["tokens_per_param"] = entry["tokens"] / entry["params"]
-    return {**entry, "intervals": intervals}
 
 
 def _grid_error(flops: Array, params: Array) -> float:

@@ -23,8 +23,8 @@ def held_out(rule: str, runs: Runs, table: RunTable) -> tuple[np.ndarray, str]:
 
     Args:
         rule: `largest-budget`, or an expression over the table's columns such as `flops>1e20`.
-            Runs without a budget may stand beside, as long as they took less than the largest;
-            without planned budgets the largest are the top tenth of the runs by FLOPs.
+            Runs without a budget may be among them, as long as each took less compute than those
+            held out. Without planned budgets the top tenth of the runs by FLOPs is held out.
         runs: The rows in use.
         table: Where they come from.
 

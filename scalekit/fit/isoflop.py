@@ -16,7 +16,7 @@ import numpy as np
 
 from scalekit.errors import FitError, InputError
 from scalekit.fit.intervals import LEVEL, t_quantile
-from scalekit.fit.line import Line, fit_line
+from scalekit.fit.line import Line, describe_lines, fit_line, optimum_on
 from scalekit.fit.optimum import SUSPICIOUS_MISS, Fitted, allocate, exponents, fit_cost
 from scalekit.fit.result import FitResult, FitStatus
 from scalekit.fit.rows import Runs
@@ -130,18 +130,9 @@ def _result(
     predict: tuple[float, ...],
 ) -> FitResult:
     rejected = [e["rejected"] for e in entries if e["rejected"]]
-    theta: dict[str, float] = {}
-    shares: dict[str, dict[str, float]] = {}
-    intervals = {}
-    for axis, line in lines.items():
-        theta[f"{axis}_coefficient"] = line.coefficient
-        theta[f"{axis}_exponent"] = line.exponent
-        shares[axis] = {"value": line.exponent}
-        ends = line.interval()
-        if ends is not None:
-            intervals[f"exponent_{axis}"] = ends
-            shares[axis] |= {"low": ends.low, "high": ends.high}
+    theta, shares, intervals = describe_lines(lines)
     ok = len(lines) == len(AXES)
+    largest = float(np.nanmax(runs.budget))
     total = sum(line.exponent for line in lines.values()) if ok else None
     drift = {axis: _drift([e for e in entries if e["axis"] == axis]) for axis in AXES}
     return FitResult(
@@ -157,7 +148,7 @@ def _result(
         dropped=runs.dropped,
         intervals=intervals,
         exponents=shares,
-        optimum=tuple(_optimum(lines, runs, c) for c in predict) if ok else (),
+        optimum=tuple(optimum_on(lines, c, largest) for c in predict) if ok else (),
         diagnostics={"valleys": entries, "exponent_sum": total, "drift": drift},
         warnings=(*rejected, *_few_warning(lines), *_sum_warning(total, runs)),
     )
@@ -205,19 +196,6 @@ def _message(entries: Sequence[Mapping[str, Any]]) -> str:
         inside = [not e["rejected"] for e in entries if e["axis"] == axis]
         told.append(f"{sum(inside)} of {count_words(len(inside), 'budget')} over {axis}")
     return f"an interior minimum at {' and '.join(told)}"
-
-
-def _optimum(lines: Mapping[str, Line], runs: Runs, flops: float) -> dict[str, Any]:
-    largest = float(np.nanmax(runs.budget))
-    entry: dict[str, Any] = {"flops": flops, "loss": None, "extrapolation": flops / largest}
-    intervals = {}
-    for axis, line in lines.items():
-        value, low, high = line.at(flops)
-        entry[axis] = value
-        if np.isfinite(low):
-            intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
-    entry["tokens_per_param"] = entry["tokens"] / entry["params"]
-    return {**entry, "intervals": intervals}
 
 
 def with_bias(found: FitResult, runs: Runs, fitted: Fitted, seed: int = 0) -> FitResult:

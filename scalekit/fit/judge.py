@@ -131,7 +131,7 @@ def mean_slope(problem: Problem, residual: Array) -> float:
 
     Counting the residuals inside delta instead is hopeless when delta is a tenth of their spread.
     """
-    delta = float(np.max(problem.objective.delta))
+    delta = problem.objective.delta
     scale = max(spread(residual, len(problem.index)), 1e-300)
     return max(2 * NormalDist().cdf(min(delta / scale, 40.0)) - 1, 1e-12)
 
@@ -140,7 +140,7 @@ def _rivals(problem: Problem, ends: Minimum, best: int, residual: Array) -> tupl
     """Find other converged minima whose objective the noise cannot tell from the best one."""
     if problem.objective.scale != "log":
         return ()
-    delta = float(np.max(problem.objective.delta))
+    delta = problem.objective.delta
     noise = np.mean(np.clip(residual, -delta, delta) ** 2) / mean_slope(problem, residual)
     others = []
     log_loss = problem.log_observed - residual

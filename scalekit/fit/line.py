@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,20 +33,20 @@ class Line:
     covariance: Array
     method: str = METHOD
 
-    def interval(self, level: float = LEVEL) -> Interval | None:
+    def interval(self) -> Interval | None:
         """Return the exponent's interval; none without degrees of freedom."""
         if self.dof < 1:
             return None
-        reach = t_quantile(0.5 + level / 2, self.dof) * self.error
-        return Interval(self.exponent - reach, self.exponent + reach, level, self.method)
+        reach = t_quantile(0.5 + LEVEL / 2, self.dof) * self.error
+        return Interval(self.exponent - reach, self.exponent + reach, LEVEL, self.method)
 
-    def at(self, flops: float, level: float = LEVEL) -> tuple[float, float, float]:
+    def at(self, flops: float) -> tuple[float, float, float]:
         """Return value, low and high at a budget; no interval without degrees of freedom."""
         value = self.coefficient * flops**self.exponent
         if self.dof < 1:
             return value, np.nan, np.nan
         row = np.array([1.0, np.log(flops)])
-        reach = t_quantile(0.5 + level / 2, self.dof)
+        reach = t_quantile(0.5 + LEVEL / 2, self.dof)
         reach *= float(np.sqrt(max(row @ self.covariance @ row, 0.0)))
         return value, value * np.exp(-reach), value * np.exp(reach)
 
@@ -80,3 +82,33 @@ def fit_line(flops: Array, best: Array, errors: Array | None = None) -> Line:
         covariance,
         METHOD if errors is None else WEIGHTED,
     )
+
+
+def describe_lines(
+    lines: Mapping[str, Line],
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Interval]]:
+    """Return theta, exponents and intervals of the lines by axis, as a fit holds them."""
+    theta: dict[str, float] = {}
+    exponents: dict[str, dict[str, float]] = {}
+    intervals: dict[str, Interval] = {}
+    for axis, line in lines.items():
+        theta[f"{axis}_coefficient"] = line.coefficient
+        theta[f"{axis}_exponent"] = line.exponent
+        exponents[axis] = {"value": line.exponent}
+        ends = line.interval()
+        if ends is not None:
+            intervals[f"exponent_{axis}"] = ends
+            exponents[axis] |= {"low": ends.low, "high": ends.high}
+    return theta, exponents, intervals
+
+
+def optimum_on(lines: Mapping[str, Line], flops: float, largest: float) -> dict[str, Any]:
+    """Describe the optimum at one budget as `fit.json` holds it, of lines over both axes."""
+    entry: dict[str, Any] = {"flops": flops, "loss": None, "extrapolation": flops / largest}
+    intervals = {}
+    for axis, line in lines.items():
+        entry[axis], low, high = line.at(flops)
+        if np.isfinite(low):
+            intervals[axis] = {"low": low, "high": high, "level": LEVEL, "method": line.method}
+    entry["tokens_per_param"] = entry["tokens"] / entry["params"]
+    return {**entry, "intervals": intervals}

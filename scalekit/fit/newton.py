@@ -31,7 +31,7 @@ class Problem:
         law: The law.
         frame: The runs' inputs.
         log_observed: (n,) or (S, n), logarithms of the measured losses.
-        objective: What is summed; its delta may be (S, 1).
+        objective: What is summed.
         free: (p, m): internal coordinates are `free @ psi + fixed`.
         fixed: (p,) or (S, p).
         index: The internal coordinate that each free one is, (m,).
@@ -58,17 +58,11 @@ class Problem:
 
     def at(self, which: Array | slice) -> Problem:
         """Keep some of the S problems."""
-        objective = self.objective
-        if isinstance(objective.delta, np.ndarray):
-            objective = replace(objective, delta=objective.delta[which])
-        return replace(
-            self,
-            objective=objective,
-            fixed=self.fixed if self.fixed.ndim == 1 else self.fixed[which],
-            log_observed=self.log_observed
-            if self.log_observed.ndim == 1
-            else self.log_observed[which],
+        fixed, log_observed = (
+            values if values.ndim == 1 else values[which]
+            for values in (self.fixed, self.log_observed)
         )
+        return replace(self, fixed=fixed, log_observed=log_observed)
 
     @property
     def box(self) -> tuple[Array, Array]:
@@ -90,7 +84,6 @@ class Minimum:
             whatever the objective's units.
         hessian: (S, m, m).
         on_bound: (S, m).
-        evaluations: (S,).
     """
 
     psi: Array
@@ -98,7 +91,6 @@ class Minimum:
     scaled_gradient: Array
     hessian: Array
     on_bound: Array
-    evaluations: Array
 
 
 @dataclass
@@ -142,9 +134,8 @@ def descend(problem: Problem, psi: Array, weights: Array | None = None) -> Minim
     Near least absolute deviations the objective is all corners, and a step from outside the last
     one sees no curvature; each tenfold sharpening starts where the rounder one ended.
     """
-    sharpest = float(np.min(problem.objective.delta))
     delta = _ROUND_ENOUGH
-    while delta > 3 * sharpest:
+    while delta > 3 * problem.objective.delta:
         rounder = replace(problem, objective=replace(problem.objective, delta=delta))
         psi = minimise(rounder, psi, weights).psi
         delta /= 10
@@ -160,7 +151,6 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
     damping = np.full(count, 1e-3)
     # A step is too small to judge below this; in an exact fit residuals are one rounding each.
     floor = 1e-31 * weights.shape[1]
-    evaluations = np.ones(count)
     active = np.arange(count)
     for _ in range(max_iterations):
         if not len(active):
@@ -175,7 +165,6 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         )
         trial = np.clip(psi[active] + step, low, high)
         there = _evaluate(problem.at(active), trial, weights[active])
-        evaluations[active] += 1
         tiny = (promised >= 0) & (promised <= 1e-15 * here.value[active] + floor)
         better = (there.value <= here.value[active]) & (promised >= 0)
         better |= tiny & _is_flatter(there, here, active, ruler)
@@ -190,7 +179,7 @@ def _minimise(problem: Problem, psi: Array, weights: Array, max_iterations: int)
         np.clip(damping, _SMALLEST_DAMPING, _LARGEST_DAMPING, out=damping)
         done = (tiny & (used < 1e-1)) | (damping[active] >= _LARGEST_DAMPING)
         active = active[~done]
-    return _certify(problem, psi, weights, here, evaluations)
+    return _certify(problem, psi, weights, here)
 
 
 def _is_flatter(there: _Point, here: _Point, active: Array, ruler: Array) -> Array:
@@ -266,9 +255,7 @@ def _held(psi: Array, gradient: Array, box: tuple[Array, Array]) -> Array:
     return ((psi <= low) & (gradient > 0)) | ((psi >= high) & (gradient < 0))
 
 
-def _certify(
-    problem: Problem, psi: Array, weights: Array, here: _Point, evaluations: Array
-) -> Minimum:
+def _certify(problem: Problem, psi: Array, weights: Array, here: _Point) -> Minimum:
     held = _held(psi, here.gradient, problem.box)
     jac, pulls, _, state = _columns(problem, psi)
     jac = jac * np.broadcast_to(problem.objective.sensitivity(state), state.log_loss.shape)[:, None]
@@ -281,6 +268,4 @@ def _certify(
     cosine = np.where(held, 0.0, cosine)
     low, high = problem.box
     on_bound = (psi <= low) | (psi >= high)
-    return Minimum(
-        psi, here.value, cosine.max(axis=1), here.hessian, on_bound, evaluations.astype(float)
-    )
+    return Minimum(psi, here.value, cosine.max(axis=1), here.hessian, on_bound)

@@ -52,7 +52,7 @@ def measure(solution: Solution) -> Noise:
 
 def total(solution: Solution) -> float:
     """Return the standard deviation of log loss from run to run, `Noise.total`."""
-    if np.isfinite(solution.problem.objective.delta).all():
+    if np.isfinite(solution.problem.objective.delta):
         size = float(np.quantile(np.abs(solution.residual), LEVEL)) / normal_quantile(
             0.5 + LEVEL / 2
         )

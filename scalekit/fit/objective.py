@@ -32,7 +32,7 @@ class Objective:
 
     name: str
     scale: str = "log"
-    delta: float | Array = np.inf
+    delta: float = np.inf
     adapts: bool = False
 
     def residual(self, log_observed: Array, log_loss: Array) -> Array:
@@ -64,7 +64,7 @@ class Objective:
 
     def to_json(self, value: float) -> dict[str, Any]:
         """Say what was minimised, and the sum reached."""
-        known = None if np.isinf(self.delta).any() else float(np.max(self.delta))
+        known = None if np.isinf(self.delta) else self.delta
         return {"name": self.name, "scale": self.scale, "delta": known, "value": float(value)}
 
 

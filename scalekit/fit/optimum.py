@@ -199,7 +199,7 @@ def slopes(fitted: Fitted, function: Callable[[Mapping[str, float]], Array]) -> 
     return np.stack(found, axis=-1)
 
 
-def frontier(fitted: Fitted, flops: Array, level: float = LEVEL) -> dict[str, Array]:
+def frontier(fitted: Fitted, flops: Array) -> dict[str, Array]:
     """Return the compute-optimal path: params, tokens, loss, tokens_per_param at budgets (k,).
 
     Each name has `_low` and `_high` of its confidence band beside it, and the loss also
@@ -208,7 +208,7 @@ def frontier(fitted: Fitted, flops: Array, level: float = LEVEL) -> dict[str, Ar
     flops = np.atleast_1d(np.asarray(flops, dtype=float))
     middle = _four(allocate(fitted, fitted.theta, flops))
     error = errors(fitted, lambda theta: _four(allocate(fitted, theta, flops)))
-    reach = t_quantile(0.5 + level / 2, fitted.dof)
+    reach = t_quantile(0.5 + LEVEL / 2, fitted.dof)
     found: dict[str, Array] = {"flops": flops}
     wide = reach * np.sqrt(error[2] ** 2 + fitted.noise)
     # An end beyond the largest float is infinite: nothing is known on that side.
@@ -229,11 +229,11 @@ def _four(path: Array) -> Array:
     return np.concatenate([path, [path[1] - path[0]]])
 
 
-def predict_loss(fitted: Fitted, N: Array, D: Array, level: float = LEVEL) -> dict[str, Array]:
+def predict_loss(fitted: Fitted, N: Array, D: Array) -> dict[str, Array]:
     """Predict the loss at sizes and tokens (k,), with confidence and prediction intervals."""
     middle = fitted.log_loss(fitted.theta, N, D)
     error = errors(fitted, lambda theta: fitted.log_loss(theta, N, D))
-    reach = t_quantile(0.5 + level / 2, fitted.dof)
+    reach = t_quantile(0.5 + LEVEL / 2, fitted.dof)
     wide = reach * np.sqrt(error**2 + fitted.noise)
     with np.errstate(over="ignore"):
         return {

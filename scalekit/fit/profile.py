@@ -48,13 +48,6 @@ class _Level:
     high: float
 
 
-def profile(solution: Solution, name: str, values: Array) -> Array:
-    """Return the objective (k,) refitted with one parameter held at internal values (k,)."""
-    level = _parameter(solution, solution.law.index(name))
-    found = [_held(solution, level, float(value), solution.psi)[0] for value in values]
-    return np.array(found)
-
-
 def profile_interval(
     solution: Solution, name: str, errors: Spread, level: float
 ) -> Interval | None:

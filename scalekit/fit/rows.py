@@ -98,7 +98,7 @@ def select(
     names = run_names(table)
     column_of = {s: COLUMN_OF.get(s, s) for s in symbols if s != "C"}
     require(table, [response, *column_of.values(), *reads])
-    reasons = _reasons(table, [response, *column_of.values()], drop, where)
+    reasons = _reasons(table, [response, *column_of.values()], drop)
     kept = np.flatnonzero([not reason for reason in reasons])
     if not len(kept):
         raise InputError(f"{where}: no run is left to fit, {_all_left_out(table, reasons)}")
@@ -159,7 +159,7 @@ def matches(table: RunTable, expression: str, option: str) -> np.ndarray:
     return holds(expression, table.columns, f"{table.meta.get('path', 'table')}: {option}")
 
 
-def _reasons(table: RunTable, columns: Sequence[str], drop: Sequence[str], where: str) -> list[str]:
+def _reasons(table: RunTable, columns: Sequence[str], drop: Sequence[str]) -> list[str]:
     """Give each row the first reason to leave it out, or an empty one."""
     reasons = [""] * len(table)
 

@@ -22,7 +22,7 @@ from scalekit.fit.parametric import Options, fit_parametric
 from scalekit.fit.prepare import law_of, prepare
 from scalekit.fit.result import SCHEMA, SHAPE, FitResult
 from scalekit.fit.rows import Runs, select
-from scalekit.fit.shape import check_rows, check_shape, read_json
+from scalekit.fit.shape import check_rows, check_shape, plain, read_json
 from scalekit.laws.base import Array
 from scalekit.results.mapping import kept_rows
 from scalekit.results.store import write_whole
@@ -186,7 +186,7 @@ def write_fit(result: FitResult, path: Path | str) -> None:
     Raises:
         SystemTroubleError: The disk refuses; an older file is untouched.
     """
-    text = json.dumps(_plain(result.to_json()), indent=1, allow_nan=False)
+    text = json.dumps(plain(result.to_json()), indent=1, allow_nan=False)
     write_whole(Path(path), text + "\n")
 
 
@@ -223,16 +223,3 @@ def _check_whole(value: Mapping[str, Any]) -> None:
         check_rows(name, value.get(name), len(value["theta"]), square=name == "covariance")
     for one in value["others"]:
         _check_whole(one)
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy numbers into Python's and what is not finite into null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from scalekit.laws.base import Law
 
 NUMBER = "a number"
@@ -42,6 +44,19 @@ def _finite(text: str) -> float:
 def _whole(text: str) -> int:
     _finite(text)
     return int(text)
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy numbers into Python's and what is not finite into null, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value
 
 
 def check_shape(value: Any, shape: Shape, name: str = "") -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from scalekit.errors import UsageError, did_you_mean
-from scalekit.fit.optimum import Fitted, allocate, can_allocate
-from scalekit.fit.result import CostLaw
+from scalekit.fit.optimum import SIX_N_D, Fitted, allocate, can_allocate
 from scalekit.laws.base import COLUMN_OF, Array, Law
 from scalekit.results.table import RunTable
 
@@ -93,7 +92,6 @@ def isoflop_inputs(
     n_sizes: int = 5,
     width: float = 4.0,
     off_centre: float = 1.0,
-    cost: CostLaw | None = None,
 ) -> tuple[dict[str, Array], Array]:
     """Lay an isoFLOP grid around a law's own optimum: inputs by symbol and the budget, (n,).
 
@@ -104,14 +102,12 @@ def isoflop_inputs(
         n_sizes: Sizes a budget, geometric from N*/width to N* * width.
         width: Half-width as a factor.
         off_centre: Factor by which the grid's centre misses the optimum.
-        cost: How FLOPs follow from N and D; 6 N D unless given.
     """
-    cost = cost or CostLaw(6.0, 1.0, 0.0)
     if not can_allocate(law):
         raise UsageError(f"--law {law.name}: has no optimum over N and D; give --sizes instead")
     flops = np.asarray(budgets, dtype=float)
-    best = np.exp(allocate(Fitted(law, theta, cost), theta, flops)[0])
+    best = np.exp(allocate(Fitted(law, theta, SIX_N_D), theta, flops)[0])
     factors = np.geomspace(1 / width, width, n_sizes) * off_centre
     N = (best[:, None] * factors).ravel()
     C = np.repeat(flops, n_sizes)
-    return {"N": N, "D": C / (cost.factor * N**cost.power)}, C
+    return {"N": N, "D": C / (6.0 * N)}, C

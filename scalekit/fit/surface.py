@@ -24,8 +24,8 @@ AXES = ("lr", "batch_tokens")
 """The hyperparameters that a sweep may tune."""
 
 WINDOW = 0.01
-"""Runs of a cell within this of its best loss are taken; further out a bowl is no quadratic: rates
-too high diverge long before rates as much too low have lost as much."""
+"""Runs of a cell within this of its best loss are taken; further out a bowl is no quadratic: a
+rate too high diverges long before one that is too low by the same factor has lost as much."""
 
 _SAME = 0.02
 """Tokens that differ by less belong to one cell: whole steps of unequal batches never end alike."""

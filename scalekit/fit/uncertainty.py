@@ -92,8 +92,7 @@ def _along_curves(solution: Solution, curve: Array, step: Array) -> Spread:
 def is_narrow(solution: Solution) -> bool:
     """Whether delta is smaller than the residuals' spread, so that most runs lie beyond it."""
     residual, _ = solution.on_scale
-    delta = float(np.max(solution.problem.objective.delta))
-    return delta < spread_of(residual, len(solution.psi))
+    return solution.problem.objective.delta < spread_of(residual, len(solution.psi))
 
 
 def curvature(solution: Solution) -> Array:
@@ -108,7 +107,7 @@ def curvature(solution: Solution) -> Array:
     if not is_narrow(solution):
         return solution.hessian
     residual, moves = solution.on_scale
-    delta = float(np.max(solution.problem.objective.delta))
+    delta = solution.problem.objective.delta
     n = len(residual)
     width = 1.06 * spread_of(residual, len(solution.psi)) * n**-0.2 * uneven_sizes(solution)
     width = np.maximum(width, 1e-300)

@@ -134,16 +134,6 @@ def bracketed(read: Read, x: Array, loss: Array, where: str) -> Valley:
     return valley
 
 
-def fit_valley(x: Array, loss: Array, where: str) -> Valley:
-    """Fit a parabola and check that the runs bracket its minimum.
-
-    Raises:
-        NoMinimumError: As `parabola`.
-        EdgeMinimumError: The lowest run or the parabola's minimum lies at or beyond an end.
-    """
-    return bracketed(parabola, x, loss, where)
-
-
 def grid_gap(x: Array) -> float:
     """Return the typical spacing of ln x."""
     return float(np.median(np.diff(np.unique(np.log(x)))))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Walk a message: field number, wire type, and a whole number or the field's bytes.
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Walk a message: each field's number, and its whole number or its bytes.
 
     Raises:
         ValueError: The data is no message.
@@ -20,7 +20,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         kind = key & 7
         if kind == VARINT:
             value, place = _varint(data, place)
-            yield key >> 3, kind, value
+            yield key >> 3, value
             continue
         if kind == BYTES:
             size, place = _varint(data, place)
@@ -30,7 +30,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             raise ValueError(f"wire type {kind}")
         if place + size > len(data):
             raise ValueError("a field longer than its message")
-        yield key >> 3, kind, data[place : place + size]
+        yield key >> 3, data[place : place + size]
         place += size
 
 

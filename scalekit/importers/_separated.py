@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from scalekit.errors import InputError
 from scalekit.importers._cells import CHUNK_ROWS, Chunk, gather
@@ -66,14 +66,14 @@ def _chunks(source: Source) -> Iterator[Chunk]:
         csv.field_size_limit(LONGEST_CELL)
         reader = csv.reader(file, delimiter=_delimiter(source), strict=True)
         try:
-            yield from _named(source, reader, file)
+            yield from _named(source, reader)
         except csv.Error as error:
             raise InputError(
                 f"{source.path}:{reader.line_num}: {error}; mend the quotes"
             ) from error
 
 
-def _named(source: Source, reader: csv.reader, file: TextIO) -> Iterator[Chunk]:  # type: ignore[valid-type]
+def _named(source: Source, reader: csv.reader) -> Iterator[Chunk]:  # type: ignore[valid-type]
     rows: list[list[str]] = []
     names: list[str] | None = None
     for row in reader:

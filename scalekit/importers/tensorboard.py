@@ -1,8 +1,8 @@
 """TensorBoard's event files: scalars by tag and step, read without TensorBoard.
 
-A run is a folder; a resumed run adds a file to it. What a tag
-logs again replaces what it had. Message and field numbers are those of TensorFlow's
-event.proto, summary.proto and tensor.proto, and of the hparams plugin.
+A run is a folder; a resumed run adds a file to it. What a tag logs again replaces what it had.
+Message and field numbers are those of TensorFlow's event.proto, summary.proto and tensor.proto, and
+of the hparams plugin.
 """
 
 from __future__ import annotations
@@ -166,13 +166,13 @@ def _events(source: Source) -> _Told:
 
 def _read_event(record: bytes, told: _Told) -> None:
     step, values = 0, []
-    for number, _, value in fields(record):
+    for number, value in fields(record):
         if number == 1:
             told.order = min(told.order, real(value))
         elif number == 2 and isinstance(value, int):
             step = signed(value)
         elif number == 5 and isinstance(value, bytes):
-            values += [inner for kind, _, inner in fields(value) if kind == 1]
+            values += [inner for kind, inner in fields(value) if kind == 1]
     for value in values:
         if not isinstance(value, bytes):
             raise ValueError("a summary without a value")
@@ -188,7 +188,7 @@ def _read_event(record: bytes, told: _Told) -> None:
 def _read_value(data: bytes) -> tuple[str, float | None, bytes]:
     """Read a Summary.Value: its tag, its number if it is one, and its metadata."""
     tag, scalar, metadata = "", None, b""
-    for number, _, value in fields(data):
+    for number, value in fields(data):
         if number == 1 and isinstance(value, bytes):
             tag = value.decode()
         elif number == 2:
@@ -202,7 +202,7 @@ def _read_value(data: bytes) -> tuple[str, float | None, bytes]:
 
 def _read_tensor(data: bytes) -> float | None:
     """Read a TensorProto of one number; None for anything else."""
-    found = {number: value for number, _, value in fields(data)}
+    found = dict(fields(data))
     kind, content = found.get(1), found.get(4)
     form = _TYPES.get(kind) if isinstance(kind, int) else None
     if form is None or _elements(found.get(2, b"")) != 1:
@@ -221,9 +221,9 @@ def _elements(shape: int | bytes) -> int:
     """Count the elements of a TensorShapeProto: the product of its dimensions' sizes."""
     count = 1
     if isinstance(shape, bytes):
-        for number, _, value in fields(shape):
+        for number, value in fields(shape):
             if number == 2 and isinstance(value, bytes):
-                sizes = [size for kind, _, size in fields(value) if kind == 1]
+                sizes = [size for kind, size in fields(value) if kind == 1]
                 count *= int(sizes[0]) if sizes and isinstance(sizes[0], int) else 0
     return count
 
@@ -232,11 +232,11 @@ def _read_hparams(metadata: bytes) -> Mapping[str, Any]:
     """Read the hyperparameters that a run began with, from SummaryMetadata.plugin_data.content."""
     found: dict[str, Any] = {}
     for entry in _inside(metadata, 1, 2, 3, 1):
-        pair = {number: value for number, _, value in fields(entry)}
+        pair = dict(fields(entry))
         name, value = pair.get(1, b""), pair.get(2, b"")
         if not isinstance(name, bytes) or not isinstance(value, bytes):
             raise ValueError("a hyperparameter without a name")
-        for number, _, inner in fields(value):
+        for number, inner in fields(value):
             if number == 2:
                 found[name.decode()] = real(inner)
             elif number == 3 and isinstance(inner, bytes):
@@ -251,7 +251,7 @@ def _inside(data: bytes, *path: int) -> Iterator[bytes]:
     if not path:
         yield data
         return
-    for number, _, value in fields(data):
+    for number, value in fields(data):
         if number == path[0] and isinstance(value, bytes):
             yield from _inside(value, *path[1:])
 

@@ -91,7 +91,7 @@ class Outcome:
         """What a command exits with after this: done, some runs failed, or not finished."""
         if self.crashed:
             return RUNS_FAILED
-        # What a held branch lacks is its trunk's trouble, which says more than that it is pending.
+        # A held branch waits for its trunk, whose state says more than that the branch is pending.
         return verdict(state for run, state in self.states.items() if run not in self.held)
 
 
@@ -138,7 +138,7 @@ def submit(
     """
     seconds = seconds or {}
     if not folder.root.exists():
-        # For what can never be executed here not even the folder is made.
+        # Before the folder is made: a sweep that can never be executed here leaves none.
         everything = {spec.id for spec in expansion.runs}
         executor.check([_job(spec, folder, argv, seconds, everything) for spec in expansion.runs])
     with one_command(folder):
@@ -208,7 +208,7 @@ def _job(
     plan = spec.plan
     parent = plan.get("parent", "")
     estimate = seconds.get(spec.id, plan.get("estimate"))
-    # The estimate is of a run that has its GPU to itself.
+    # The estimate is for a run that has its GPU to itself.
     slower = count_sharing(spec.resources)
     return Job(
         run=spec.id,

@@ -22,7 +22,6 @@ class Notes:
         self.progress = Progress(self._count)
         self._folder, self._log = folder, log
         self._running: set[str] = set()
-        self._ended: set[str] = set()
         self._total = len(todo.states)
         self._before = todo.n_finished
         self._flops = {spec.id: own_flops(spec) for spec in todo.start}
@@ -45,8 +44,7 @@ class Notes:
         """Note the exit code of a job's runs."""
         for run in job.runs:
             self._running.discard(run)
-            self._ended.add(run)
-            # The code of several is that of the worst of them.
+            # A job of several runs exits with the code of the worst of them.
             is_done = job.beside and read_state(self._folder.record(run)).status == "done"
             self.codes[run] = OK if is_done else code
             self._log.write("ended", runs=[run], code=self.codes[run])
@@ -56,11 +54,10 @@ class Notes:
         self.progress.tick()
 
     def _count(self) -> Count:
-        codes = [self.codes[run] for run in self._ended]
+        codes = list(self.codes.values())
         flops = 0.0
-        for run in self._ended | self._running:
-            is_over = run in self.codes and self.codes[run] not in STOPPED
-            if is_over:
+        for run in self.codes.keys() | self._running:
+            if run in self.codes and self.codes[run] not in STOPPED:
                 flops += self._flops[run]
                 continue
             step = read_state(self._folder.record(run)).step

@@ -52,14 +52,14 @@ class RepeatExp(Law):
         term_a = np.exp(p[A] - p[ALPHA] * (eff_n - x0))
         term_b = np.exp(p[B] - p[BETA] * (eff_d - y0))
         total = np.exp(p[E]) + term_a + term_b
-        slopes = (log_g, gap, share, ratio, log_u, np.where(is_small, 0.0, by_un))
+        slopes = (log_g, share, ratio, log_u, np.where(is_small, 0.0, by_un))
         parts = (term_a, term_b, total, eff_n - x0, eff_d - y0, by_rn, by_rd, slopes)
         return State(np.log(total), phi, frame, parts)
 
     def jacobian(self, state: State) -> Array:
         """Differentiate log L, through the suited size U_N as well."""
         term_a, term_b, total, x, y, by_rn, by_rd, slopes = state.parts
-        log_g, _, share, ratio, log_u, by_un = slopes
+        log_g, share, ratio, log_u, by_un = slopes
         x0, y0 = state.frame.centre["N"], state.frame.centre["D"]
         alpha, beta = state.phi[:, [ALPHA]], state.phi[:, [BETA]]
         # ln U_N = ratio (ln U + ln G) + ln G

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from scalekit.analysis.words import flops_words, loss_words, params_words
+from scalekit.plots._look import SEQUENCE
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
+    from matplotlib.colors import LogNorm
 
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -194,6 +197,14 @@ def round_ticks(low: float, high: float, most: int) -> list[float]:
     values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     # Limits that rounding alone parts have one tick, not several that read alike.
     return list(dict.fromkeys(float(f"{v:.12g}") for v in values if low <= v <= high))
+
+
+def color_bar(figure: Any, axes: Any, norm: LogNorm, label: str, *, aspect: int = 30) -> Axis:
+    """Say beside some axes of a figure what the sequence's colours count; return the bar's axis."""
+    bar = figure.colorbar(ScalarMappable(norm, SEQUENCE), ax=axes, aspect=aspect, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return bar.ax.yaxis
 
 
 def widen(values: np.ndarray, by: float = 0.06) -> tuple[float, float]:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.patheffects import withStroke
 
-from scalekit.plots._look import INK
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_SIZE = 6.5
+"""Of a label, points."""
+_APART = 4.0
+"""Points between a curve's end and its label."""
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -45,22 +48,12 @@ def _stop(block: list[float], gap: float) -> float:
     return block[0] / block[1] + gap * (block[1] - 0.5)
 
 
-def label_ends(
-    axes: Axes,
-    ends: Sequence[tuple[float, float, str, Any]],
-    *,
-    size: float = 6.5,
-    dx: float = 4.0,
-    ha: str = "left",
-) -> None:
-    """Write a label beside each curve's end, moved apart where they would touch.
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Any]]) -> None:
+    """Write a label to the right of each curve's end, moved apart where they would touch.
 
     Args:
         axes: Axes whose limits stand and whose figure has its size.
         ends: x, y, text and colour of each.
-        size: Points.
-        dx: Points between the end and the text.
-        ha: left writes to the right of the point, right to its left.
     """
     figure = axes.get_figure()
     assert figure is not None
@@ -68,17 +61,17 @@ def label_ends(
     to_points = axes.transData.transform
     bottom = axes.transAxes.transform((0, 0))[1]
     ys = [(float(to_points((x, y))[1]) - bottom) * 72.0 / figure.dpi for x, y, _, _ in ends]
-    moved = spread(ys, size * 1.15, 0.0, height)
+    moved = spread(ys, _SIZE * 1.15, 0.0, height)
     for (x, y, text, color), was, now in zip(ends, ys, moved, strict=True):
         axes.annotate(
             text,
             (x, y),
-            xytext=(dx if ha == "left" else -dx, now - was),
+            xytext=(_APART, now - was),
             textcoords="offset points",
-            ha=ha,
+            ha="left",
             va="center",
-            fontsize=size,
-            color=color or INK,
+            fontsize=_SIZE,
+            color=color,
             annotation_clip=False,
             zorder=7,
             path_effects=[withStroke(linewidth=1.5, foreground="white")],

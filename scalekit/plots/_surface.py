@@ -23,10 +23,8 @@ WORDS = {"parametric": "parametric", "isoflop": "parabolas", "envelope": "envelo
 """What a legend calls each approach."""
 
 
-def loss(
-    fit: FitResult, N: np.ndarray, D: np.ndarray, theta: Mapping[str, float] | None = None
-) -> np.ndarray:
-    """Predict the loss at sizes and tokens by the fit's law, or by another `theta` of it.
+def loss(fit: FitResult, N: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """Predict the loss at sizes and tokens by the fit's law.
 
     The result has the shape that N and D broadcast to, NaN where either is missing.
     """
@@ -39,7 +37,7 @@ def loss(
         inputs = {"N": N[known], "D": D[known]}
         cost = fit.cost or SIX_N_D
         inputs["C"] = cost.factor * inputs["N"] ** cost.power * inputs["D"]
-        out[known] = law.predict(theta or fit.theta, inputs)
+        out[known] = law.predict(fit.theta, inputs)
     return out
 
 
@@ -144,4 +142,9 @@ def frontier(fit: FitResult, flops: np.ndarray) -> dict[str, np.ndarray]:
     """Return the compute-optimal path: flops, params, tokens, loss, each with _low and _high."""
     from scalekit.analysis import allocation
 
-    return dict(allocation.frontier(fit, flops))
+    return allocation.frontier(fit, flops)
+
+
+def on_line(fit: FitResult, axis: str, flops: np.ndarray) -> np.ndarray:
+    """Return params or tokens (n,) on the power law of approach 1 or 2."""
+    return fit.theta[f"{axis}_coefficient"] * flops ** fit.theta[f"{axis}_exponent"]

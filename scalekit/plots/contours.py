@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import compute_number
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._runs import is_drawn, rows_of, scatter_runs
 from scalekit.plots.base import Drawing, Plot
+from scalekit.quantities import write_flops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,10 +46,8 @@ def draw(study: Study) -> Drawing:
     axes.set_ylabel(_axes.params_label(study.params_kind))
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_log(axes.yaxis)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=axes, aspect=30, pad=0.02)
-    bar.set_label(_axes.loss_label(study.loss_unit, "Measured loss"))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_loss(bar.ax.yaxis)
+    label = _axes.loss_label(study.loss_unit, "Measured loss")
+    _axes.finish_loss(_axes.color_bar(figure, axes, norm, label))
     _look.legend_below(figure, handles)
     runs = rows_of(study, is_drawn(study))
     return Drawing(figure, [*runs, *rows], _caption(study, rows))
@@ -107,7 +104,7 @@ def _caption(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     path = [row for row in rows if row["what"] == "frontier"]
     if path:
         first, last = (
-            f"{_axes.count_text(row['params'])} at {compute_number(row['flops'])} FLOPs"
+            f"{_axes.count_text(row['params'])} at {write_flops(row['flops'])} FLOPs"
             for row in (path[0], path[-1])
         )
         parts.append(

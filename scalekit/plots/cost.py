@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.patches import Patch
 
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
@@ -56,7 +57,7 @@ def draw(study: Study) -> Drawing:
     rows = _draw_budgets(right, spent)
     for letter, axes in zip("ab", (left, right), strict=True):
         _look.panel_letter(axes, letter)
-    _look.legend_below(figure, [*handles, *_keys(spent)])
+    _look.legend_below(figure, [*handles, *_keys()])
     runs = [
         {
             "what": spent.roles[k],
@@ -68,7 +69,7 @@ def draw(study: Study) -> Drawing:
         }
         for k in range(len(spent.runs))
     ]
-    return Drawing(figure, [*runs, *rows], _caption(study, spent, both))
+    return Drawing(figure, [*runs, *rows], _caption(spent, both))
 
 
 def _spent(study: Study) -> _Spent:
@@ -156,13 +157,11 @@ _PLANNED: dict[str, Any] = {
 _USED: dict[str, Any] = {"facecolor": _look.GROUPS[0], "edgecolor": _look.INK, "linewidth": 0.5}
 
 
-def _keys(spent: _Spent) -> list[Any]:
-    from matplotlib.patches import Patch
-
+def _keys() -> list[Any]:
     return [Patch(label="planned", **_PLANNED), Patch(label="used", **_USED)]
 
 
-def _caption(study: Study, spent: _Spent, both: np.ndarray) -> str:
+def _caption(spent: _Spent, both: np.ndarray) -> str:
     planned, used = float(spent.planned[both].sum()), float(spent.used[both].sum())
     ratio = np.log(spent.used[both] / spent.planned[both])
     size, sign = _unit(max(planned, used))

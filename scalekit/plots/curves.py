@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Curve, Study
 from scalekit.plots import _axes, _look
@@ -44,10 +43,8 @@ def draw(study: Study) -> Drawing:
         axes.set_xlabel(_axes.tokens_label())
     flagged = _flag_spikes(panels[1, 1], curves)
     _finish(panels, curves)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=panels, aspect=40, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_log(bar.ax.yaxis)
+    label = _axes.params_label(study.params_kind)
+    _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=40))
     return Drawing(figure, shown, _caption(curves, flagged))
 
 

@@ -40,7 +40,7 @@ def draw(study: Study) -> Drawing:
     axes.set(xscale="log", yscale="log")
     axes.set_xlim(*_axes.widen(N[known], 0.09))
     axes.set_ylim(*_axes.widen(D[known], 0.09))
-    # A line for a budget that every run was dropped of says nothing of the design.
+    # A budget whose runs were all dropped says nothing of the design.
     ahead = planned["budget"][np.isfinite(planned["budget"])]
     budgets = np.unique(np.concatenate([study.budgets, ahead]))
     own = np.where(np.isfinite(study.column("budget")), study.column("budget"), study.flops)

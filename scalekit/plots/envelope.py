@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look
@@ -46,10 +45,8 @@ def draw(study: Study) -> Drawing:
     axes.set_ylabel(_axes.loss_label(study.loss_unit, "Held-out loss"))
     _axes.finish_log(axes.xaxis, _axes.power_text, most=5)
     _axes.finish_loss(axes.yaxis)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=axes, aspect=30, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind, short=True))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_log(bar.ax.yaxis)
+    label = _axes.params_label(study.params_kind, short=True)
+    _axes.finish_log(_axes.color_bar(figure, axes, norm, label))
     _look.legend_below(figure, handles)
     return Drawing(figure, rows, _caption(study, len(lines), hull))
 

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.words import compute_number, is_tied, local_words
+from scalekit.analysis.words import is_tied, local_words
 from scalekit.plots import _axes, _look, _surface
 from scalekit.plots._valleys import valleys
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
+from scalekit.quantities import write_flops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def draw(study: Study) -> Drawing:
         _look.panel_letter(top, "ab"[column])
     _look.legend_below(figure, _keys(study, approaches))
     figure.align_ylabels()
-    return Drawing(figure, rows, _caption(study, approaches, measured))
+    return Drawing(figure, rows, _caption(approaches, measured))
 
 
 def _style(place: int) -> dict[str, Any]:
@@ -86,12 +87,10 @@ def _path(fit: FitResult, axis: str, C: np.ndarray) -> dict[str, np.ndarray]:
     if fit.approach == "parametric":
         found = _surface.frontier(fit, C)
         path = {"value": found[axis]}
-        low, high = found.get(f"{axis}_low"), found.get(f"{axis}_high")
-        if low is not None and high is not None and np.isfinite(low).all():
-            path |= {"low": low, "high": high}
+        if np.isfinite(found[f"{axis}_low"]).all():
+            path |= {"low": found[f"{axis}_low"], "high": found[f"{axis}_high"]}
         return path
-    value = fit.theta[f"{axis}_coefficient"] * C ** fit.theta[f"{axis}_exponent"]
-    return {"value": value}
+    return {"value": _surface.on_line(fit, axis, C)}
 
 
 def _draw_path(
@@ -211,8 +210,8 @@ def _keys(study: Study, approaches: list[FitResult]) -> list[Any]:
     return handles
 
 
-def _caption(study: Study, approaches: list[FitResult], measured: tuple[float, float]) -> str:
-    low, high = map(compute_number, measured)
+def _caption(approaches: list[FitResult], measured: tuple[float, float]) -> str:
+    low, high = map(write_flops, measured)
     parts = [
         "Compute-optimal parameters (a) and tokens (b) over compute; the strips below show every "
         "approach's ratio to the first. Solid where compute was measured "

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Study
-from scalekit.analysis.tuning import Cell, Line, Minimum, cells, power_of, spread_over
+from scalekit.analysis.tuning import Cell, Minimum, cells, power_of, spread_over
 from scalekit.fit.own_law import find_law
 from scalekit.plots import _axes, _look
 from scalekit.plots.base import CannotDrawError, Drawing, Plot
@@ -65,7 +64,7 @@ def _draw_cell(axes: Axes, cell: Cell, norm: LogNorm) -> None:
         color = _color(norm, line.batch)
         axes.plot(line.lr, line.loss, color=color, lw=0.7, marker="o", ms=2.0, zorder=2)
         if line.minimum is not None:
-            _draw_minimum(axes, line, line.minimum, color)
+            _draw_minimum(axes, line.minimum, color)
     text = f"N = {_axes.count_text(cell.params)}, D = {_axes.count_text(cell.tokens)}"
     axes.set_title(text, fontsize=7, pad=3)
     _axes.finish_loss(axes.yaxis, most=4)
@@ -75,7 +74,7 @@ def _color(norm: LogNorm, value: float) -> Any:
     return _look.SEQUENCE(norm(value)) if np.isfinite(value) else _look.SEQUENCE(0.5)
 
 
-def _draw_minimum(axes: Axes, line: Line, bottom: Minimum, color: Any) -> None:
+def _draw_minimum(axes: Axes, bottom: Minimum, color: Any) -> None:
     style = {**_look.POINT["minimum"], "s": 26, "linewidths": 0.4}
     if bottom.edge:
         style |= {"facecolors": "white", "edgecolors": color, "linewidths": 0.8}
@@ -106,10 +105,7 @@ def _finish_cells(
 
 
 def _bar(figure: Any, panels: Any, norm: LogNorm, label: str) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=panels, aspect=25, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-    _axes.finish_log(bar.ax.yaxis, most=5)
+    _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=25), most=5)
 
 
 def _draw_best(bottom: SubFigure, study: Study, found: Sequence[Cell]) -> None:

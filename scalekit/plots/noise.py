@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.noise import Repeats, pooled, pooled_words, repeats, spread_interval
 from scalekit.analysis.study import Study
@@ -46,10 +45,8 @@ def draw(study: Study) -> Drawing:
     _axes.finish_loss(axes.xaxis)
     _limit(axes, found, levels)
     _axes.finish_log(axes.yaxis, _axes.rate_text)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=axes, aspect=30, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind, short=True))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_log(bar.ax.yaxis, most=5)
+    label = _axes.params_label(study.params_kind, short=True)
+    _axes.finish_log(_axes.color_bar(figure, axes, norm, label), most=5)
     keys = [_look.key(word, color=_look.MUTED, lw=0.9, ls=dash) for word, _, _, dash in levels]
     _look.legend_below(figure, [_look.key_of_role("fitted", "a setting"), *keys])
     return Drawing(figure, _rows(found, levels), _caption(found, levels))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit.analysis.study import Study
 from scalekit.plots import _axes, _look, _surface
@@ -46,10 +45,8 @@ def draw(study: Study) -> Drawing:
         axes.set_xlabel("D/N (tokens per parameter)")
         _axes.finish_log(axes.xaxis)
         _look.panel_letter(axes, letter)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=panels, aspect=25, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_log(bar.ax.yaxis)
+    label = _axes.params_label(study.params_kind)
+    _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=25))
     _look.legend_below(figure, [*handles, *_keys(rows, has_excess=has_excess)])
     runs = rows_of(study, is_drawn(study), tokens_per_param=ratio, excess_percent=excess)
     return Drawing(figure, [*runs, *rows], _caption(study, ratio, excess))

@@ -147,8 +147,8 @@ def _draw_per_budget(axes: Axes, study: Study, residual: np.ndarray, limit: floa
 
 
 def _groups(study: Study) -> tuple[list[np.ndarray], list[str]]:
-    place_by = study.flops if np.isfinite(study.flops[study.is_used]).any() else None
-    place_by = study.column("params") if place_by is None else place_by
+    has_flops = np.isfinite(study.flops[study.is_used]).any()
+    place_by = study.flops if has_flops else study.column("params")
     used = study.is_used & np.isfinite(place_by)
     budget = study.column("budget")
     if study.budgets.size:

@@ -84,16 +84,11 @@ def _keys(fits: list[FitResult]) -> list[Any]:
 
 def _ratio(fit: FitResult, C: np.ndarray) -> dict[str, np.ndarray]:
     if fit.approach != "parametric":
-        N, D = (
-            fit.theta[f"{axis}_coefficient"] * C ** fit.theta[f"{axis}_exponent"]
-            for axis in ("params", "tokens")
-        )
-        return {"value": D / N}
+        return {"value": _surface.on_line(fit, "tokens", C) / _surface.on_line(fit, "params", C)}
     path = _surface.frontier(fit, C)
     found = {"value": path["tokens_per_param"]}
-    low, high = path.get("tokens_per_param_low"), path.get("tokens_per_param_high")
-    if low is not None and high is not None and np.isfinite(low).all():
-        found |= {"low": low, "high": high}
+    if np.isfinite(path["tokens_per_param_low"]).all():
+        found |= {"low": path["tokens_per_param_low"], "high": path["tokens_per_param_high"]}
     return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 
 from scalekit import registry
 from scalekit.analysis.study import Study
@@ -42,10 +41,8 @@ def draw(study: Study) -> Drawing:
     scatter_runs(panels[1], study, loss, accuracy, colors, size=0.9)
     for letter, axes in zip("ab", panels, strict=True):
         _look.panel_letter(axes, letter)
-    bar = figure.colorbar(ScalarMappable(norm, _look.SEQUENCE), ax=panels, aspect=25, pad=0.02)
-    bar.set_label(_axes.params_label(study.params_kind))
-    bar.outline.set_visible(False)  # type: ignore[union-attr]
-    _axes.finish_log(bar.ax.yaxis)
+    label = _axes.params_label(study.params_kind)
+    _axes.finish_log(_axes.color_bar(figure, panels, norm, label, aspect=25))
     _look.legend_below(figure, [*handles, *_keys(study)])
     return Drawing(figure, rows, _caption(study, loss, accuracy, used))
 

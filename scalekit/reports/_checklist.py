@@ -37,13 +37,12 @@ def _form(study: Study) -> list[Answer]:
     assert fit is not None
     law = fit.law in registry.names("laws") and registry.find("laws", fit.law)
     kind = study.params_kind
-    stated = kind not in ("", "unstated", "mixed")
     flops = study.flops_kind
     unit = study.loss_unit
     return [
         Answer("What form was fitted?", f"{law.formula} ({law.source})" if law else fit.law),
         Answer("How many free parameters?", str(len(fit.theta))),
-        Answer("Which count of parameters is N?", params_words(kind) if stated else ""),
+        Answer("Which count of parameters is N?", params_words(kind) if _is_stated(kind) else ""),
         Answer("What is D?", "training tokens, repeated ones included"),
         Answer("How is compute counted?", flops_words(flops) if _is_stated(flops) else ""),
         Answer("What is the loss, in which unit?", loss_words(unit) if _is_stated(unit) else ""),

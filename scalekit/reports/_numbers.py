@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from scalekit.analysis import digits
-from scalekit.analysis.words import compute_number
-
-_SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+from scalekit.quantities import write_count, write_flops
 
 _LEAST_POWER = -7
 """Of ten, from which a share is written out; below it only rounding is left."""
@@ -25,15 +23,6 @@ def is_interval(low: float | None, high: float | None) -> bool:
         and math.isfinite(high)
         and high > low
     )
-
-
-def parameter(value: float, low: float | None = None, high: float | None = None) -> str:
-    """Write a law's parameter, to five digits at least: rounder ones move the law's optimum.
-
-    >>> parameter(2555.01, 1458.0, 5789.0), parameter(0.34987)
-    ('2555', '0.34987')
-    """
-    return digits.number(value, low, high)
 
 
 def parameter_interval(low: float | None, high: float | None) -> str:
@@ -81,7 +70,7 @@ def count(value: float | None, low: float | None = None, high: float | None = No
     if value is None or not math.isfinite(value):
         return NOTHING
     if low is None or high is None or not is_interval(low, high):
-        return _short(value)
+        return write_count(value)
     text, ends = digits.told(value, {"low": low, "high": high}, "count")
     return f"{text} {_bracket(ends)}"
 
@@ -91,27 +80,13 @@ def _bracket(ends: str) -> str:
     return f"[{ends.replace(' to ', ', ')}]"
 
 
-def _short(value: float) -> str:
-    value = float(f"{value:.3g}")
-    if abs(value) >= digits.BEYOND_SUFFIXES:
-        return flops(value)
-    for size, letter in _SUFFIXES:
-        if abs(value) >= size:
-            return f"{_plain(value / size)}{letter}"
-    return _plain(value)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def flops(value: float | None) -> str:
     """Write compute.
 
     >>> flops(1e21), flops(None)
     ('1e21', '-')
     """
-    return NOTHING if value is None or not math.isfinite(value) else compute_number(value)
+    return NOTHING if value is None or not math.isfinite(value) else write_flops(value)
 
 
 def percent(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalekit import registry
+from scalekit.analysis import digits
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import interval_method, loss_words, params_words, symbol
 from scalekit.fit.optimum import can_allocate, no_optimum
@@ -36,7 +37,7 @@ def parameters(fit: FitResult) -> TableOf:
         rows.append(
             [
                 symbol(name),
-                _numbers.parameter(value, low, high),
+                digits.number(value, low, high),
                 _numbers.parameter_interval(low, high),
                 level,
                 meaning.get(name, ""),

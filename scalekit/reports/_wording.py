@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalekit import registry
+from scalekit.analysis import digits
 from scalekit.analysis.recipes import efficiencies, levels
 from scalekit.analysis.study import Study
 from scalekit.analysis.words import is_tied, local_words, loss_words, params_words, symbol
@@ -36,11 +37,6 @@ def ends(value: Any) -> tuple[float | None, float | None]:
     return None, None
 
 
-def level_of(fit: FitResult) -> float:
-    """Return the level of the fit's intervals."""
-    return next((i.level for i in fit.intervals.values()), 0.9)
-
-
 def law_text(fit: FitResult) -> str:
     """Write the law out with its fitted numbers, to five digits at least."""
     if fit.status is FitStatus.UNIDENTIFIED:
@@ -48,7 +44,7 @@ def law_text(fit: FitResult) -> str:
     if fit.approach != "parametric" or fit.law not in registry.names("laws"):
         return ", ".join(f"{symbol(k)} = {_numbers.number(v)}" for k, v in fit.theta.items())
     text = registry.find("laws", fit.law).formula
-    values = {n: _numbers.parameter(v, *ends(fit.intervals.get(n))) for n, v in fit.theta.items()}
+    values = {n: digits.number(v, *ends(fit.intervals.get(n))) for n, v in fit.theta.items()}
     words = []
     for word in _split(text):
         # The first E, A, ... of a formula is the parameter; what is not one stays a symbol.
@@ -78,7 +74,7 @@ def headline(study: Study) -> list[str]:
     assert fit is not None
     if fit.status is FitStatus.UNIDENTIFIED:
         return ["No optimum and no exponent is given: many laws describe these runs equally well."]
-    level = level_of(fit)
+    level = next((i.level for i in fit.intervals.values()), LEVEL)
     out = []
     if fit.exponents:
         a, b = fit.exponents.get("params", {}), fit.exponents.get("tokens", {})

@@ -105,8 +105,8 @@ def _live(
         and not submission.is_closed
         and process_state(command).word != "gone"
     )
-    # What cannot be known is taken to live: on another machine as long as its command may, in the
-    # queue of a scheduler that does not answer until it does.
+    # What cannot be known is taken to live: on another machine while its command may still run,
+    # and in a scheduler's queue until the scheduler answers.
     doubted = works or not executor.in_foreground
     held = {
         run: submission.handles[run]

@@ -37,6 +37,7 @@ _UNIT_WORDS = {
 }
 _CONVERTS = {"log", "log2", "log10", "exp"}
 _SCALES = {"Mult", "Div"}
+_SHOWN = 6
 _FACTORS = {("nats/token", "bits/token"): "/log(2)", ("bits/token", "nats/token"): "*log(2)"}
 
 
@@ -106,12 +107,12 @@ def _check_one_loss(columns: Mapping[str, np.ndarray], read: Imported, where: st
     )
 
 
-def _listed(names: Sequence[str], read: Imported, most: int = 6) -> str:
+def _listed(names: Sequence[str], read: Imported) -> str:
     words = [
         f"{name!r} ({read.loss_units[name]})" if read.loss_units.get(name) else repr(name)
-        for name in names[:most]
+        for name in names[:_SHOWN]
     ]
-    return " or ".join(words) + (", ..." if len(names) > most else "")
+    return " or ".join(words) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _quoted(name: str) -> str:

@@ -90,12 +90,11 @@ def _settle_params(
     settled: Settled, read: Imported, reading: Reading, where: str, wanted: Wanted
 ) -> None:
     columns, asked = settled.columns, reading.params_kind
-    taken = "params"
     if "params" not in columns:
         counts = [kind for kind in PARAMS_KINDS if f"params_{kind}" in columns]
         if not wanted.params and asked is None and len(counts) != 1:
             return
-        kind = _one_count("params", counts, asked, columns, where)
+        kind = _one_count(counts, asked, columns, where)
         if kind is None:
             return
         taken = f"params_{kind}"
@@ -115,11 +114,7 @@ def _settle_params(
 
 
 def _one_count(
-    name: str,
-    counts: Sequence[str],
-    asked: str | None,
-    columns: Mapping[str, np.ndarray],
-    where: str,
+    counts: Sequence[str], asked: str | None, columns: Mapping[str, np.ndarray], where: str
 ) -> str | None:
     """Choose among the counts that a source gives; None where it can do without."""
     if asked in counts or (len(counts) == 1 and asked is None):
@@ -132,9 +127,9 @@ def _one_count(
     if not counts and "flops" in columns and asked is None:
         return None
     raise InputError(
-        f"{where}: no column {name!r}{f' counted as {asked}' if asked else ''}, and nothing that "
-        f"it follows from; {columns_like(name, columns)} map it with --map {name}=COLUMN, give one "
-        f"number as --map {name}=124e6, or a table of runs with it as --facts FILE"
+        f"{where}: no column 'params'{f' counted as {asked}' if asked else ''}, and nothing that "
+        f"it follows from; {columns_like('params', columns)} map it with --map params=COLUMN, give "
+        "one number as --map params=124e6, or a table of runs with it as --facts FILE"
     )
 
 

@@ -135,8 +135,8 @@ def move_aside(folder: SweepFolder, run: str) -> None:
     Raises:
         SystemTroubleError: The disk refuses.
     """
-    # The checkpoints first: killed in between, the run continues from its start. The record last:
-    # until the run has ended anew nothing may take the old weights for those of the new record.
+    # The checkpoints first: after a kill in between the run begins anew. The record last: until the
+    # run has ended again nothing may take the old weights for those of the new record.
     drop_checkpoints(folder, run)
     try:
         place = folder.superseded(run)

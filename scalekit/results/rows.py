@@ -191,7 +191,7 @@ def _reported(
         "not_at_end": state.status == "done" and last.get("step") != plan["steps"],
     }
     reported = {
-        # Of the whole run as planned where the record does not say what the last evaluation saw.
+        # Where the record does not say what the run had seen by its last evaluation, the plan's.
         "unique_tokens": last.get("unique_tokens", facts.get("unique_tokens")),
         "loss": last.get("val_loss"),
         "loss_sem": last.get("val_sem"),

@@ -24,7 +24,6 @@ class Spending:
         lost_s: Of these, by `LOST`; only of runs that say it.
         energy_j: Of the runs whose energy is known.
         n_energy: How many those are.
-        n_ended: Runs that have ended.
         mfu: The median.
         tokens_per_second: The median.
         peak_memory_bytes: Of the run that took most.
@@ -34,23 +33,16 @@ class Spending:
     lost_s: Mapping[str, float]
     energy_j: float | None
     n_energy: int
-    n_ended: int
     mfu: float | None
     tokens_per_second: float | None
     peak_memory_bytes: float | None
-
-    def lost_share(self) -> dict[str, float]:
-        """Return the share of the device time that each of `LOST` took."""
-        if not self.device_s:
-            return {}
-        return {name: seconds / self.device_s for name, seconds in self.lost_s.items()}
 
 
 def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
     """Add up the end lines of runs.
 
-    >>> add_up([{"device_s": 9.0, "eval_s": 1.0, "energy_j": None}, {"device_s": 1.0}]).lost_share()
-    {'eval_s': 0.1}
+    >>> add_up([{"device_s": 9.0, "eval_s": 1.0, "energy_j": None}, {"device_s": 1.0}]).lost_s
+    {'eval_s': 1.0}
     """
     ends = list(ends)
     columns = {
@@ -70,7 +62,6 @@ def add_up(ends: Iterable[Mapping[str, Any]]) -> Spending:
         lost_s={name: sum(columns[name]) for name in LOST if columns[name]},
         energy_j=sum(energy) if energy else None,
         n_energy=len(energy),
-        n_ended=len(ends),
         mfu=middles["mfu"],
         tokens_per_second=middles["tokens_per_second"],
         peak_memory_bytes=max(columns["peak_memory_bytes"], default=None),

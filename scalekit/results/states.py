@@ -144,7 +144,7 @@ def _state(fd: int) -> RunState:
     size = os.fstat(fd).st_size
     last, step = _last_line(fd, size)
     if last.get("t") == "end" and last.get("status") in STATUSES:
-        # A file that was cut while its writer went on has an end and nothing that it belongs to.
+        # A file that was cut while its writer went on has an end line and no header.
         ended = RunState(last["status"], last, step=step)
         return ended if _has_header(fd) else RunState("unreadable")
     if _is_locked(fd):

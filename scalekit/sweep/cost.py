@@ -79,7 +79,7 @@ def disk_gb(runs: Iterable[RunSpec], at_once: int) -> float:
     written, sizes = 0.0, []
     for run in runs:
         model, log = run.config["model"], run.config["log"]
-        # Runs of one shape share the mapping, and ten thousand of them are few shapes.
+        # Runs of one shape share the mapping, so its id will do: ten thousand runs are few shapes.
         adapters = adapters_of(run.config)
         key = (id(model), *adapters.values())
         if key not in known:

@@ -132,13 +132,12 @@ def estimate_runs(
     at_once: int,
     profile: Profile | None,
     speed: Speed,
-    stacking: Stacking | None = None,
+    stacking: Stacking,
 ) -> Estimate:
     """Estimate a set of runs, `at_once` of them, or of their stacks, at a time.
 
     The longest start first, and branches no sooner than their trunk has come to their step.
     """
-    stacking = stacking or Stacking()
     side_by_side = at_once * stacking.largest
     memory = _largest_gb(runs, stacking)
     seconds = [expected_seconds(run, profile, speed) for run in runs]
@@ -238,7 +237,7 @@ def memory_gb(runs: Iterable[RunSpec]) -> list[float]:
     needs = []
     for run in runs:
         model, batch = run.config["model"], run.config["train"]["batch_tokens"]
-        # Runs of one shape share the mapping, and ten thousand of them are few shapes.
+        # Runs of one shape share the mapping, so its id will do: ten thousand runs are few shapes.
         adapters = adapters_of(run.config)
         key = (id(model), batch, *adapters.values())
         if key not in known:

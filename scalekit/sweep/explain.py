@@ -25,7 +25,7 @@ def explain_run(spec: SweepSpec, run: RunSpec) -> tuple[Origin, ...]:
     swept = {key: (place, value) for key, place, value in _swept(spec, run)}
     origins = []
     for key in (BUDGET, *DEFAULTS):
-        value = run.plan["budget"] if key == BUDGET else _at(run.config, key)
+        value = run.plan["budget"] if key == BUDGET else setting(run.config, key)
         if key in spec.derive:
             rule = spec.derive[key]
             origin = f"derived, {rule.text} ({rule.place})"
@@ -69,8 +69,8 @@ def _swept(spec: SweepSpec, run: RunSpec) -> Iterator[tuple[str, Any, Any]]:
 
 def _fits(spec: SweepSpec, option: Option, run: RunSpec) -> bool:
     for key, value in option.values.items():
-        has = run.plan["budget"] if key == BUDGET else _at(run.config, key)
-        # What says the horizon or the MLP in other words is resolved away.
+        has = run.plan["budget"] if key == BUDGET else setting(run.config, key)
+        # A key that says the horizon or the MLP in other words is resolved away: it has no value.
         if key not in spec.derive and has is not None and not _is_same(run, key, has, value):
             return False
     return True
@@ -82,7 +82,8 @@ def _is_same(run: RunSpec, key: str, has: Any, value: Any) -> bool:
     return has == value
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """Return what a run's config holds under a dotted key."""
     value: Any = config
     for part in key.split("."):
         value = value[part]

@@ -58,15 +58,12 @@ def read_ladder(node: Node, problems: Problems) -> Axis | None:
         for place, (low, high) in zip(places[1:], pairwise(axis.column(key)), strict=True):
             if high <= low:
                 todo = "write the rungs from the shortest to the longest"
-                problems.add(place, f"rung {_short(high)} does not rise above {_short(low)}", todo)
+                what = f"rung {write_count(high)} does not rise above {write_count(low)}"
+                problems.add(place, what, todo)
     if len(axes) > 1:
         words = " and ".join(axis.keys[0] for axis in axes)
         problems.add(node.place, f"a ladder has rungs of one kind, found {words}", "keep one")
     return axes[0] if axes and len(problems) == before else None
-
-
-def _short(value: float) -> str:
-    return write_count(value)
 
 
 def link_rungs(runs: Sequence[RunSpec]) -> list[RunSpec]:

@@ -75,7 +75,7 @@ class Point(dict[str, Any]):
         count: CountSpec,
     ) -> None:
         super().__init__(given)
-        # What is computed later joins the dict, so what was given is noted now.
+        # Noted now, for what is computed later joins the same dict.
         self._given = {key for key in _MAY_FOLLOW if key in derived or key in given}
         self.rules = rules
         self.count = count

@@ -61,7 +61,8 @@ def _only_at(spec: SweepSpec, size: Option) -> SweepSpec:
             spec.isoflop,
             budgets=_one(budgets, largest),
             sizes=_one(spec.isoflop.sizes, size),
-            # Only params are wanted: a budget missed by whole steps must not drop the trial.
+            # So wide because only params are wanted: a budget missed by whole steps must not drop
+            # the trial.
             tolerance=0.5,
         ),
     )

@@ -25,14 +25,12 @@ def check_recipe(points: Sequence[Point]) -> list[Check]:
 
 
 def _batch_jumps(points: Sequence[Point]) -> list[Check]:
-    batches: dict[tuple[str, float], dict[float, set[float]]] = defaultdict(
-        lambda: defaultdict(set)
-    )
+    batches: dict[float, dict[float, set[float]]] = defaultdict(lambda: defaultdict(set))
     for p in points:
         if p.budget is not None:
-            batches[p.group or "", p.budget][p.N].add(_number(p, "batch_tokens"))
+            batches[p.budget][p.N].add(_number(p, "batch_tokens"))
     jumps = []
-    for (_, flops), by_size in batches.items():
+    for flops, by_size in batches.items():
         for (a, one), (b, two) in pairwise(sorted(by_size.items())):
             # Where batches are swept there is no single curve to have a step.
             ratio = max(*one, *two) / min(*one, *two)

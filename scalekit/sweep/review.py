@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from scalekit.quantities import count_words, write_count, write_flops
-from scalekit.sweep.design import BESIROGLU, PriorLaw, confounding, exponent_sd, fill_valley
+from scalekit.sweep.design import PriorLaw, confounding, exponent_sd, fill_valley
 from scalekit.sweep.spec import RunSpec
 
 WANTED_SIZES = 5
@@ -56,12 +56,13 @@ class Budget:
     """The runs that are planned at one budget, and the prior's optimum there.
 
     Attributes:
+        group: None; no sweep has groups, but `sweep --format json` has the key.
         sizes: The different params, rising.
         tokens_per_param: Smallest and largest.
         centre: Params around which the valley should be sampled.
     """
 
-    group: str | None
+    group: None = field(default=None, kw_only=True)
     flops: float
     n_runs: int
     sizes: tuple[float, ...]
@@ -78,7 +79,6 @@ class Point:
     D: float
     C: float
     budget: float | None
-    group: str | None
     steps: int
     train: Mapping[str, object]
     model: Mapping[str, Any]
@@ -97,20 +97,19 @@ def read_point(run: RunSpec) -> Point:
         D=float(plan["tokens"]),
         C=float(plan["flops"][plan["flops_kind"]]),
         budget=plan["budget"],
-        group=plan["group"],
         steps=int(plan["steps"]),
         train=config["train"],
         model=config["model"],
     )
 
 
-def group_budgets(points: Iterable[Point], prior: PriorLaw = BESIROGLU) -> tuple[Budget, ...]:
+def group_budgets(points: Iterable[Point], prior: PriorLaw) -> tuple[Budget, ...]:
     """Gather the runs of each planned budget; runs without one are left out."""
-    gathered: dict[tuple[str, float], list[Point]] = defaultdict(list)
+    gathered: dict[float, list[Point]] = defaultdict(list)
     for point in points:
         if point.budget is not None:
-            gathered[point.group or "", point.budget].append(point)
-    return tuple(_budget(flops, runs, prior) for (_, flops), runs in sorted(gathered.items()))
+            gathered[point.budget].append(point)
+    return tuple(_budget(flops, gathered[flops], prior) for flops in sorted(gathered))
 
 
 def _budget(flops: float, runs: Sequence[Point], prior: PriorLaw) -> Budget:
@@ -121,11 +120,9 @@ def _budget(flops: float, runs: Sequence[Point], prior: PriorLaw) -> Budget:
     optimum = prior.optimum(flops, costs[len(costs) // 2])
     centre = optimum
     if optimum < prior.params_from:
-        # Far below its own runs the law may point, but the user's sizes say how far to go.
+        # The law may point far below its own runs; then the user's sizes say how far to go.
         centre = min(max(optimum, sizes[0]), sizes[-1])
-    return Budget(
-        runs[0].group, flops, len(runs), sizes, (min(ratios), max(ratios)), optimum, centre
-    )
+    return Budget(flops, len(runs), sizes, (min(ratios), max(ratios)), optimum, centre)
 
 
 Available = Callable[[], Mapping[float, str]]
@@ -134,29 +131,27 @@ Available = Callable[[], Mapping[float, str]]
 
 def check_budgets(budgets: Sequence[Budget], available: Available, prior: PriorLaw) -> list[Check]:
     """Look at the number of budgets, the sizes at each, and where each valley should lie."""
+    if not budgets:
+        return []
     found = []
-    for group in sorted({b.group or "" for b in budgets}):
-        own = [b for b in budgets if (b.group or "") == group]
-        where = f" in {group!r}" if group else ""
-        if len(own) < WANTED_BUDGETS:
-            text = f"{count_words(len(own), 'budget')}{where}, a frontier with a held-out end needs"
-            todo = "add budgets, each 2 to 4 times the one before"
-            found.append(Check(Level.WARNING, "budgets", f"{text} {WANTED_BUDGETS}", todo))
-        found += _few_sizes([b for b in own if len(b.sizes) < WANTED_SIZES], where, available)
-        found += _edges(own, where, prior)
-    return found
+    if len(budgets) < WANTED_BUDGETS:
+        text = f"{count_words(len(budgets), 'budget')}, a frontier with a held-out end needs"
+        todo = "add budgets, each 2 to 4 times the one before"
+        found.append(Check(Level.WARNING, "budgets", f"{text} {WANTED_BUDGETS}", todo))
+    found += _few_sizes([b for b in budgets if len(b.sizes) < WANTED_SIZES], available)
+    return found + _edges(budgets, prior)
 
 
 def _named(budgets: Sequence[Budget]) -> str:
     return f"budget{'s' * (len(budgets) > 1)} " + ", ".join(write_flops(b.flops) for b in budgets)
 
 
-def _few_sizes(budgets: Sequence[Budget], where: str, available: Available) -> list[Check]:
+def _few_sizes(budgets: Sequence[Budget], available: Available) -> list[Check]:
     if not budgets:
         return []
     counts = sorted({len(b.sizes) for b in budgets})
     n = " or ".join(str(c) for c in counts)
-    text = f"{_named(budgets)}{where}: {n} size{'s' * (counts[-1] > 1)}, a valley needs"
+    text = f"{_named(budgets)}: {n} size{'s' * (counts[-1] > 1)}, a valley needs"
     ways = available()
     chosen: tuple[float, ...] = ()
     for b in budgets:
@@ -172,14 +167,14 @@ def _few_sizes(budgets: Sequence[Budget], where: str, available: Available) -> l
     return [Check(Level.WARNING, "sizes", text, f"add {' and '.join(todo)}")]
 
 
-def _edges(budgets: Sequence[Budget], where: str, prior: PriorLaw) -> list[Check]:
+def _edges(budgets: Sequence[Budget], prior: PriorLaw) -> list[Check]:
     found = []
     for side in ("below", "above"):
         off = [b for b in budgets if _side(b) == side]
         if not off:
             continue
         ends = dict.fromkeys(write_count(b.prior_optimum, digits=2) for b in (off[0], off[-1]))
-        text = f"{_named(off)}{where}: {prior.name} put the optimum at {' to '.join(ends)} params,"
+        text = f"{_named(off)}: {prior.name} put the optimum at {' to '.join(ends)} params,"
         text += f" {side} all sizes; the minimum may lie on the edge"
         if off[-1].prior_optimum < prior.params_from:
             todo = f"their smallest model had {write_count(prior.params_from)}: at this scale trust"

@@ -28,8 +28,8 @@ def sweep_schema() -> Schema:
     lists = {name: _list_of(name) for name in KEYS}
     schema["$defs"] |= {f"key {name}": value for name, value in keys.items()}
     schema["$defs"] |= {f"list {name}": value for name, value in lists.items()}
-    schema["$defs"]["settings"] = _settings("key", nested=True)
-    schema["$defs"]["lists"] = _settings("list", nested=True)
+    schema["$defs"]["settings"] = _settings("key")
+    schema["$defs"]["lists"] = _settings("list")
     derived = {name: {"anyOf": [_EXPRESSION, {"type": "null"}]} for name in _names()}
     rungs = {
         word: {"$ref": f"#/$defs/list {name}"}
@@ -55,7 +55,7 @@ def sweep_schema() -> Schema:
         }
     schema["properties"]["derive"]["description"] += f". {_functions()}"
     schema["$defs"]["IsoflopSection"]["properties"]["sizes"] = {"$ref": "#/$defs/lists"}
-    # A file that extends another may leave to it what every sweep needs.
+    # What every sweep needs may stand in the file that this one extends.
     schema.pop("required", None)
     schema["anyOf"] = [{"required": ["scalekit", "name"]}, {"required": ["extends"]}]
     return {
@@ -91,7 +91,7 @@ def _is_known(word: str) -> bool:
     return True
 
 
-def _settings(kind: str, *, nested: bool) -> Schema:
+def _settings(kind: str) -> Schema:
     """Describe a mapping of settings, by words and by sections."""
     found: Schema = {word: {"$ref": f"#/$defs/{kind} {resolve_key(word)}"} for word in _names()}
     for section in sorted(SECTIONS):

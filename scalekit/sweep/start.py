@@ -123,9 +123,10 @@ def begin_from(
         what = f"start.step is {given['start.step']}, run {parent.run} ends at step {last}"
         raise RunProblemError("start.step", what, "leave it out: the last weights alone are kept")
     followed = {key: value for key, value in parent.model.items() if key not in model}
-    context = {} if "model.context" in model else _context(parent)
+    if "model.context" not in model:
+        followed["model.context"] = parent.config["model"]["context"]
     named = {"start.folder": folder, "start.run": parent.run, "start.step": last}
-    return {**followed, **context, **named, "parent": parent}
+    return {**followed, **named, "parent": parent}
 
 
 def check_start(p: Point) -> None:
@@ -224,10 +225,6 @@ def _targets(p: Point) -> tuple[str, ...]:
 
 def _shape(p: Point) -> Shape:
     return Shape(*[p[f"model.{field}"] for field in SHAPE])
-
-
-def _context(parent: Parent) -> dict[str, Any]:
-    return {"model.context": parent.config["model"]["context"]}
 
 
 def _agrees(parent: Parent, model: Mapping[str, Any]) -> bool:

@@ -91,7 +91,7 @@ def check_supply(p: Point) -> None:
         what = f"data.fingerprint is {named!r}, found {found!r}"
         raise RunProblemError("data.fingerprint", what, "name the data it was, or leave it out")
     named, found = p["data.tokenizer"], facts.get("tokenizer")
-    # Bytes are the default, so that word may not have been written at all.
+    # `bytes` is the default, so nobody may have written it.
     if found is not None and named != "bytes" and not found.startswith(named):
         what = f"data.tokenizer is {named!r}, the data was prepared with {found!r}"
         raise RunProblemError("data.tokenizer", what, "leave it out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,6 @@ class SweepSpec:
 
     def points(self) -> Iterator[tuple[Option, ...]]:
         """Walk the options of every run, the last axis fastest, then the cases."""
-        from itertools import product
-
         if self._product():
             yield from product(*(axis.options for axis in self.axes))
         for case in self.cases:

@@ -170,8 +170,8 @@ def _prepare(
     device, spread = setting.device, setting.spread
     fresh = build_seeded(member, spec.config["model"], config.train.seed)
     model = begin(fresh, config, setting.checkpoints, spread.team)
-    # Below what is computed again and what gathers the parts, and not where the CPU's kernels
-    # compute instead.
+    # Before the wrappers that compute again and that gather shards, so that these lie around it;
+    # and not where the CPU's kernels compute instead.
     by_kernels = device.torch.type == "cpu" and uses_kernels(model, device)
     if spread.compiled != "none" and (spread.shards or not by_kernels):
         compile_layers(model)
@@ -267,7 +267,7 @@ def _spent(
     """Return what a run took; its devices are held from the start-up on."""
     totals = account.totals(has_failed=has_failed)
     held = devices + account.startup_device_seconds()
-    # The wall's time is that of the whole stack, and the others are its share.
+    # wall_s is the time of the whole stack; the other numbers are this run's share.
     stack = {"stack": account.replicas} if account.replicas > 1 else {}
     return {"wall_s": wall, "device_s": held, **totals, **stack}
 

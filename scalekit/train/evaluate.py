@@ -92,8 +92,8 @@ def _own_row_means(
     means: list[Tensor] = []
     at_once = 0
     start, context = 0, 0
-    # All take equally many, since a model in parts is computed by all together: some at the end
-    # are looked at twice, and counted once.
+    # Every process takes equally many rows, since all compute a sharded model together: some
+    # rows at the end are evaluated twice, and counted once.
     n_each = -(-val.n_rows // team.size)
     mine = np.minimum(np.arange(n_each) + team.rank * n_each, val.n_rows - 1)
     while start < n_each:
@@ -158,7 +158,7 @@ def summarise_shares(row_means: np.ndarray, context: int, shares: Sequence[Share
     sems = [(weight, one.sem) for weight, one in weighted if one.sem is not None]
     sem = math.hypot(*(w * s for w, s in sems)) if len(sems) == len(shares) else None
     sizes = [(s.weight, s.bytes_per_token) for s in shares if s.bytes_per_token]
-    # Nats a token over bytes a token: a byte of the mixture is not the mean of its sources' bytes.
+    # By the mixture's own bytes per token, not the mean of the sources' bits per byte.
     n_bytes = sum(w * b for w, b in sizes) if len(sizes) == len(shares) else None
     bits = loss / math.log(2) / n_bytes if n_bytes else None
     return HeldOut(loss, sem, len(row_means) * context, bits, sources)

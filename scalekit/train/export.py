@@ -66,7 +66,7 @@ def export_run(
     record = folder.record(spec.id)
     facts = read_record(record, steps=False).header.get("facts") if record.exists() else None
     tokenizer = tokenizer_files(spec.config, facts or {})
-    # Theirs generate until they meet this token, and without one as long as they are let.
+    # Transformers generates until it meets this token, and without one as long as it is let.
     model = {**layout.config, "eos_token_id": tokenizer.end_of_text}
     with _all_or_nothing(out) as room:
         save_file(layout.tensors, room / WEIGHTS, metadata={"format": "pt"})

@@ -9,7 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 import numpy as np
 
@@ -56,12 +55,7 @@ class Feed:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
         if self._thread is not None:
             self._thread.join()

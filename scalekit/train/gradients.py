@@ -125,7 +125,7 @@ class _Accumulated:
             with spread.team.listening(), warnings.catch_warnings():
                 # What torch offers instead would send the buffers around once.
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-                # All are equal already (`restore_state`), and there are no buffers that change.
+                # All processes are equal already (`restore_state`), and no buffer changes.
                 self.replicas = DistributedDataParallel(
                     _LossModule(model),
                     device_ids=ids,
@@ -172,7 +172,7 @@ class _Accumulated:
                 with self._last(is_last=i == n_parts - 1):
                     with self.device.autocast():
                         mean = self.call(tokens[part], targets[part])
-                    # The wrappers take the mean over processes where the sum is meant.
+                    # Times `size`: the wrappers average over processes where the sum is meant.
                     (mean * (weight * team.size / self.spread.batch_rows)).backward()
                 loss += mean.detach() * (weight / len(tokens))
         return loss

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from scalekit import registry
@@ -43,13 +42,8 @@ class LiveRecord(RecordWriter):
         self._sinks: dict[str, Sink] = {}
         self._status = "stopped"
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         for name, sink in list(self._sinks.items()):
             self._try(name, sink.close, self._status)
 

@@ -176,7 +176,7 @@ class Walk:
         _collect(self.job, self.progress, self._pending)
         told = self.progress.told
         if not is_own:
-            # What else a trunk told is not its branches' to tell.
+            # Of what a trunk told, its branches tell no more than the start.
             told = [line for line in told if line["t"] == "start"]
         save(self.job, replace(self.progress, told=told), *places)
 

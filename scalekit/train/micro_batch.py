@@ -90,7 +90,7 @@ def learn_within_memory(
     except torch.OutOfMemoryError as error:
         if not may_halve:
             raise too_much() from error
-    # Outside of the handler, whose traceback keeps what did not fit.
+    # Outside the handler: its traceback would keep alive what did not fit.
     halve()
     torch.cuda.empty_cache()
     try:
@@ -107,7 +107,7 @@ def _activations(shape: Shape, rows: int, recompute: str) -> float:
     _, ends = memory_bytes(_with_layers(shape, 0), batch_tokens=tokens)
     a_layer = (all_kept - ends) / shape.n_layers
     if recompute == "blocks":
-        # Of each block its input; the whole of one while it is computed again.
+        # Each block's input, and all of one block while it is computed again.
         return ends + shape.n_layers * 4.0 * tokens * shape.d_model + a_layer
     mlp = 4.0 * tokens * shape.d_ff * (4 if shape.mlp == "swiglu" else 2)
     return ends + shape.n_layers * (a_layer - mlp) + mlp

@@ -35,7 +35,7 @@ def clip_gradients(params: list[nn.Parameter], limit: float) -> Tensor:
         norm = torch.linalg.vector_norm(whole)
     else:
         norm = nn.utils.get_total_norm(gradients)
-        # Of gradients that lie in parts on several processes it is a DTensor.
+        # A DTensor where the gradients are sharded over processes.
         norm = getattr(norm, "full_tensor", lambda: norm)()
     if norm.device.type == "cpu" and norm <= limit:
         return norm

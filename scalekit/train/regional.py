@@ -36,7 +36,7 @@ def compile_layers(model: LanguageModel, backend: str = "inductor") -> None:
         raise InputError(
             "resources.compile: this model has no layers that are alike; leave compile out"
         )
-    # What another run of this process had compiled counts towards the most that are kept.
+    # What an earlier run of this process compiled would count towards the most that is kept.
     torch.compiler.reset()
     change_forward(layers, lambda plain: _where_it_learns(plain, backend))
 

@@ -79,7 +79,7 @@ def restore_state(
         InputError: The newest readable checkpoint belongs to another run or to another program.
     """
     team = spread.team
-    # Not onto the device, which may not hold it beside what it is copied into.
+    # Not onto the device, which may not have room for it beside what it is copied into.
     found = checkpoints.load(torch.device("cpu"), report) if team.is_first else None
     facts = team.agree(lambda: None if found is None else _facts(found))
     own = {name: part.state_dict() for name, part in parts.items()}
@@ -94,7 +94,7 @@ def restore_state(
             rng.copy_(found["torch_rng"])
             _take_over(parts, found)
         if team.size > 1:
-            # Without a checkpoint as well: all begin with the first one's numbers.
+            # Also without a checkpoint: every process begins with the first one's numbers.
             theirs = {} if found is None else _named({k: found[k] for k in own})
             for name, tensor in _named(own).items():
                 _hand_on(tensor, theirs.get(name), spread, reads=facts is not None)
@@ -132,12 +132,12 @@ def _hand_on(mine: Tensor, read: Tensor | None, spread: Spread, *, reads: bool) 
     return None
 
 
-def _named(state: State, prefix: str = "") -> dict[str, Tensor]:
+def _named(state: State) -> dict[str, Tensor]:
     """Name every tensor of a nested state by the way to it."""
-    return dict(_walk(state, prefix))
+    return dict(_walk(state))
 
 
-def _walk(state: State, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _walk(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for key, value in state.items():
         if isinstance(value, Mapping):
             yield from _walk(value, f"{prefix}{key}/")

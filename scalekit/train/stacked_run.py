@@ -127,7 +127,7 @@ class _Troupe:
     def train(self) -> dict[str, str]:
         """Train every attempt to its end, or to a stop; return the statuses by run."""
         if len(self.attempts) == 1:
-            # With the numbers, and at the speed, of a run alone.
+            # Unstacked: its numbers and its speed are those of a run alone.
             (attempt,) = self.attempts
             return {attempt.spec.id: run_attempt(attempt)}
         with ExitStack() as feeds:

@@ -5,8 +5,7 @@ import pytest
 
 from scalekit import registry
 from scalekit.analysis.allocation import frontier, optimum, predict
-from scalekit.analysis.compare import form_band, summary
-from scalekit.analysis.diagnose import coverage, influence
+from scalekit.analysis.compare import summary
 from scalekit.analysis.rollout import rollout
 from scalekit.analysis.sensitivity import exponent_table
 from scalekit.errors import FitError, UsageError
@@ -58,13 +57,6 @@ def test_the_frontier_is_the_optimum_at_each_budget(whole) -> None:
             assert path[f"{name}_low"][k] < path[name][k] < path[f"{name}_high"][k]
 
 
-def test_the_frontier_of_other_parameters_has_no_band(whole) -> None:
-    path = frontier(whole, np.array([1e21]), theta=TRUTH)
-    true = CHINCHILLA.predict(TRUTH, {"N": path["params"], "D": path["tokens"]})
-    np.testing.assert_allclose(path["loss"], true, rtol=1e-12)
-    assert np.isnan(path["params_low"]).all()
-
-
 def test_what_gives_no_law_is_refused_by_name(whole, table) -> None:
     with pytest.raises(FitError, match="isoflop: gives a frontier but no law"):
         frontier(whole.others[0], np.array([1e21]))
@@ -97,8 +89,6 @@ def test_the_summary_lists_every_fit_and_decides_by_held_out_error(table) -> Non
     assert found.spread is not None
     assert 1 <= found.spread < 1.5
     assert any("held-out error: chinchilla" in s for s in found.sentences)
-    band = form_band(result, np.array([1e22]))
-    assert band["params_low"] <= result.optimum[0]["params"] <= band["params_high"]
 
 
 def test_a_rollout_refits_below_every_budget(table, whole) -> None:
@@ -125,34 +115,6 @@ def test_the_forest_names_each_variant_and_keeps_failures(table, whole) -> None:
     count = variants["total"]["value"]
     assert count is not None
     assert abs(count - rows[0]["value"]) > 1e-4
-
-
-def test_one_bad_run_stands_out_by_its_influence(table) -> None:
-    loss = table["loss"].copy()
-    loss[29] *= 1.03
-    result = fit(with_columns(table, loss=loss), objective="mse_log")
-    found = influence(with_columns(table, loss=loss), result)
-    assert len(found) == 30
-    worst = next(one for one in found if one.runs == ("sim-30",))
-    assert worst in found[:2]
-    assert abs(worst.shift_in_errors) > 0.5
-    without = fit(
-        with_columns(table, loss=loss).where(np.arange(30) != 29),
-        objective="mse_log",
-        predict=[1e20],
-    )
-    assert worst.exponent == pytest.approx(without.exponents["params"]["value"], rel=1e-6)
-    assert worst.params == pytest.approx(without.optimum[0]["params"], rel=1e-6)
-
-
-def test_coverage_knows_the_design(table, whole) -> None:
-    found = coverage(table, whole)
-    assert found["decades_flops"] == pytest.approx(2.0, abs=1e-6)
-    # Sizes reach a factor 4 to each side of N*, so tokens per parameter a factor 16.
-    low, high = found["ratio_over_optimum"]
-    assert low < 1 / 10
-    assert high > 10
-    assert found["share_overtrained"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_tied_exponent_moves_by_no_standard_error_without_a_run(table) -> None:

@@ -22,11 +22,6 @@ EXPERIMENTS = (
     "marin_202603__dclm__llama_2", "ml_scalefit__massivetext__chinchilla",
 )  # fmt: skip
 GADRE = ("c4_original", "rpj", "rw_original")
-GADRE_LOSS = {
-    "c4_original": "loss_c4_val",
-    "rpj": "loss_paloma_redpajama",
-    "rw_original": "loss_paloma_falcon-refinedweb",
-}
 
 
 def the_set(name: str) -> tuple[RunTable, list[str]]:

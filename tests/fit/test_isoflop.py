@@ -15,7 +15,7 @@ from scalekit.fit.simulate import simulate
 from scalekit.fit.valley import (
     EdgeMinimumError,
     NoMinimumError,
-    fit_valley,
+    bracketed,
     noise_of,
     parabola,
 )
@@ -203,19 +203,19 @@ def test_an_edge_minimum_is_refused_by_type() -> None:
     """PO-1."""
     x = np.geomspace(1e7, 1e8, 6)
     with pytest.raises(EdgeMinimumError, match="the minimum is at the largest size"):
-        fit_valley(x, (np.log(x) - np.log(2e8)) ** 2 + 3, "budget 1e18")
+        bracketed(parabola, x, (np.log(x) - np.log(2e8)) ** 2 + 3, "budget 1e18")
     with pytest.raises(EdgeMinimumError, match="the minimum is at the smallest size"):
-        fit_valley(x, (np.log(x) - np.log(5e6)) ** 2 + 3, "budget 1e18")
+        bracketed(parabola, x, (np.log(x) - np.log(5e6)) ** 2 + 3, "budget 1e18")
     with pytest.raises(NoMinimumError, match="opens downwards"):
-        fit_valley(x, 3 - (np.log(x) - np.log(3e7)) ** 2, "budget 1e18")
+        bracketed(parabola, x, 3 - (np.log(x) - np.log(3e7)) ** 2, "budget 1e18")
     with pytest.raises(NoMinimumError, match="2 sizes, a valley needs 3"):
-        fit_valley(x[:2], np.array([3.0, 3.1]), "budget 1e18")
+        bracketed(parabola, x[:2], np.array([3.0, 3.1]), "budget 1e18")
 
 
 def test_a_parabola_is_found_exactly_with_its_own_curve() -> None:
     x = np.geomspace(1e7, 1e9, 7)
     loss = 0.1 * (np.log(x) - np.log(7e7)) ** 2 + 2.5
-    valley = fit_valley(x, loss, "here")
+    valley = bracketed(parabola, x, loss, "here")
     assert valley.best == pytest.approx(7e7, rel=1e-9)
     assert valley.loss == pytest.approx(2.5, rel=1e-12)
     np.testing.assert_allclose(np.polyval(valley.curve, np.log(x)), loss, rtol=1e-9)
@@ -226,7 +226,7 @@ def test_the_error_of_a_minimum_is_the_spread_of_repetitions() -> None:
     x = np.geomspace(1e7, 1e9, 9)
     truth = 0.1 * (np.log(x) - np.log(7e7)) ** 2 + 2.5
     rng = np.random.default_rng(0)
-    found = [fit_valley(x, truth + rng.normal(0, 0.01, 9), "here") for _ in range(400)]
+    found = [bracketed(parabola, x, truth + rng.normal(0, 0.01, 9), "here") for _ in range(400)]
     spread = np.std([np.log(v.best) for v in found])
     # 400 repetitions know a standard deviation to 3.5 %; the delta method adds curvature.
     assert np.median([v.error for v in found]) == pytest.approx(spread, rel=0.15)

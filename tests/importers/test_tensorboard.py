@@ -48,7 +48,7 @@ def test_the_crc_of_long_data_is_that_of_its_bytes(data: bytes, times: int) -> N
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(width=32, allow_nan=False), st.binary())
 def test_fields_read_back_as_they_were_written(whole: int, number: float, data: bytes) -> None:
     message = field(1, whole % 2**64) + field(2, number) + field(3, data)
-    found = {key: value for key, _, value in fields(message)}
+    found = dict(fields(message))
     assert isinstance(found[1], int)
     assert signed(found[1]) == whole
     assert real(found[2]) == number

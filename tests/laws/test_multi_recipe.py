@@ -8,7 +8,6 @@ from law_examples import BESIROGLU, TRUTHS, table
 
 from scalekit import errors
 from scalekit.analysis.allocation import optimum
-from scalekit.analysis.diagnose import influence
 from scalekit.analysis.recipes import at_recipe, efficiencies
 from scalekit.cli import run
 from scalekit.errors import FitError, InputError, UsageError
@@ -111,12 +110,6 @@ def test_neither_the_order_of_rows_nor_of_names_changes_a_recipes_worth(told, to
     # The reference is the recipe with the most runs, whatever it is called.
     assert renamed.diagnostics["levels"] == ["z", "a", "b"]
     assert renamed.theta["rho_D[b]"] == pytest.approx(together.theta["rho_D[muon]"], rel=1e-6)
-
-
-def test_each_runs_influence_is_on_the_shared_exponent(told, together) -> None:
-    found = influence(told, together)
-    assert len(found) == len(told)
-    assert all(abs(entry.shift_in_errors) < 5 for entry in found)
 
 
 def test_recipes_that_cannot_be_compared_are_refused(told) -> None:

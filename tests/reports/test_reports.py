@@ -20,6 +20,7 @@ from study_examples import (  # pyright: ignore[reportMissingImports]
 )
 
 from scalekit import registry
+from scalekit.analysis import digits
 from scalekit.analysis.study import Study
 from scalekit.fit.result import FitResult, FitStatus, Interval
 from scalekit.plots import _write
@@ -126,7 +127,7 @@ def test_the_page_says_each_parameter_exponent_and_optimum(study: Study, page: s
     text = visible(page)
     for name, value in fit.theta.items():
         between = fit.intervals[name]
-        assert _numbers.parameter(value, between.low, between.high) in text
+        assert digits.number(value, between.low, between.high) in text
         assert _numbers.parameter_interval(between.low, between.high) in text
     assert "0.513 [0.493, 0.533]" in text
     for row in fit.optimum:

@@ -20,22 +20,22 @@ ENDS = [
 def test_sums_are_of_what_runs_say_and_middles_of_those_that_say_it() -> None:
     spent = add_up(ENDS)
     assert spent.device_s == 500.0
-    assert spent.lost_share() == {"startup_s": 0.05, "eval_s": 0.04}
-    assert (spent.energy_j, spent.n_energy, spent.n_ended) == (7.2e6, 1, 3)
+    assert spent.lost_s == {"startup_s": 25.0, "eval_s": 20.0}
+    assert (spent.energy_j, spent.n_energy) == (7.2e6, 1)
     assert (spent.mfu, spent.tokens_per_second, spent.peak_memory_bytes) == (0.4, None, 2e9)
 
 
 def test_what_is_lost_is_lost_on_all_devices_of_a_run() -> None:
     on_eight = {"device_s": 800.0, "wall_s": 90.0, "startup_s": 10.0, "eval_s": 5.0}
-    assert add_up([on_eight]).lost_share() == {"startup_s": 0.1, "eval_s": 0.05}
+    assert add_up([on_eight]).lost_s == {"startup_s": 80.0, "eval_s": 40.0}
 
 
 def test_what_is_lost_on_a_shared_gpu_is_lost_by_the_share() -> None:
     """Four processes side by side: while one evaluates, three quarters of the GPU go on."""
     packed = {"device_s": 25.0, "wall_s": 90.0, "startup_s": 10.0, "eval_s": 20.0}
-    assert add_up([packed] * 4).lost_share() == {"startup_s": 0.1, "eval_s": 0.2}
+    assert add_up([packed] * 4).lost_s == {"startup_s": 10.0, "eval_s": 20.0}
     stacked = {"device_s": 25.0, "wall_s": 90.0, "startup_s": 2.5, "eval_s": 5.0, "stack": 4}
-    assert add_up([stacked] * 4).lost_share() == {"startup_s": 0.1, "eval_s": 0.2}
+    assert add_up([stacked] * 4).lost_s == {"startup_s": 10.0, "eval_s": 20.0}
 
 
 def test_the_order_of_runs_changes_nothing() -> None:
@@ -44,7 +44,7 @@ def test_the_order_of_runs_changes_nothing() -> None:
 
 def test_runs_that_say_nothing_cost_an_unknown_amount() -> None:
     spent = add_up([{}, {"status": "done"}])
-    assert (spent.device_s, spent.energy_j, spent.mfu, spent.lost_share()) == (0.0, None, None, {})
+    assert (spent.device_s, spent.energy_j, spent.mfu, spent.lost_s) == (0.0, None, None, {})
     assert describe_lost({}) == ""
 
 

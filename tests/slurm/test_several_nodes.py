@@ -30,7 +30,6 @@ resources: [{nodes: 2, processes: 4, cpus: 4, memory_gb: 2}]
 """
 
 LONG = TINY.replace("steps: 30", "steps: 150")
-ONE = ["-e", "local", "-s", "resources=[{cpus: 1}]"]
 OPTIONS = ("--yes", "--allow-unidentified")
 
 SAME = 1e-6

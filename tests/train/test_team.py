@@ -106,7 +106,6 @@ def done(start: Starter, folder: SweepFolder, *words: str) -> SweepFolder:
     return folder
 
 
-BFLOAT16 = {"train": {"dtype": "bfloat16"}}
 BY_AUTOGRAD = {"SCALEKIT_KERNELS": "off"}
 # What a run asks for, and its surroundings. 8 rows a step: three processes have 3, 3 and 2.
 WAYS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
