@@ -8,7 +8,7 @@ from typing import Any
 
 from scalekit.fit.own_law import find_law
 from scalekit.fit.result import FitResult, FitStatus
-from scalekit.quantities import write_ratio
+from scalekit.quantities import write_flops, write_ratio
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def _sentences(
     rows: tuple[dict[str, Any], ...], far: float | None, spread: float | None
 ) -> list[str]:
     found = []
-    if spread is not None:
+    if spread is not None and far is not None:
         ratio = next(r["extrapolation"] for r in rows if r["extrapolation"] is not None)
         found.append(
-            f"at {far:.3g} FLOPs, {write_ratio(ratio)} times the largest measured, the fits' "
-            f"optimal sizes differ by a factor {spread:.3g}"
+            f"at {write_flops(far)} FLOPs, {write_ratio(ratio)} times the largest measured, the "
+            f"fits' optimal sizes differ by a factor {spread:.3g}"
         )
     held = sorted(_rivals(rows), key=lambda r: r["held_out"])
     if held:

@@ -12,6 +12,7 @@ from scalekit.errors import UsageError
 from scalekit.fit.optimum import Fitted, allocate, at_search_end, can_allocate, errors
 from scalekit.fit.search import crossing
 from scalekit.laws.base import Array
+from scalekit.quantities import write_flops
 
 LEAST, MOST = 1e6, 1e40
 """Training FLOPs within which a loss is looked for."""
@@ -84,7 +85,9 @@ def _check_reachable(one: Ask, loss: float, log_flops: float) -> None:
             f"--loss {loss:g}: no compute reaches it under {name}, {floor}; ask for more"
         )
     if log_flops <= np.log(LEAST):
-        raise UsageError(f"--loss {loss:g}: {LEAST:g} FLOPs reach it already; ask for less")
+        raise UsageError(
+            f"--loss {loss:g}: {write_flops(LEAST)} FLOPs reach it already; ask for less"
+        )
 
 
 def _where_the_band_meets(one: Ask, targets: Array) -> tuple[Array, Array]:

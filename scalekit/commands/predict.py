@@ -10,6 +10,7 @@ import typer
 
 from scalekit.commands._output import Format, FormatOption, print_csv, print_json
 from scalekit.errors import UsageError
+from scalekit.quantities import write_flops
 
 if TYPE_CHECKING:
     from scalekit.analysis.ask import Ask
@@ -115,8 +116,8 @@ def _print_sweep(
     ends = [e for e in answers.entries if e["at_search_end"]]
     if ends:
         raise UsageError(
-            f"--yaml: {fit.law} has no optimum at {ends[0]['flops']:g} FLOPs to lay a sweep "
-            "around; ask for another budget"
+            f"--yaml: {fit.law} has no optimum at {write_flops(ends[0]['flops'])} FLOPs to lay a "
+            "sweep around; ask for another budget"
         )
     print(next_sweep(fit, where, answers.entries, template))
 
@@ -160,7 +161,6 @@ def flat(entry: Entry) -> dict[str, Any]:
 def warn(result: FitResult, entries: Any) -> None:
     """Say aloud which answers rest on a doubtful fit, or reach far beyond the fitted runs."""
     from scalekit.analysis.digits import times
-    from scalekit.quantities import write_flops
 
     if not result.is_trusted:
         print(f"warning: {result.law}: {result.status}, {result.message}", file=sys.stderr)

@@ -22,7 +22,7 @@ from scalekit.commands._standing import (
 )
 from scalekit.errors import NOT_FINISHED
 from scalekit.executors._progress import format_seconds
-from scalekit.quantities import write_count
+from scalekit.quantities import write_count, write_flops
 from scalekit.results.live import ask_executors
 from scalekit.results.record import STATUSES
 from scalekit.results.site import read_site
@@ -150,7 +150,7 @@ def _show_table(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     share = report["flops_done"] / report["flops_planned"] if report["flops_planned"] else 0.0
     print(f"{report['folder']}: {counts_sentence(report['counts'])}")
     print(
-        f"{share:.1%} of {report['flops_planned']:.3g} FLOPs, "
+        f"{share:.1%} of {write_flops(report['flops_planned'])} FLOPs, "
         f"{report['device_s'] / 3600:.3g} device hours used{_lost(report)}"
     )
     if report["device_s"]:

@@ -20,7 +20,7 @@ from scalekit.fit.result import FitStatus
 from scalekit.fit.rows import Runs
 from scalekit.fit.solve import refit_under
 from scalekit.fit.uncertainty import Spread, is_narrow, uneven_sizes
-from scalekit.quantities import count_words
+from scalekit.quantities import count_words, write_flops
 
 NARROW_RATIO = 3.0
 """Tokens per parameter that span less than this leave the two terms hard to tell apart."""
@@ -197,8 +197,8 @@ def warnings(
         names, far = ", ".join(first[0]["runs"][:3]), known["influence"]["flops"]
         found.append(
             f"the result rests on {names}: without it the exponent of N* moves by "
-            f"{first[0]['shift_in_errors']:+.1f} standard errors, and N* at {far:.3g} FLOPs is "
-            f"{first[0]['params_ratio']:.3g} times as large"
+            f"{first[0]['shift_in_errors']:+.1f} standard errors, and N* at {write_flops(far)} "
+            f"FLOPs is {first[0]['params_ratio']:.3g} times as large"
         )
     return found
 

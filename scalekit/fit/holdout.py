@@ -11,6 +11,7 @@ import numpy as np
 from scalekit.errors import FitError, InputError, did_you_mean, nearest
 from scalekit.fit.intervals import LEVEL
 from scalekit.fit.rows import Runs, matches
+from scalekit.quantities import write_flops
 from scalekit.results.table import RunTable
 
 LARGEST = "largest-budget"
@@ -54,12 +55,12 @@ def _largest(runs: Runs) -> tuple[np.ndarray, str]:
         chosen = is_planned & (runs.budget >= top * (1 - 1e-9))
         others = ~is_planned
         if not others.any() or _are_smaller(runs, others, chosen):
-            return chosen, f"{LARGEST} (budget {top:g} FLOPs)"
+            return chosen, f"{LARGEST} (budget {write_flops(top)} FLOPs)"
     if "C" not in runs.inputs:
         raise FitError(f"{runs.where}: no budgets and no FLOPs to hold out by; give an expression")
     flops = runs.inputs["C"]
     edge = float(np.quantile(flops, _TOP, method="higher"))
-    return flops >= edge, f"{LARGEST} (the top tenth by FLOPs, from {edge:.4g})"
+    return flops >= edge, f"{LARGEST} (the top tenth by FLOPs, from {write_flops(edge, digits=4)})"
 
 
 def _are_smaller(runs: Runs, some: np.ndarray, others: np.ndarray) -> bool:

@@ -32,7 +32,7 @@ from scalekit.fit.valley import (
     parabola,
 )
 from scalekit.laws.base import Array
-from scalekit.quantities import count_words
+from scalekit.quantities import count_words, write_flops
 
 PARABOLA = "isoflop"
 AKIMA = "isoflop_akima"
@@ -90,7 +90,7 @@ def _valleys(runs: Runs, axis: str) -> dict[float, tuple[Array, Array]]:
 def _entry(read: Read, axis: str, budget: float, x: Array, loss: Array) -> dict[str, Any]:
     entry: dict[str, Any] = {"axis": axis, "budget": budget, "n_runs": len(x)}
     try:
-        valley = bracketed(read, x, loss, f"budget {budget:g}, {axis}")
+        valley = bracketed(read, x, loss, f"budget {write_flops(budget)}, {axis}")
     except (EdgeMinimumError, NoMinimumError) as error:
         return {**entry, "rejected": str(error)}
     known = np.isfinite(valley.error)
@@ -229,6 +229,7 @@ def with_bias(found: FitResult, runs: Runs, fitted: Fitted, seed: int = 0) -> Fi
     if abs(worst["params"]) > SUSPICIOUS_BIAS:
         warnings += (
             f"on noiseless runs of the fitted {fitted.law.name} law these sizes miss N* at "
-            f"{worst['flops']:.3g} FLOPs by {worst['params']:+.1%}: the grid biases this approach",
+            f"{write_flops(worst['flops'])} FLOPs by {worst['params']:+.1%}: "
+            "the grid biases this approach",
         )
     return replace(found, diagnostics={**found.diagnostics, "bias": bias}, warnings=warnings)

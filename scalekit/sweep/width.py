@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from scalekit.quantities import write_flops
 from scalekit.sweep.point import SHAPE, Counted, Point, RunProblemError, counted
 from scalekit.sweep.sweep_spec import BUDGET
 
@@ -76,10 +77,10 @@ def width_for(p: Point) -> int:
     around = [width * unit for width in (low - 1, low) if width > 0]
     best = min(around, key=lambda width: abs(math.log(flops(width) / wanted)))
     if abs(flops(best) / wanted - 1) > p.count.tolerance:
-        near = " and ".join(f"{width} gives {flops(width):.3g}" for width in around)
+        near = " and ".join(f"{width} gives {write_flops(flops(width))}" for width in around)
         raise RunProblemError(
             "model.d_model",
-            f"no multiple of {unit} gives {wanted:.3g} FLOPs with these tokens, {near}",
+            f"no multiple of {unit} gives {write_flops(wanted)} FLOPs with these tokens, {near}",
             "take a smaller head_dim, or widen count.tolerance",
             also=tuple(given),
         )

@@ -275,7 +275,7 @@ def test_an_optimum_at_the_end_of_the_search_is_said_and_not_built_upon(
     assert run(["predict", str(path), "--flops", "1e19"]) == errors.OK
     assert "no optimum inside what was searched" in capsys.readouterr().out
     assert run(["predict", str(path), "--flops", "1e19", "--yaml"]) == errors.USAGE
-    assert "has no optimum at 1e+19 FLOPs" in capsys.readouterr().err
+    assert "has no optimum at 1e19 FLOPs" in capsys.readouterr().err
 
 
 def test_a_law_of_compute_predicts_the_loss_of_a_budget(tmp_path: Path, ask, capsys) -> None:

@@ -7,6 +7,7 @@ from scipy.stats import binom
 
 from scalekit.fit.holdout import held_out, is_covered_too_rarely
 from scalekit.fit.rows import select
+from scalekit.quantities import write_flops
 from scalekit.results.table import RunTable
 
 RULE = "largest-budget"
@@ -26,7 +27,7 @@ def test_a_small_run_without_a_budget_does_not_tear_the_largest_budget_apart() -
     chosen, words = held_out(RULE, select(table, ("N", "D")), table)
     top = np.nanmax(table["budget"])
     assert chosen.tolist() == (table["budget"] == top).tolist()
-    assert words == f"{RULE} (budget {top:g} FLOPs)"
+    assert words == f"{RULE} (budget {write_flops(top)} FLOPs)"
 
 
 def test_a_run_without_a_budget_that_is_as_large_is_held_out_by_its_flops() -> None:
