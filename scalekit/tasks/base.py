@@ -47,7 +47,7 @@ class Line:
         tokens: Context and choice; a context too long for the model has lost its beginning.
         n_choice: How many of them, at the end, are the choice.
         size: The choice's length in bytes of text, or in tokens where the item is tokens.
-        letters: Its length in characters, or in tokens likewise.
+        letters: Its length in characters without the space before it, or in tokens likewise.
     """
 
     item: int
@@ -100,9 +100,8 @@ class Task:
         ):
             where = f"task {self.name!r}, item {number + 1}"
             _check(context + after, len(after), vocab, window, where)
-            size = len(choice.encode()) if isinstance(choice, str) else len(choice)
             kept = (context + after)[-window - 1 :]
-            lines.append(Line(number, kept, len(after), size, len(choice)))
+            lines.append(Line(number, kept, len(after), *_lengths(choice)))
         return lines
 
     def _tokens(self, pieces: Sequence[tuple[Piece, Piece]], coder: Coder | None) -> list[Pair]:
@@ -174,6 +173,14 @@ def make_task(name: str, items: Sequence[Item], fingerprint: str, where: str) ->
                 f"{len(items[0].choices)}; put cloze items into a file of their own"
             )
     return task
+
+
+def _lengths(choice: Piece) -> tuple[int, int]:
+    """Return a choice's bytes and its characters, or its tokens for both."""
+    if not isinstance(choice, str):
+        return len(choice), len(choice)
+    # A choice of nothing but space has a length too.
+    return len(choice.encode()), len(choice.lstrip(" ")) or len(choice)
 
 
 def _encoded(pieces: Sequence[tuple[str, str]], coder: Coder) -> list[Pair]:

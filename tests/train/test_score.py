@@ -140,6 +140,14 @@ def test_letters_of_several_bytes_count_once_in_the_norm_as_in_the_harness() -> 
     assert said["bits"] == pytest.approx(4 / 5 / math.log(2))
 
 
+def test_the_space_before_a_choice_is_no_letter_of_it_as_in_the_harness() -> None:
+    # -3.6 over two letters beats -1.9 over one; with the spaces, over three and two, it would not.
+    said = told([[-1.9, -3.6]], answers=[1], texts=[[" a", " bb"]])
+    assert said["accuracy_norm"] == 1.0
+    # The bits are of all that was predicted.
+    assert said["bits"] == pytest.approx(3.6 / 3 / math.log(2))
+
+
 def test_choices_that_tie_share_an_item_wherever_the_answer_stands() -> None:
     said = told(
         [[-1.0, -1.0, -2.0], [-2.0, -1.0, -1.0]],
