@@ -42,35 +42,39 @@ def test_a_checkout_states_its_commit_and_whether_it_was_changed(checkout: Path)
     assert code_state() == f"{version}+{commit}.changed"
 
 
-def test_a_request_to_stop_that_reaches_git_as_well_hides_no_change(
-    checkout: Path, tmp_path: Path, monkeypatch
-) -> None:
-    """A run is told with all that it started: what git then could not say was taken for clean."""
+@pytest.fixture
+def changed(checkout: Path) -> Path:
+    """A checkout with a change that no commit holds."""
     git(checkout, "init", "-q")
     git(checkout, "add", "scalekit")
     git(checkout, "commit", "-q", "-m", "one")
     (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
-    told = tmp_path / "bin" / "git"
-    told.parent.mkdir()
-    told.write_text(f'#!/bin/sh\nkill -TERM $$\nexec {shutil.which("git")} "$@"\n')
-    told.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{told.parent}{os.pathsep}{os.environ['PATH']}")
+    return checkout
+
+
+def put_before_git(first: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a line of shell run first wherever git is called by name."""
+    stand_in = folder / "bin" / "git"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\n{first}\nexec {shutil.which("git")} "$@"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("changed")
+def test_a_request_to_stop_that_reaches_git_as_well_hides_no_change(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """A run is told with all that it started: what git then could not say was taken for clean."""
+    put_before_git("kill -TERM $$", tmp_path, monkeypatch)
     assert code_state().endswith(".changed")
 
 
+@pytest.mark.usefixtures("changed")
 def test_changes_that_git_does_not_tell_are_unchecked_and_not_taken_for_none(
-    checkout: Path, tmp_path: Path, monkeypatch
+    tmp_path: Path, monkeypatch
 ) -> None:
-    git(checkout, "init", "-q")
-    git(checkout, "add", "scalekit")
-    git(checkout, "commit", "-q", "-m", "one")
-    (checkout / "scalekit" / "__init__.py").write_text("x = 1\n")
-    slow = tmp_path / "bin" / "git"
-    slow.parent.mkdir()
-    real = shutil.which("git")
-    slow.write_text(f'#!/bin/sh\ncase "$*" in *status*) exit 128;; esac\nexec {real} "$@"\n')
-    slow.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
+    put_before_git('case "$*" in *status*) exit 128;; esac', tmp_path, monkeypatch)
     unchecked = code_state()
     assert unchecked.endswith(".unchecked")
     monkeypatch.undo()
