@@ -8,7 +8,7 @@ learning rate serves both). The numbers are those of `torch.optim.Muon` with `ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,17 @@ _ITERATIONS = 5
 _SMALLEST_NORM = 1e-7
 _RMS = 0.2
 """The root mean square of AdamW's updates, as Liu et al. found it in practice."""
+
+_AT_ONCE = {"cpu": 1, "cuda": 1 << 25}
+"""Numbers of matrices that are orthogonalised at once, or one matrix: what takes a GPU's time by
+itself needs no company, and its copies would take memory.
+"""
+
+# Not in torch's stubs.
+_lerp_: Callable[..., None] = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
+_lerp: Callable[..., Sequence[Tensor]] = torch._foreach_lerp  # pyright: ignore[reportPrivateImportUsage]
+_add_: Callable[..., None] = torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+_mul_: Callable[..., None] = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
 
 
 class Muon(Optimizer):
@@ -50,14 +61,17 @@ class Muon(Optimizer):
     def step(self) -> None:
         """Update every parameter by its gradient."""
         for group, means in zip(self.hidden, self._means, strict=True):
-            lr, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
-            for p, rows, mean in zip(group["params"], group["fused"], means, strict=True):
-                mean.lerp_(p.grad, 1 - self.momentum)
-                ahead = p.grad.lerp(mean, self.momentum)
-                p.mul_(decay)
-                for part, along in zip(p.split(rows), ahead.split(rows), strict=True):
-                    size = _RMS * math.sqrt(max(part.shape))
-                    part.add_(orthogonalise(along), alpha=-lr * size)
+            lr, params = group["lr"], group["params"]
+            grads = [p.grad for p in params]
+            _lerp_(means, grads, 1 - self.momentum)
+            ahead = _lerp(grads, means, self.momentum)
+            _mul_(params, 1 - lr * group["weight_decay"])
+            parts, along = (_split(whole, group["fused"]) for whole in (params, ahead))
+            for places in _alike(parts):
+                some = [parts[i] for i in places]
+                size = _RMS * math.sqrt(max(some[0].shape))
+                found = orthogonalise(torch.stack([along[i] for i in places]))
+                _add_(some, found.type_as(some[0]).contiguous().unbind(), alpha=-lr * size)
         if self.rest is not None:
             self.rest.step()
 
@@ -82,25 +96,47 @@ class Muon(Optimizer):
             self.rest.load_state_dict(state["rest"])
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix (n, m) near one, and keep its singular vectors.
+def _split(tensors: Sequence[Tensor], rows: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Cut tensors into the matrices that lie in them one upon the other."""
+    return [part for p, r in zip(tensors, rows, strict=True) for part in p.split(r)]
+
+
+def _alike(parts: Sequence[Tensor]) -> list[list[int]]:
+    """Group the places of matrices of one shape, so many as are worth one call.
+
+    A small model's step on a GPU is otherwise a thousand calls of which each is over before the
+    next has come. A processor is busy with one, and its sums then do not depend on the company.
+    """
+    found: dict[torch.Size, list[int]] = {}
+    for place, part in enumerate(parts):
+        found.setdefault(part.shape, []).append(place)
+    at_once = {s: max(1, _AT_ONCE[parts[0].device.type] // s.numel()) for s in found}
+    return [
+        places[first : first + at_once[shape]]
+        for shape, places in found.items()
+        for first in range(0, len(places), at_once[shape])
+    ]
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Bring singular values of matrices (k, n, m) near one, and keep their singular vectors.
 
     Five steps of a quintic that is steep at zero and never settles: singular values end between
     about 0.7 and 1.2. Every product is rounded to bfloat16, as in `torch.optim.Muon`. On a CPU it
     is computed in float32 first: bfloat16's own products were 7 to 20 times slower there (64 to
     256 rows, AVX-512 without its bfloat16 part), and only the order of adding differs.
     """
-    assert matrix.ndim == 2
+    assert matrices.ndim == 3
     a, b, c = _QUINTIC
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if is_tall else matrix).to(torch.bfloat16, copy=True)
-    x /= x.norm().clamp(min=_SMALLEST_NORM)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).to(torch.bfloat16, copy=True)
+    x /= torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=_SMALLEST_NORM)
     if x.device.type == "cpu":
         x = x.float()
     for _ in range(_ITERATIONS):
-        gram = _rounded(x @ x.mT)
-        quartic = _rounded(torch.addmm(gram, gram, gram, beta=b, alpha=c))
-        x = _rounded(torch.addmm(x, quartic, x, beta=a))
+        gram = _rounded(torch.bmm(x, x.mT))
+        quartic = _rounded(torch.baddbmm(gram, gram, gram, beta=b, alpha=c))
+        x = _rounded(torch.baddbmm(x, quartic, x, beta=a))
     return x.mT if is_tall else x
 
 
