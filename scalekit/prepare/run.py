@@ -39,7 +39,7 @@ from scalekit.prepare.recipe import (
     describe_plan,
     open_tokenizer,
 )
-from scalekit.prepare.texts import note_held_out
+from scalekit.prepare.texts import held_out_by_source, note_held_out
 from scalekit.prepare.work import REPORTS, Bench, dtype_of, held_out_path, read_report
 from scalekit.results.store import write_whole
 from scalekit.tokenizers.base import parse
@@ -72,9 +72,14 @@ def prepare(
     with _held(folder):
         finished = _resume(folder, plan)
         if finished is None:
-            note_held_out(held_out_path(folder), parts, recipe)
+            # What is held out by its source is read once more, before all else.
+            first = held_out_by_source(parts)
+            more, total = (sum(part.weight for part in some) for some in (first, parts))
+            note_held_out(held_out_path(folder), first, recipe, lambda n: advance(n, more + total))
             bench = Bench.of(folder, recipe, coder)
-            reports = _work_through(parts, bench, workers, advance)
+            reports = _work_through(
+                parts, bench, workers, lambda n: advance(more + n, more + total)
+            )
             try:
                 finished = _manifest(plan, bench, reports)
             except InputError:
@@ -186,11 +191,10 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _work_through(
-    parts: Sequence[Part], bench: Bench, workers: int, advance: Advance
+    parts: Sequence[Part], bench: Bench, workers: int, advance: Callable[[int], None]
 ) -> list[dict[str, Any]]:
     """Work on the parts that are not done and return the reports of all, in order."""
     reports: dict[int, dict[str, Any]] = {}
-    total = sum(part.weight for part in parts)
     done = 0
     open_parts = []
     for part in parts:
@@ -200,11 +204,11 @@ def _work_through(
         else:
             reports[part.number] = report
             done += part.weight
-    advance(done, total)
+    advance(done)
     for part, report in work_side_by_side(open_parts, bench, min(workers, len(open_parts))):
         reports[part.number] = report
         done += part.weight
-        advance(done, total)
+        advance(done)
     return [reports[part.number] for part in parts]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +49,22 @@ def is_held_out(number: int, share: float) -> bool:
     return number < share * 2.0**64
 
 
-def note_held_out(path: Path, parts: Sequence[Part], recipe: Recipe) -> None:
-    """Write down the numbers of the documents that are held out by their source.
+def held_out_by_source(parts: Sequence[Part]) -> list[Part]:
+    """List the parts to be held out, if there are others that their documents may stand in."""
+    held_out = [part for part in parts if part.split == SPLITS[1]]
+    return held_out if len(held_out) < len(parts) else []
 
-    Nothing is written where there are none, or nothing else to find them in.
+
+def note_held_out(
+    path: Path, held_out: Sequence[Part], recipe: Recipe, advance: Callable[[int], None]
+) -> None:
+    """Write down the numbers of the documents of these parts, where that was not done yet.
+
+    Args:
+        path: Where to.
+        held_out: From `held_out_by_source`.
+        recipe: How they are read.
+        advance: Told the bytes that were gone through.
 
     Raises:
         InputError: A document cannot be read.
@@ -60,19 +72,23 @@ def note_held_out(path: Path, parts: Sequence[Part], recipe: Recipe) -> None:
     """
     import numpy as np
 
-    held_out = [part for part in parts if part.split == SPLITS[1]]
-    if path.is_file() or not 0 < len(held_out) < len(parts):
+    if path.is_file() or not held_out:
         return
-    numbers = (
-        number_of(text)
-        for part in held_out
-        for texts in batches_of(part, recipe)
-        for text in texts
-        if text
-    )
     path.parent.mkdir(exist_ok=True)
     # Never a list: a number of Python takes five times as much memory.
-    write_whole(path, np.unique(np.fromiter(numbers, _NUMBERS)).tobytes())
+    numbers = np.fromiter(_numbers(held_out, recipe, advance), _NUMBERS)
+    write_whole(path, np.unique(numbers).tobytes())
+
+
+def _numbers(
+    parts: Sequence[Part], recipe: Recipe, advance: Callable[[int], None]
+) -> Iterator[int]:
+    done = 0
+    for part in parts:
+        for texts in batches_of(part, recipe):
+            yield from (number_of(text) for text in texts if text)
+        done += part.weight
+        advance(done)
 
 
 def read_held_out(path: Path) -> np.ndarray:

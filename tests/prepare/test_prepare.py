@@ -391,6 +391,25 @@ def test_what_cannot_be_prepared_is_refused_in_words(
     assert said.startswith("error: ")
 
 
+def test_bytes_of_sources_to_hold_out_are_told_as_they_are_read_before_all_else(
+    tmp_path: Path,
+) -> None:
+    for name, texts in (("train", TEXTS[:90]), ("val", TEXTS[90:])):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    train, val = (tmp_path / f"{name}.jsonl" for name in ("train", "val"))
+    sizes = [path.stat().st_size for path in (train, val)]
+    sources = find_sources([str(train)], None, is_held_out=False)
+    sources += find_sources([str(val)], None, is_held_out=True)
+    told: list[tuple[int, int]] = []
+    prepare(RECIPE, sources, tmp_path / "out", workers=1, advance=lambda *n: told.append(n))
+    total = sizes[0] + 2 * sizes[1]
+    assert told == sorted(told)
+    # All noted and nothing done of the work, which says the same.
+    assert told.count((sizes[1], total)) == 2
+    assert told[-1] == (total, total)
+
+
 def test_a_split_without_documents_can_be_tried_again_as_the_refusal_advises(
     tmp_path: Path, capsys
 ) -> None:
