@@ -5,18 +5,26 @@ Several processes that write and read them are in `test_team.py`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint import metadata
 
 from scalekit.errors import InputError, SystemTroubleError
 from scalekit.train.checkpoint import SCHEMA, Checkpoints
-from scalekit.train.sharded_checkpoint import load_shards, read_facts, save_shards
+from scalekit.train.sharded_checkpoint import (
+    _IndexUnpickler,
+    load_shards,
+    read_facts,
+    save_shards,
+)
 from scalekit.train.team import SOLO
 
 CPU = torch.device("cpu")
@@ -96,6 +104,27 @@ def test_an_index_that_would_run_code_is_refused(
     with pytest.raises(SystemTroubleError, match=r"asks for posix\.system, which no index needs"):
         load_shards(saved, tensors(2), SOLO)
     assert not (tmp_path / "owned").exists()
+
+
+class Asks:
+    """Pickles as a call of `getattr`, as early releases of Python 3.11 write enumerations."""
+
+    def __init__(self, *asked: Any) -> None:
+        self.asked = asked
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return getattr, self.asked
+
+
+def test_an_index_may_ask_for_members_of_enumerations_and_for_no_other_attribute() -> None:
+    kind = metadata._MEM_FORMAT_ENCODING
+    (member, *_) = kind
+    written = pickle.dumps(Asks(kind, member.name))
+    assert _IndexUnpickler(io.BytesIO(written)).load() is member
+    for asked in ((metadata.Metadata, "__init__"), (kind, "__class__")):
+        written = pickle.dumps(Asks(*asked))
+        with pytest.raises((pickle.UnpicklingError, KeyError)):
+            _IndexUnpickler(io.BytesIO(written)).load()
 
 
 def test_a_kill_before_all_is_written_leaves_the_one_before(saved: Path) -> None:
