@@ -27,10 +27,12 @@ _SMALLEST_NORM = 1e-7
 _RMS = 0.2
 """The root mean square of AdamW's updates, as Liu et al. found it in practice."""
 
-_AT_ONCE = {"cpu": 1, "cuda": 1 << 25}
+_ON_A_GPU = 1 << 25
 """Numbers of matrices that are orthogonalised at once, or one matrix: what takes a GPU's time by
 itself needs no company, and its copies would take memory.
 """
+_AT_ONCE = {"cpu": 1}
+"""The same on other devices."""
 
 # Not in torch's stubs.
 _lerp_: Callable[..., None] = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]
@@ -110,7 +112,8 @@ def _alike(parts: Sequence[Tensor]) -> list[list[int]]:
     found: dict[torch.Size, list[int]] = {}
     for place, part in enumerate(parts):
         found.setdefault(part.shape, []).append(place)
-    at_once = {s: max(1, _AT_ONCE[parts[0].device.type] // s.numel()) for s in found}
+    room = _AT_ONCE.get(parts[0].device.type, _ON_A_GPU)
+    at_once = {s: max(1, room // s.numel()) for s in found}
     return [
         places[first : first + at_once[shape]]
         for shape, places in found.items()
