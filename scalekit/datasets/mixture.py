@@ -130,15 +130,14 @@ def facts(data: Mapping[str, Any]) -> dict[str, Any]:
     sources, unique = _sources({**data, "unique_tokens": None}), data.get("unique_tokens")
     known = {name: shards.facts(own) for name, (_, own) in sources.items()}
     weights = {name: weight for name, (weight, _) in sources.items()}
+    available = {n: (known[n]["train_tokens"], w) for n, w in weights.items()}
     if unique is not None:
-        _check_unique({n: (known[n]["train_tokens"], w) for n, w in weights.items()}, unique)
+        _check_unique(available, unique)
     per_token = [known[name]["bytes_per_token"] for name in weights]
     said = [f"{name} {known[name]['fingerprint']}" for name in weights]
     return {
         "vocab": _common(known, "vocab"),
-        "train_tokens": _supply(
-            {n: (known[n]["train_tokens"], w) for n, w in weights.items()}, unique
-        ),
+        "train_tokens": _supply(available, unique),
         "val_tokens": min(one["val_tokens"] for one in known.values()),
         "bytes_per_token": None
         if None in per_token
