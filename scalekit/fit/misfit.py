@@ -9,6 +9,7 @@ import numpy as np
 
 from scalekit.fit.judge import Solution
 from scalekit.fit.noise import Noise
+from scalekit.fit.objective import MEDIAN_OF_NORMAL
 from scalekit.fit.other_data import COLUMNS
 from scalekit.laws.base import Array
 from scalekit.quantities import count_words
@@ -86,7 +87,7 @@ def _far(solution: Solution) -> list[str]:
     free = np.sort(size)[len(solution.psi) :]
     if not len(free):
         return []
-    near = float(np.median(free)) / 0.6744897501960817
+    near = float(np.median(free)) / MEDIAN_OF_NORMAL
     far = np.flatnonzero(size > max(FAR * near, _LEAST))
     if not len(far):
         return []

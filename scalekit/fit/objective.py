@@ -106,11 +106,15 @@ def find_objective(name: str, delta: float | None = None) -> Objective:
     return replace(found, delta=float(delta))
 
 
+MEDIAN_OF_NORMAL = 0.6744897501960817
+"""The median size of a normal number, in standard deviations."""
+
+
 def spread(residual: Array, n_params: int) -> float:
     """Estimate the standard deviation of residuals (n,) by their median size.
 
     The factor sqrt(n / (n - p)) pays for the parameters that were fitted to the same runs.
     """
     n = len(residual)
-    middle = float(np.median(np.abs(residual))) / 0.6744897501960817
+    middle = float(np.median(np.abs(residual))) / MEDIAN_OF_NORMAL
     return middle * float(np.sqrt(n / max(n - n_params, 1)))
